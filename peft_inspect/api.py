@@ -1,0 +1,175 @@
+"""The Python API. Every command is one call of this module.
+
+Torch is imported by the first inspection, not by importing this module.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from peft_inspect.diagnose import Evidence, diagnose, named
+from peft_inspect.records import AdapterFile, Diagnosis, Request, Severity, Subject, Trace
+from peft_inspect.rules import Rule, all_rules
+
+if TYPE_CHECKING:
+    import torch
+
+Depth = Literal["tree", "gradcheck", "check"]
+Step = Callable[[str], None]
+
+
+class FindingsError(Exception):
+    """Raised by `Report.raise_for_findings`; the message is the text report."""
+
+
+@dataclass(frozen=True)
+class Report(Diagnosis):
+    """What an inspection concluded. `timings` are seconds; nothing else in it depends on the clock."""
+
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON report, schema 1, as a dictionary of plain values."""
+        from peft_inspect.formats.json import document
+
+        return document(self, self.timings)
+
+    def raise_for_findings(self, fail_on: Severity | str = Severity.ERROR) -> None:
+        """Raise FindingsError if any finding is at or above `fail_on`."""
+        if self.at_or_above(fail_on):
+            raise FindingsError(str(self))
+
+    def __str__(self) -> str:
+        from peft_inspect.formats.text import plain
+
+        return plain(self)
+
+
+def check(
+    model: torch.nn.Module,
+    batch: Mapping[str, Any] | None = None,
+    *,
+    loss: Callable[[Any, Any], torch.Tensor] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    adapter: str | None = None,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] | Mapping[str, str] = (),
+    verify: bool = True,
+) -> Report:
+    """Judge a live model by every rule: its structure, one watched batch, and an adapter file if one is named.
+
+    The model is afterwards what it was: parameters, gradients, modes, hooks, buffers, RNG and grad mode.
+
+    Args:
+        model: the model as it is trained, wrapped or not.
+        batch: keyword inputs of `model.forward`; None makes a batch from its signature and config.
+        loss: `loss(model, batch)` returning the tensor that is trained. Default: the output's loss,
+            else the sum of its floating outputs.
+        optimizer: checked to hold the adapter's parameters; never stepped.
+        adapter: a folder or hub id of an adapter; its file is checked against the live adapter layers.
+        select: codes, names or prefixes of the rules to judge by. Default: all.
+        ignore: likewise, to leave out; a mapping gives the reason of each.
+        verify: try the fixes in memory and report `fix_verified`.
+
+    Raises:
+        InspectionError: the model could not be inspected; the message says what to do.
+    """
+    return _inspect_live("check", model, batch, loss, optimizer, adapter, select, ignore, verify)
+
+
+def gradcheck(
+    model: torch.nn.Module,
+    batch: Mapping[str, Any] | None = None,
+    *,
+    loss: Callable[[Any, Any], torch.Tensor] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    adapter: str | None = None,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] | Mapping[str, str] = (),
+    verify: bool = True,
+) -> Report:
+    """The gradient part of `check`: which adapter parameters get a gradient, which do not, and why.
+
+    Takes what `check` takes. This asks whether gradients arrive; `torch.autograd.gradcheck` is another
+    thing, a finite-difference test of their values.
+    """
+    return _inspect_live("gradcheck", model, batch, loss, optimizer, adapter, select, ignore, verify)
+
+
+def tree(model: torch.nn.Module) -> Any:
+    """The wrapper hierarchy of a live model as a rich renderable; `str()` of it gives plain text."""
+    from peft_inspect.formats.tree import ModelTree
+
+    return ModelTree(_inspect_live("tree", model, None, None, None, None, (), (), False))
+
+
+def inspect(
+    request: Request,
+    depth: Depth = "check",
+    *,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] | Mapping[str, str] = (),
+    verify: bool = True,
+    step: Step = lambda _: None,
+) -> Report:
+    """Load what the user named and inspect it; `step` is told what is being done, for a progress display.
+
+    Raises:
+        InspectionError: it could not be loaded or run; the message says what to do.
+    """
+    started = time.perf_counter()
+    rules, reasons = _chosen(depth, select), _reasons(ignore)
+    step("importing torch, transformers and peft")
+    from peft_inspect.load import load
+
+    subject = load(request, step)
+    return _inspect(depth, subject, rules, reasons, verify, step, time.perf_counter() - started)
+
+
+def _inspect_live(
+    depth: Depth,
+    model: torch.nn.Module,
+    batch: Mapping[str, Any] | None,
+    loss: Callable[[Any, Any], torch.Tensor] | None,
+    optimizer: torch.optim.Optimizer | None,
+    adapter: str | None,
+    select: Iterable[str],
+    ignore: Iterable[str] | Mapping[str, str],
+    verify: bool,
+) -> Report:
+    from peft_inspect.load import live
+
+    rules, reasons = _chosen(depth, select), _reasons(ignore)
+    subject = live(model, batch=batch, loss=loss, optimizer=optimizer, adapter=adapter)
+    return _inspect(depth, subject, rules, reasons, verify, lambda _: None, 0.0)
+
+
+def _inspect(depth: Depth, subject: Subject, rules: tuple[Rule[Any], ...], ignore: Mapping[str, str], verify: bool, step: Step, load_s: float) -> Report:
+    started = time.perf_counter()
+    from peft_inspect.observe import read_structure, run_trace, verified
+
+    step("reading the structure")
+    structure = read_structure(subject)
+    trace = None if depth == "tree" else run_trace(subject, structure, step)
+    trace_s = time.perf_counter() - started
+    missing = {Trace: "needs a batch: run gradcheck or check", AdapterFile: "no adapter file was named"}
+    diagnosis = diagnose(subject.source, Evidence(structure, trace, subject.adapter_files, missing), rules, ignore)
+    findings = diagnosis.findings
+    if verify and trace is not None:
+        findings = tuple(verified(subject, trace, findings, step))
+    timings = {"load_s": load_s, "trace_s": trace_s, "total_s": load_s + time.perf_counter() - started}
+    return Report(**{**vars(replace(diagnosis, findings=findings)), "timings": timings})
+
+
+def _chosen(depth: Depth, select: Iterable[str]) -> tuple[Rule[Any], ...]:
+    rules = named(select) if (select := tuple(select)) else all_rules()
+    if depth == "gradcheck" and not select:
+        return tuple(rule for rule in rules if rule.over is Trace or rule.code == "PI112")
+    return rules
+
+
+def _reasons(ignore: Iterable[str] | Mapping[str, str]) -> Mapping[str, str]:
+    return ignore if isinstance(ignore, Mapping) else dict.fromkeys(ignore, "ignored by the caller")

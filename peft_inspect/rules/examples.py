@@ -1,0 +1,35 @@
+"""Tiny models and batches for the examples of the rules. Torch is imported only when an example runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def tiny_llama(**fields: Any) -> PreTrainedModel:
+    """A Llama of two layers and width 16, random weights, in train mode; `fields` override its config."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32,
+    }
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**{**shape, **fields})).train()
+
+
+def text_batch() -> dict[str, torch.Tensor]:
+    """Eight token ids and their labels: two int64 tensors of shape [1, 8]."""
+    import torch
+
+    ids = torch.arange(1, 9).unsqueeze(0)
+    return {"input_ids": ids, "labels": ids.clone()}
