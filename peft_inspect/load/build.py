@@ -1,0 +1,109 @@
+"""A configuration → a model: without weights, with random ones, or with those of the checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from peft_inspect.load.memory import require_memory
+from peft_inspect.load.model_class import config_for
+from peft_inspect.load.quiet import quiet
+from peft_inspect.records import InspectionError
+
+Weights = Literal["none", "random", "pretrained"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be built.
+
+    `checkpoint` is the folder that holds the weights, asked for only when they are loaded; None: there are none.
+    """
+
+    name: str  # as the user named it
+    config: PretrainedConfig
+    model_class: type[PreTrainedModel]
+    checkpoint: Path | None = None
+
+
+def build(plan: Plan, weights: Weights) -> PreTrainedModel:
+    """The model in train mode; on the meta device where `weights` is "none".
+
+    Raises:
+        InspectionError: it does not build from this configuration, or its weights do not fit into memory.
+    """
+    if weights == "pretrained":
+        model = _with_checkpoint(plan)
+    elif weights == "random":
+        require_memory(_on_meta(plan, plan.config.dtype), plan.name)
+        model = _create(plan, plan.config.dtype, "cpu")
+    else:
+        model = _on_meta(plan, weightless_dtype(plan.config))
+    return model.train()
+
+
+def weightless_dtype(config: PretrainedConfig) -> torch.dtype:
+    """What the config says, else bfloat16: it halves nothing here, but grouped matrix products refuse float32 without data."""
+    stated = [part.dtype for part in (config, *_parts(config)) if part.dtype is not None]
+    return stated[0] if stated and not (stated[0] == torch.float32 and _has_experts(config)) else torch.bfloat16
+
+
+def _parts(config: PretrainedConfig) -> list[PretrainedConfig]:
+    return [part for name in config.sub_configs if isinstance(part := getattr(config, name, None), PretrainedConfig)]
+
+
+def _has_experts(config: PretrainedConfig) -> bool:
+    return any("expert" in key for part in (config, *_parts(config)) for key, value in vars(part).items() if value)
+
+
+def _on_meta(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
+    return _create(plan, dtype, "meta")
+
+
+def _create(plan: Plan, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
+    config = config_for(plan.model_class, plan.config)
+    try:
+        with quiet(), torch.device(device):
+            model: PreTrainedModel = plan.model_class._from_config(config, dtype=dtype)
+            return model
+    except ImportError as error:
+        raise InspectionError(f"{plan.model_class.__name__} needs a package that is not installed: {_summary(error)}") from error
+    except Exception as error:  # model code of any library version raises anything on a value it cannot use
+        raise InspectionError(
+            f"{plan.model_class.__name__} does not build from the configuration of {plan.name}: {_summary(error)}"
+        ) from error
+
+
+def _with_checkpoint(plan: Plan) -> PreTrainedModel:
+    if plan.checkpoint is None:
+        raise InspectionError(f"{plan.name} has no checkpoint to load: use --weights none or --weights random")
+    require_memory(_on_meta(plan, plan.config.dtype), plan.name)
+    if not any(plan.checkpoint.glob("*.safetensors")):
+        pickles = sorted(path.name for path in plan.checkpoint.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
+        raise InspectionError(_no_safetensors(plan.name, pickles))
+    try:
+        with quiet():
+            model: PreTrainedModel = plan.model_class.from_pretrained(
+                plan.checkpoint, config=plan.config, dtype="auto", use_safetensors=True
+            )
+            return model
+    except Exception as error:  # a damaged file, shapes that do not fit the config, a shard that is missing
+        raise InspectionError(f"the checkpoint of {plan.name} does not load: {_summary(error)}") from error
+
+
+def _no_safetensors(name: str, pickles: list[str]) -> str:
+    if not pickles:
+        return f"{name} has no weights in safetensors files: use --weights none or --weights random"
+    return (
+        f"{name} has its weights only in pickle files ({', '.join(pickles[:3])}), which can run any code when they are read and are not loaded: "
+        "convert them with `model.save_pretrained(folder)` where you trust them, or load them in a callable of your own, as train.py:build_model"
+    )
+
+
+def _summary(error: Exception) -> str:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

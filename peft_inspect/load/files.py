@@ -1,0 +1,90 @@
+"""Reading JSON, YAML and TOML mappings, with errors that say where the file is wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from peft_inspect.records import InspectionError
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a .json, .yaml, .yml or .toml file.
+
+    Raises:
+        InspectionError: the file is missing, malformed, of another kind, or does not hold a mapping.
+    """
+    parse = _PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise InspectionError(f"{path} is read by its ending, and {path.suffix or 'no ending'!r} is none of {', '.join(_PARSERS)}")
+    data = parse(path, read_text(path))
+    if not isinstance(data, dict):
+        raise InspectionError(f"{path} holds {_kind(data)} where a mapping of fields is needed")
+    return data
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InspectionError: there is no such file, or it is not text.
+    """
+    if not path.exists():
+        raise InspectionError(f"there is no file {path}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InspectionError(f"{path} is not a text file (byte {error.start} is not UTF-8)") from error
+    except OSError as error:
+        raise InspectionError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def plain_value(value: Any) -> Any:
+    """A value as typed on a command line: JSON where it is JSON, the text itself otherwise."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return {"True": True, "False": False, "None": None}.get(value, value)
+
+
+def _parse_json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InspectionError(f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+
+
+def _parse_yaml(path: Path, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise InspectionError(f"{path} is not valid YAML: {problem}{where}") from error
+
+
+def _parse_toml(path: Path, text: str) -> Any:
+    # tomllib is part of Python from 3.11 on; on 3.10 the same parser is called tomli.
+    name = next((name for name in ("tomllib", "tomli") if importlib.util.find_spec(name)), None)
+    if name is None:
+        raise InspectionError(f"{path}: Python 3.10 needs the package tomli to read TOML; install it, or write the file as YAML or JSON")
+    toml = importlib.import_module(name)
+    try:
+        return toml.loads(text)
+    except toml.TOMLDecodeError as error:
+        raise InspectionError(f"{path} is not valid TOML: {error}") from error
+
+
+def _kind(data: Any) -> str:
+    return {list: "a list", str: "plain text", type(None): "nothing"}.get(type(data), f"a {type(data).__name__}")
+
+
+_PARSERS: dict[str, Callable[[Path, str], Any]] = {".json": _parse_json, ".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": _parse_toml}

@@ -1,0 +1,5 @@
+"""Configuration files of trainers, each recognised by its own fields. One file per trainer."""
+
+from peft_inspect.load.trainers.recognised import Recognised, recognise
+
+__all__ = ["Recognised", "recognise"]

@@ -1,0 +1,169 @@
+"""The user's own code: `train.py:build_model` and `package.module:build_model`."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import operator
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, TypeVar
+
+from peft_inspect.load.words import did_you_mean, listed
+from peft_inspect.records import InspectionError
+
+_T = TypeVar("_T")
+_REFERENCE = re.compile(r"(?P<module>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
+_OURS = str(Path(__file__).resolve().parent)
+
+
+def is_reference(text: str) -> bool:
+    """Whether `text` is spelled like an object in the user's code, `file.py:name` or `package.module:name`."""
+    return _REFERENCE.fullmatch(text) is not None
+
+
+class UserCode:
+    """The user's modules during one load: each is imported once, so that model and batch of one file share it."""
+
+    def __init__(self) -> None:
+        self._modules: dict[str, ModuleType] = {}
+
+    def object(self, reference: str) -> Any:
+        """The object that `reference` names.
+
+        Raises:
+            InspectionError: it is missing, or importing its module raised; then with the user's traceback.
+        """
+        match = _REFERENCE.fullmatch(reference)
+        if match is None:
+            raise InspectionError(f"{reference!r} is neither file.py:name nor package.module:name")
+        module = self._module(match["module"])
+        try:
+            return operator.attrgetter(match["name"])(module)
+        except AttributeError:
+            names = [
+                name for name, value in vars(module).items() if callable(value) and getattr(value, "__module__", None) == module.__name__
+            ]
+            hint = did_you_mean(match["name"], names) or (f"; it defines {listed(names)}" if names else "")
+            raise InspectionError(f"{match['module']} has no {match['name']!r}{hint}") from None
+
+    def file(self, reference: str) -> str | None:
+        """The path of the file that `reference` points into, as the user would write it."""
+        path = getattr(self._module(reference.rpartition(":")[0]), "__file__", None)
+        return None if path is None else _shown(Path(path))
+
+    def _module(self, name: str) -> ModuleType:
+        if name not in self._modules:
+            self._modules[name] = _import_file(Path(name)) if name.endswith(".py") else _import_package(name)
+        return self._modules[name]
+
+
+def call(what: str, function: Callable[..., _T], *args: Any) -> _T:
+    """Call the user's function; what it prints goes to stderr, since stdout belongs to the report.
+
+    Raises:
+        InspectionError: it raised; the detail is its own traceback.
+    """
+    _require_arguments(what, function, len(args))
+    return _guarded(f"{what} raised", lambda: function(*args))
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a script as `python path` would: its folder first on sys.path, its name that of the file."""
+    if not path.is_file():
+        raise InspectionError(f"there is no file {path}")
+    folder, name = str(path.resolve().parent), path.stem
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    # A script called like a module that is loaded already (types.py, torch.py) must not replace it.
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) != str(path.resolve()):
+        name = f"{name}_as_script"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise InspectionError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses and pickles look their module up while it does
+    try:
+        _guarded(f"importing {path} raised", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_package(name: str) -> ModuleType:
+    """Import a module as `python -m` would: the working folder first on sys.path."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
+    except Exception:  # a parent package that raises: the import below says so with the user's traceback
+        found = True  # type: ignore[assignment]
+    if found is None:
+        beside = " (for a file, write its .py)" if Path(*name.split(".")).with_suffix(".py").is_file() else ""
+        raise InspectionError(f"there is no module {name!r} in {folder} or on Python's path{beside}")
+    module: ModuleType = _guarded(f"importing {name} raised", lambda: importlib.import_module(name))
+    return module
+
+
+def _require_arguments(what: str, function: Callable[..., Any], given: int) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin without a signature: the call itself will tell
+        return
+    try:
+        signature.bind(*[None] * given)
+    except TypeError as error:
+        raise InspectionError(
+            f"{what} is called with {given or 'no'} argument{'s' if given != 1 else ''}, and takes {signature}: {error}"
+        ) from None
+
+
+def _guarded(what: str, run: Callable[[], _T]) -> _T:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return run()
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        detail = "this is the traceback of your code:\n" + "".join(
+            traceback.format_exception(type(error), error, _users_part(error.__traceback__))
+        )
+        raise InspectionError(f"{what} {said}", detail=detail.rstrip()) from error
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame on that is neither ours nor the import machinery's."""
+    start = trace
+    while start is not None:
+        file = start.tb_frame.f_code.co_filename
+        if not (file.startswith((_OURS, "<frozen importlib"))):
+            return start
+        start = start.tb_next
+    return trace
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working folder where it lies below it."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def defined_callables(path: Path) -> list[str]:
+    """Names of the top-level functions and classes of a Python file, without running it."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]

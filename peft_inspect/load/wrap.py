@@ -1,0 +1,42 @@
+"""Wrapping a model with an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from peft_inspect.load.lora import peft_config
+from peft_inspect.load.quiet import quiet
+from peft_inspect.records import InspectionError
+
+
+def is_wrapped(model: torch.nn.Module) -> bool:
+    """Whether the model carries an adapter, in a PeftModel or without one."""
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return any(isinstance(module, PeftModel | BaseTunerLayer) for module in model.modules())
+
+
+def is_weightless(model: torch.nn.Module) -> bool:
+    """Whether the model was built without storage for its weights."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def wrap(model: torch.nn.Module, fields: Mapping[str, Any]) -> torch.nn.Module:
+    """The model with the adapter that `fields` configure, freshly initialised and trainable.
+
+    Raises:
+        InspectionError: PEFT does not take this config for this model; with a config that it takes.
+    """
+    from peft import get_peft_model
+
+    config = peft_config(fields)
+    try:
+        with quiet():
+            # Without the flag, PEFT would initialise the weights of a weightless model's adapter for real.
+            return get_peft_model(model, config, low_cpu_mem_usage=is_weightless(model))
+    except Exception as error:
+        raise InspectionError(f"PEFT does not take this config for {type(model).__name__}: {error}") from error
