@@ -1,0 +1,137 @@
+"""Pixels of still images. A layout is one way to hand them over: pixel values with the inputs that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from peft_inspect.observe.batch.fields import VISION, find, pair
+from peft_inspect.observe.batch.plan import Plan
+
+Layout = dict[str, Any]
+
+
+def image_size(plan: Plan) -> tuple[int, int]:
+    """Height and width that the position embeddings are made for; 224 where any size will do."""
+    for name in ("image_size", "img_size", "input_size", "crop_size", "pretrain_image_size"):
+        value = find(plan.config, name, within=VISION)
+        try:
+            return pair(value)
+        except (ValueError, KeyError):
+            continue
+    return 224, 224
+
+
+def channels(plan: Plan) -> int:
+    """Number of colour channels."""
+    value = find(plan.config, "num_channels", "in_channels", "in_chans", "num_image_channels", within=VISION)
+    return value if isinstance(value, int) else 3
+
+
+def patch_size(plan: Plan) -> int:
+    """Side of a square patch."""
+    value = find(plan.config, "patch_size", "encoder_patch_size", within=VISION)
+    return pair(value)[0] if value is not None else 16
+
+
+def layouts(plan: Plan) -> Iterator[Layout]:
+    """Ways to give images, the one with the most evidence first."""
+    if plan.wants("image_grid_thw"):
+        yield from _grids(plan, "pixel_values", "image_grid_thw", frames=1)
+    if plan.wants("image_grid_hw"):
+        yield from _grids(plan, "pixel_values", "image_grid_hw", frames=1)
+    if plan.wants("image_position_ids"):
+        yield _positioned(plan, "pixel_values", "image_position_ids")
+    if plan.wants("spatial_shapes"):
+        yield _shaped_patches(plan)
+    if plan.wants("aspect_ratio_ids"):
+        yield _aspect_ratios(plan)
+    if plan.wants("image_sizes"):
+        yield from _sized(plan)
+    if plan.wants("pixel_attention_mask"):
+        yield _several_images(plan)
+    height, width = image_size(plan)
+    yield {"pixel_values": plan.floats(plan.size, channels(plan), height, width)}
+    yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width)}
+
+
+def patch_values(plan: Plan) -> int:
+    """Values in one flattened patch: channels, frames and both sides."""
+    temporal = find(plan.config, "temporal_patch_size", within=VISION)
+    return channels(plan) * (temporal if isinstance(temporal, int) else 1) * patch_size(plan) ** 2
+
+
+def merge_size(plan: Plan) -> int:
+    """Patches along one side that become one feature."""
+    value = find(plan.config, "spatial_merge_size", "merge_kernel_size", "merge_size", "downsample_factor", within=VISION)
+    return pair(value)[0] if value is not None else 2
+
+
+def _grids(plan: Plan, pixels: str, grid: str, frames: int) -> Iterator[Layout]:
+    """Patches of all images in one row, and the grid of each: frames, rows, columns."""
+    side = 2 * merge_size(plan)
+    shape = [frames, side, side] if grid.endswith("thw") else [side, side]
+    patches = plan.floats(plan.size * frames * side * side, patch_values(plan))
+    yield {pixels: patches, grid: plan.integers([shape] * plan.size)}
+
+
+def video_grids(plan: Plan) -> Iterator[Layout]:
+    """Patches of a video of two temporal patches, and its grid."""
+    yield from _grids(plan, "pixel_values_videos", "video_grid_thw", frames=2)
+
+
+def _positioned(plan: Plan, pixels: str, positions: str) -> Layout:
+    """Flattened patches, each with its column and row."""
+    side = 2 * (find(plan.config, "pooling_kernel_size", within=VISION) or merge_size(plan))
+    grid = [[column, row] for row in range(side) for column in range(side)]
+    return {pixels: plan.floats(plan.size, side * side, patch_values(plan)), positions: plan.integers([grid] * plan.size)}
+
+
+def _shaped_patches(plan: Plan) -> Layout:
+    """Flattened patches with a mask and the rows and columns of each image."""
+    side = 4 * merge_size(plan)
+    return {
+        "pixel_values": plan.floats(plan.size, side * side, patch_values(plan)),
+        "pixel_attention_mask": plan.ones(plan.size, side * side),
+        "spatial_shapes": plan.integers([[side, side]] * plan.size),
+    }
+
+
+def _aspect_ratios(plan: Plan) -> Layout:
+    """Tiles per image and image per sample, with the number of the aspect ratio."""
+    height, width = image_size(plan)
+    tiles = find(plan.config, "max_num_tiles", within=VISION) or 4
+    mask = plan.zeros(plan.size, 1, tiles)
+    mask[..., 0] = 1
+    return {
+        "pixel_values": plan.floats(plan.size, 1, tiles, channels(plan), height, width),
+        "aspect_ratio_ids": plan.ones(plan.size, 1),
+        "aspect_ratio_mask": mask,
+    }
+
+
+def _sized(plan: Plan) -> Iterator[Layout]:
+    """Images with their original size: tiles of a chosen resolution, or images of any size."""
+    height, width = image_size(plan)
+    pinpoints = find(plan.config, "image_grid_pinpoints")
+    if pinpoints:
+        rows, columns = min(pinpoints, key=lambda size: size[0] * size[1])
+        tiles = 1 + (rows // height) * (columns // width)
+        sizes = plan.integers([[rows, columns]] * plan.size)
+        yield {"pixel_values": plan.floats(plan.size, tiles, channels(plan), height, width), "image_sizes": sizes}
+        return
+    side = 4 * merge_size(plan) * patch_size(plan)
+    yield {"pixel_values": plan.floats(plan.size, channels(plan), side, side), "image_sizes": plan.integers([[side, side]] * plan.size)}
+    yield {
+        "pixel_values": plan.floats(plan.size, channels(plan), height, width),
+        "image_sizes": plan.integers([[height, width]] * plan.size),
+    }
+
+
+def _several_images(plan: Plan) -> Layout:
+    """A list of images per sample, with a mask of the pixels that are no padding."""
+    height, width = image_size(plan)
+    return {
+        "pixel_values": plan.floats(plan.size, 1, channels(plan), height, width),
+        "pixel_attention_mask": plan.ones(plan.size, 1, height, width),
+    }

@@ -1,0 +1,105 @@
+"""Labels of the shape and range that the model's own loss wants; left out where that is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from peft_inspect.observe.batch import ids
+from peft_inspect.observe.batch.image import image_size
+from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
+from peft_inspect.observe.batch.text import is_encoder_decoder
+
+IGNORE = -100
+
+
+def make(plan: Plan) -> None:
+    """Give the labels of the task that the class is named after."""
+    if plan.wants("start_positions", "end_positions"):
+        plan.give("start_positions", plan.ones(plan.size))
+        plan.give("end_positions", plan.ones(plan.size) * 2)
+    if plan.wants("return_loss"):
+        plan.give("return_loss", True)
+    plan.give("next_sentence_label", plan.zeros(plan.size))
+    plan.give("sentence_order_label", plan.zeros(plan.size))
+    if plan.wants("labels"):
+        name = type(plan.target.module).__name__
+        make_labels = next((maker for ending, maker in _TASKS if ending in name), None)
+        labels = make_labels(plan) if make_labels else None
+        if labels is not None:
+            plan.give("labels", labels)
+
+
+def _tokens(plan: Plan) -> torch.Tensor | None:
+    """Every ordinary token is a label; placeholders are not."""
+    if is_encoder_decoder(plan) or "input_ids" not in plan.inputs:
+        return ids.text(plan, TEXT_LENGTH // 2, vocab=ids.vocabulary(plan, decoder=True))
+    labels: torch.Tensor = plan.inputs["input_ids"].clone()
+    for token in {run.token for run in plan.placeholders}:
+        labels[labels == token] = IGNORE
+    return labels
+
+
+def _classes(plan: Plan) -> int:
+    return int(getattr(plan.config, "num_labels", 2) or 2)
+
+
+def _class(plan: Plan) -> torch.Tensor:
+    """One label per sample, as `problem_type` says."""
+    count, problem = _classes(plan), getattr(plan.config, "problem_type", None)
+    if problem == "multi_label_classification":
+        return torch.ones(plan.size, count, dtype=plan.dtype, device=plan.device)
+    if problem == "regression" or (problem is None and count == 1):
+        shape = (plan.size,) if count == 1 else (plan.size, count)
+        return torch.ones(shape, dtype=plan.dtype, device=plan.device)
+    return plan.integers([index % count for index in range(plan.size)])
+
+
+def _class_per_token(plan: Plan) -> torch.Tensor | None:
+    if "input_ids" not in plan.inputs:
+        return None
+    return plan.inputs["input_ids"] % _classes(plan)
+
+
+def _index(plan: Plan) -> torch.Tensor:
+    return plan.zeros(plan.size)
+
+
+def _transcript(plan: Plan) -> torch.Tensor:
+    return ids.text(plan, 4)
+
+
+def _class_per_pixel(plan: Plan) -> torch.Tensor:
+    return plan.zeros(plan.size, *image_size(plan))
+
+
+def _boxes(plan: Plan) -> list[dict[str, torch.Tensor]]:
+    """One box per image, in relative centre coordinates."""
+    box = torch.tensor([[0.5, 0.5, 0.4, 0.4]], dtype=torch.float32, device=plan.device)
+    return [{"class_labels": plan.zeros(1), "boxes": box} for _ in range(plan.size)]
+
+
+def _boxes_with_masks(plan: Plan) -> list[dict[str, torch.Tensor]]:
+    masks = torch.ones(1, *image_size(plan), device=plan.device)
+    return [{**target, "masks": masks} for target in _boxes(plan)]
+
+
+_TASKS: tuple[tuple[str, Callable[[Plan], object]], ...] = (
+    ("ForCausalLM", _tokens),
+    ("ForConditionalGeneration", _tokens),
+    ("ForMaskedLM", _tokens),
+    ("LMHead", _tokens),
+    ("ForSpeechSeq2Seq", _tokens),
+    ("ForTokenClassification", _class_per_token),
+    ("SequenceClassification", _class),
+    ("ForImageClassification", _class),
+    ("ForVideoClassification", _class),
+    ("ForAudioClassification", _class),
+    ("ForMultipleChoice", _index),
+    ("ForNextSentencePrediction", _index),
+    ("ForCTC", _transcript),
+    ("ForSemanticSegmentation", _class_per_pixel),
+    ("ForObjectDetection", _boxes),
+    ("ForSegmentation", _boxes_with_masks),
+)

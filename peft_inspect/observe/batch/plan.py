@@ -1,0 +1,80 @@
+"""What the makers of a batch share: the target, the inputs made so far, and how tensors are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from peft_inspect.observe.batch.fields import token_ids
+from peft_inspect.observe.batch.target import Target
+
+TEXT_LENGTH = 16
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """A run of placeholder tokens in the text where the features of another modality go."""
+
+    modality: str
+    token: int
+    count: int
+    start: int | None = None  # token before the run
+    end: int | None = None  # token after it
+
+
+@dataclass
+class Plan:
+    """A batch in the making. Makers read the target and fill `inputs`; what they could not do they say in `notes`."""
+
+    target: Target
+    inputs: dict[str, Any] = field(default_factory=dict)
+    placeholders: list[Placeholder] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    size: int = 1  # samples in the batch
+
+    def __post_init__(self) -> None:
+        parameter = next((p for p in self.target.module.parameters() if p.dtype in _FLOATS), None)
+        self.dtype = torch.float32 if parameter is None else parameter.dtype
+        self.device = torch.device("cpu") if parameter is None else parameter.device
+        if "return_loss" in self.target.parameters or any(isinstance(m, _BatchNorm) for m in self.target.module.modules()):
+            self.size = 2
+        self.special = token_ids(self.target.config)
+
+    @property
+    def config(self) -> Any:
+        """The config of the (first) transformers model, or None."""
+        return self.target.config
+
+    def wants(self, *names: str) -> bool:
+        """Whether the forward takes all these inputs and none has been made."""
+        return all(name in self.target.parameters and name not in self.inputs for name in names)
+
+    def needs(self, name: str) -> bool:
+        """Whether this input has no default and has not been made."""
+        return name in self.target.required and name not in self.inputs
+
+    def give(self, name: str, value: Any) -> None:
+        """Set an input if the forward takes it and nobody has."""
+        if self.wants(name):
+            self.inputs[name] = value
+
+    def floats(self, *shape: int) -> torch.Tensor:
+        """Reproducible noise around zero in the model's dtype; the global generator is left alone."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(shape, generator=generator).to(self.dtype).to(self.device)
+
+    def ones(self, *shape: int) -> torch.Tensor:
+        """A mask that hides nothing."""
+        return torch.ones(shape, dtype=torch.long, device=self.device)
+
+    def zeros(self, *shape: int) -> torch.Tensor:
+        """Integer zeros."""
+        return torch.zeros(shape, dtype=torch.long, device=self.device)
+
+    def integers(self, values: Any) -> torch.Tensor:
+        """An integer tensor of these values."""
+        return torch.tensor(values, dtype=torch.long, device=self.device)

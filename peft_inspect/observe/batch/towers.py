@@ -1,0 +1,77 @@
+"""Inputs of the towers beside the text, and the placeholders that take their features."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from peft_inspect.observe.batch import audio, image, video
+from peft_inspect.observe.batch.image import Layout
+from peft_inspect.observe.batch.plan import Placeholder, Plan
+from peft_inspect.observe.batch.probe import first_accepted, method
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One kind of input: its main argument, how it is read, the token its features replace, and ways to make it."""
+
+    name: str
+    argument: str
+    methods: tuple[str, ...]
+    token: re.Pattern[str]
+    start: re.Pattern[str]
+    end: re.Pattern[str]
+    layouts: Callable[[Plan], Iterable[Layout]]
+
+
+def _modality(
+    name: str, argument: str, methods: tuple[str, ...], words: str, short: str, layouts: Callable[[Plan], Iterable[Layout]]
+) -> Modality:
+    return Modality(
+        name,
+        argument,
+        methods,
+        re.compile(rf"^({words})(_context|_patch|_pad|_soft)?_token_(id|index)$"),
+        re.compile(rf"^({words}|vision)_(start|bos|begin)_token_(id|index)$|^bo{short}_token_(id|index)$"),
+        re.compile(rf"^({words}|vision)_(end|eos)_token_(id|index)$|^eo{short}_token_(id|index)$"),
+        layouts,
+    )
+
+
+MODALITIES = (
+    _modality("image", "pixel_values", ("get_image_features", "get_image_tokens"), "image|img|media|vision", "i", image.layouts),
+    _modality("video", "pixel_values_videos", ("get_video_features",), "video", "v", video.layouts),
+    _modality("audio", "input_features", ("get_audio_features", "get_speech_features"), "audio|sound|speech", "a", audio.features),
+    _modality("audio", "input_values", ("get_audio_features", "get_speech_features"), "audio|sound|speech", "a", audio.waveforms),
+)
+
+
+def make(plan: Plan) -> None:
+    """Give every modality that the forward takes, and note the placeholders its features need."""
+    for modality in MODALITIES:
+        if plan.wants(modality.argument):
+            _give(plan, modality)
+
+
+def _give(plan: Plan, modality: Modality) -> None:
+    read = method(plan, *modality.methods)
+    token = _token(plan, modality.token)
+    if modality.argument == "pixel_values" and token is None and video.is_video_model(plan):
+        plan.inputs.update(next(iter(video.layouts(plan, "pixel_values"))))
+        return
+    if read is None or token is None or "input_ids" not in plan.target.parameters:
+        plan.inputs.update(next(iter(modality.layouts(plan))))
+        return
+    accepted = first_accepted(plan, read, modality.layouts(plan))
+    if isinstance(accepted, str):
+        plan.notes.append(f"{modality.name} not given: {read.__name__} took none of the layouts tried ({accepted})")
+        return
+    layout, count = accepted
+    plan.inputs.update(layout)
+    run = Placeholder(modality.name, token, count // plan.size, _token(plan, modality.start), _token(plan, modality.end))
+    plan.placeholders.append(run)
+
+
+def _token(plan: Plan, names: re.Pattern[str]) -> int | None:
+    return next((token for name, token in plan.special.items() if names.search(name)), None)
