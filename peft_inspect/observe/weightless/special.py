@@ -1,0 +1,98 @@
+"""Operations whose result is not decided by the layout of their operands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peft_inspect.observe.weightless.tensor import Weightless, make
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
+Special = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+"""Gives the results, or NotImplemented where the ordinary way will do."""
+
+_aten = torch.ops.aten
+_FLASH, _MATH = 1, 0  # torch.nn.attention.SDPBackend
+
+
+def _number(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return 1.0 if args[0].is_floating_point() else 1.0 + 0.0j
+
+
+def _same_values(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    left, right = args[:2]
+    return bool(left.shape == right.shape)
+
+
+def _nothing(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    return None
+
+
+def _with_index_lists(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A boolean mask is as many positions as it has true values; the layout of the result depends on them."""
+    from peft_inspect.observe.weightless.execute import execute
+
+    indices = args[1]
+    if not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices):
+        return NotImplemented
+    positions: list[torch.Tensor | None] = []
+    for index in indices:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            positions.extend(index.nonzero().unbind(1))
+        else:
+            positions.append(index)
+    return execute(func, (args[0], positions, *args[2:]), kwargs)
+
+
+def _masked_select(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Weightless:
+    values, mask = torch.broadcast_tensors(*args[:2])
+    return make((int(mask.sum()),), (1,), values.dtype)
+
+
+def _attention_kernel(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The kernel that a CPU would choose; the fused one has no gradient for a mask and no dropout."""
+    query, key, value, mask, dropout = (*args, None, 0.0)[:5] if len(args) < 5 else args[:5]
+    fused = (
+        query.dim() == key.dim() == value.dim() == 4
+        and query.shape[-1] == key.shape[-1] == value.shape[-1]
+        and query.shape[1] == key.shape[1] == value.shape[1]
+        and query.stride(-1) == key.stride(-1) == value.stride(-1) == 1
+        and not dropout
+        and (mask is None or not mask.requires_grad)
+    )
+    return _FLASH if fused else _MATH
+
+
+def _grouped_in_bfloat16(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The meta kernel takes bfloat16 alone, the CPU's takes every floating type."""
+    from peft_inspect.observe.weightless.execute import execute
+
+    left, right, *others = args
+    if left.dtype is torch.bfloat16:
+        return NotImplemented
+    shadows = (make(operand.shape, operand.stride(), torch.bfloat16) for operand in (left, right))
+    made = execute(func, (*shadows, *others), {**kwargs, "out_dtype": None})
+    return make(made.shape, made.stride(), kwargs.get("out_dtype") or left.dtype)
+
+
+SPECIAL: dict[Any, Special] = {
+    _aten._local_scalar_dense.default: _number,
+    _aten.equal.default: _same_values,
+    _aten.allclose.default: _same_values,
+    _aten._assert_async.default: _nothing,
+    _aten._assert_async.msg: _nothing,
+    _aten.index.Tensor: _with_index_lists,
+    _aten._unsafe_index.Tensor: _with_index_lists,
+    _aten.index_put.default: _with_index_lists,
+    _aten.index_put_.default: _with_index_lists,
+    _aten._index_put_impl_.default: _with_index_lists,
+    _aten._unsafe_index_put.default: _with_index_lists,
+    _aten.masked_select.default: _masked_select,
+    _aten._fused_sdp_choice.default: _attention_kernel,
+    _aten._grouped_mm.default: _grouped_in_bfloat16,
+}
+"""By operation, what has to look at more than layouts."""
