@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,13 +22,13 @@ Weights = Literal["none", "random", "pretrained"]
 class Plan:
     """What is to be built.
 
-    `checkpoint` is the folder that holds the weights, asked for only when they are loaded; None: there are none.
+    `checkpoint` gives the folder that holds the weights, and is asked only when they are loaded; None: there are none.
     """
 
     name: str  # as the user named it
     config: PretrainedConfig
     model_class: type[PreTrainedModel]
-    checkpoint: Path | None = None
+    checkpoint: Callable[[], Path] | None = None
 
 
 def build(plan: Plan, weights: Weights) -> PreTrainedModel:
@@ -82,25 +83,26 @@ def _with_checkpoint(plan: Plan) -> PreTrainedModel:
     if plan.checkpoint is None:
         raise InspectionError(f"{plan.name} has no checkpoint to load: use --weights none or --weights random")
     require_memory(_on_meta(plan, plan.config.dtype), plan.name)
-    if not any(plan.checkpoint.glob("*.safetensors")):
-        pickles = sorted(path.name for path in plan.checkpoint.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
-        raise InspectionError(_no_safetensors(plan.name, pickles))
+    folder = plan.checkpoint()
+    if not any(folder.glob("*.safetensors")):
+        raise InspectionError(_no_safetensors(plan.name, folder))
     try:
         with quiet():
             model: PreTrainedModel = plan.model_class.from_pretrained(
-                plan.checkpoint, config=plan.config, dtype="auto", use_safetensors=True
+                folder, config=config_for(plan.model_class, plan.config), dtype="auto", use_safetensors=True
             )
             return model
     except Exception as error:  # a damaged file, shapes that do not fit the config, a shard that is missing
         raise InspectionError(f"the checkpoint of {plan.name} does not load: {_summary(error)}") from error
 
 
-def _no_safetensors(name: str, pickles: list[str]) -> str:
+def _no_safetensors(name: str, folder: Path) -> str:
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
     if not pickles:
-        return f"{name} has no weights in safetensors files: use --weights none or --weights random"
+        return f"{name} has no weights in safetensors files, and pickled ones are not loaded: use --weights none or --weights random"
     return (
-        f"{name} has its weights only in pickle files ({', '.join(pickles[:3])}), which can run any code when they are read and are not loaded: "
-        "convert them with `model.save_pretrained(folder)` where you trust them, or load them in a callable of your own, as train.py:build_model"
+        f"{name} has its weights only in pickle files ({', '.join(pickles[:3])}), which can run any code when they are read: they are not loaded. "
+        "Where you trust them, convert them with save_pretrained, or load them in a callable of your own, as train.py:build_model"
     )
 
 

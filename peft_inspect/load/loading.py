@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from peft_inspect.load.build import Plan, build
-from peft_inspect.load.files import read_mapping
+from peft_inspect.load import attach, settings
+from peft_inspect.load.base import base_model, location_of
+from peft_inspect.load.inputs import read_batch, read_loss, read_optimizer
 from peft_inspect.load.lora import Asked, asked
-from peft_inspect.load.model_class import model_class
-from peft_inspect.load.model_config import config_from, default_config
-from peft_inspect.load.named import Architecture, Code, LocalFile, LocalFolder, named
-from peft_inspect.load.user_code import UserCode, call
+from peft_inspect.load.named import named
+from peft_inspect.load.user_code import UserCode
 from peft_inspect.load.wrap import is_weightless, is_wrapped, wrap
 from peft_inspect.records import InspectionError, Request, Subject
 
@@ -36,8 +36,12 @@ def load(request: Request, step: Step) -> Subject:
     if name is None:
         raise InspectionError("no MODEL: name one, or a --lora file that names its base model")
     code = UserCode()
-    subject = _from_code(name, code, step) if isinstance(named(name), Code) else _built(name, request, lora, step)
-    return _wrapped(subject, lora, step)
+    subject = _model(name, request, lora, code, step)
+    if lora is not None:
+        subject = _wrapped(subject, lora, step)
+    if request.adapter is not None:
+        subject = _with_adapter(subject, request.adapter, step)
+    return _with_inputs(subject, request, code)
 
 
 def live(
@@ -48,58 +52,72 @@ def live(
     optimizer: torch.optim.Optimizer | None,
     adapter: str | None,
 ) -> Subject:
-    """The subject for a model that the caller holds already. Nothing is loaded onto it; an adapter file is only read."""
+    """The subject for a model that the caller holds already. Nothing is loaded onto it; an adapter file is only read.
+
+    Raises:
+        InspectionError: what was passed is not a module or not a batch, or the adapter file cannot be read.
+    """
     if not isinstance(model, torch.nn.Module):
         raise InspectionError(f"a {type(model).__name__} cannot be inspected: pass the torch.nn.Module that is trained")
-    return Subject(model, type(model).__name__, "none" if is_weightless(model) else "user", batch, loss, optimizer)
+    if batch is not None and not isinstance(batch, Mapping):
+        raise InspectionError(f"a batch is a dict of keyword inputs, such as input_ids and labels, and not a {type(batch).__name__}")
+    files = () if adapter is None else attach.read_files(adapter)
+    weights = "none" if is_weightless(model) else "user"
+    return Subject(model, type(model).__name__, weights, batch, loss, optimizer, adapter_files=files)
 
 
-def _from_code(name: str, code: UserCode, step: Step) -> Subject:
-    step(f"calling {name}")
-    model = code.object(name)
-    if not isinstance(model, torch.nn.Module):
-        if not callable(model):
-            raise InspectionError(f"{name} is a {type(model).__name__}: name a torch.nn.Module, or a callable that returns one")
-        model = call(name, model)
-    if not isinstance(model, torch.nn.Module):
-        raise InspectionError(f"{name} returned a {type(model).__name__}: it must return the torch.nn.Module that is trained")
-    return Subject(model, name, "none" if is_weightless(model) else "user", source_file=code.file(name))
-
-
-def _built(name: str, request: Request, lora: Asked | None, step: Step) -> Subject:
-    plan = _plan(name, request, lora)
-    weights = request.weights or "none"
-    step(f"building {plan.model_class.__name__}")
+def _model(name: str, request: Request, lora: Asked | None, code: UserCode, step: Step) -> Subject:
+    """The base model, or the adapter that MODEL names with its base."""
+    task = lora.task_type if lora else None
     form = named(name)
-    file = str(form.path) if isinstance(form, LocalFile) else None
-    return Subject(build(plan, weights), name, weights, source_file=file)
+    location = location_of(form)
+    if location is None or not attach.holds_adapter(location):
+        if request.base is not None:
+            raise InspectionError(f"--base goes with an adapter, and {name} is none: leave it out, or name the adapter as MODEL")
+        return base_model(name, form, request, task, code, step)
+    step(f"reading the adapter {name}")
+    files = attach.read_files(name)
+    base, base_form = attach.base_of(files, request.base)
+    base_location = location_of(base_form)
+    if base_location is not None and attach.holds_adapter(base_location):
+        raise InspectionError(f"the base model of {name} is {base}, an adapter itself: name the model below it with --base MODEL")
+    subject = base_model(base, base_form, request, task or files[0].config.get("task_type"), code, step)
+    step("attaching the adapter")
+    attached = subject if is_wrapped(subject.model) else attach.attach(subject, files)
+    return replace(attached, source=name, adapter_files=files, notes=(f"base model: {base}", *attached.notes))
 
 
-def _plan(name: str, request: Request, lora: Asked | None) -> Plan:
-    form = named(name)
-    if isinstance(form, Architecture):
-        config = default_config(form.model_type, request.config_fields)
-    elif isinstance(form, LocalFile):
-        config = config_from(read_mapping(form.path), request.config_fields, str(form.path))
-    elif isinstance(form, LocalFolder):
-        config = config_from(read_mapping(form.path / "config.json"), request.config_fields, str(form.path))
-    else:
-        raise InspectionError("not yet")
-    return Plan(name, config, model_class(config, lora.task_type if lora else None, request.base_class))
-
-
-def _wrapped(subject: Subject, lora: Asked | None, step: Step) -> Subject:
-    if lora is None:
-        return subject
+def _wrapped(subject: Subject, lora: Asked, step: Step) -> Subject:
     if is_wrapped(subject.model):
         raise InspectionError(
-            f"{subject.source} carries an adapter already: leave out --lora and the LoRA flags, or name the model before it is wrapped"
+            f"{subject.source} carries an adapter already: leave out --lora and the LoRA flags, or name the model as it is before the wrapping"
         )
     step("wrapping")
+    model = wrap(subject.model, lora.fields)
+    notes = settings.apply(model, lora.recognised.settings)
+    return replace(
+        subject, model=model, requested=lora.fields, source_file=lora.file or subject.source_file, notes=(*subject.notes, *lora.notes, *notes)
+    )
+
+
+def _with_adapter(subject: Subject, adapter: str, step: Step) -> Subject:
+    """Loaded where the model has no adapter yet; where it has one, the file is only checked against it."""
+    step(f"reading the adapter {adapter}")
+    files = attach.read_files(adapter)
+    if is_wrapped(subject.model):
+        return replace(subject, adapter_files=(*subject.adapter_files, *files))
+    return attach.attach(subject, files)
+
+
+def _with_inputs(subject: Subject, request: Request, code: UserCode) -> Subject:
+    content = {kind: value for kind in ("text", "image", "audio") if (value := getattr(request, kind)) is not None}
+    for kind in ("image", "audio"):
+        if kind in content and not Path(content[kind]).is_file():
+            raise InspectionError(f"there is no {kind} file {content[kind]}")
     return replace(
         subject,
-        model=wrap(subject.model, lora.fields),
-        requested=lora.fields,
-        source_file=lora.file or subject.source_file,
-        notes=(*subject.notes, *lora.notes),
+        batch=None if request.batch is None else read_batch(request.batch, code),
+        loss=None if request.loss is None else read_loss(request.loss, code),
+        optimizer=None if request.optimizer is None else read_optimizer(request.optimizer, code, subject.model),
+        content=content,
     )

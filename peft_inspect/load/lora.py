@@ -52,7 +52,8 @@ def asked(request: Request) -> Asked | None:
     fields = {"peft_type": "LORA", **recognised.fields}
     notes = list(recognised.notes)
     if "peft_version" in fields or "auto_mapping" in fields:
-        fields, unknown = _known_only(fields)
+        unknown = sorted(set(fields) - set(_field_names(fields)))
+        fields = known_fields(fields)
         if unknown:
             notes.append(f"{path} was written by a newer PEFT; fields that this one does not know are ignored: {listed(unknown)}")
     return Asked(_checked({**fields, **flags}, str(path)), str(path), recognised, tuple(notes))
@@ -75,9 +76,18 @@ def peft_config(fields: Mapping[str, Any]) -> Any:
         raise InspectionError(f"PEFT refuses this {fields['peft_type']} config: {error}") from error
 
 
+def known_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a saved adapter_config.json that this PEFT knows; a newer one may have written more."""
+    fields = {"peft_type": "LORA", **fields}
+    names = set(_field_names(fields))
+    return {name: value for name, value in fields.items() if name in names}
+
+
 def _from_flag(name: str, value: Any) -> Any:
     if name in _LISTS and isinstance(value, str) and value.lower() != "all-linear" and _NAMES.fullmatch(value):
         return [plain_value(entry) for entry in value.split(",")]
+    if name in ("task_type", "peft_type") and isinstance(value, str):
+        return value.upper()
     return plain_value(value)
 
 
@@ -94,11 +104,6 @@ def _config_class(fields: Mapping[str, Any]) -> Any:
 
 def _field_names(fields: Mapping[str, Any]) -> list[str]:
     return [known.name for known in dataclasses.fields(_config_class(fields)) if known.init]
-
-
-def _known_only(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    names = set(_field_names(fields))
-    return {name: value for name, value in fields.items() if name in names}, sorted(set(fields) - names)
 
 
 def _checked(fields: Mapping[str, Any], where: str) -> dict[str, Any]:

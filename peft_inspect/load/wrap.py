@@ -9,7 +9,7 @@ import torch
 
 from peft_inspect.load.lora import peft_config
 from peft_inspect.load.quiet import quiet
-from peft_inspect.records import InspectionError
+from peft_inspect.load.rejected import rejection
 
 
 def is_wrapped(model: torch.nn.Module) -> bool:
@@ -25,18 +25,23 @@ def is_weightless(model: torch.nn.Module) -> bool:
     return any(parameter.is_meta for parameter in model.parameters())
 
 
-def wrap(model: torch.nn.Module, fields: Mapping[str, Any]) -> torch.nn.Module:
-    """The model with the adapter that `fields` configure, freshly initialised and trainable.
+def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "default") -> torch.nn.Module:
+    """The model with the adapter that `fields` configure, freshly initialised.
+
+    Args:
+        model: changed in place where layers are replaced.
+        fields: of the PEFT config class, `peft_type` included.
+        adapter: the adapter's name.
 
     Raises:
-        InspectionError: PEFT does not take this config for this model; with a config that it takes.
+        InspectionError: PEFT does not take this config for this model; the message gives one that it takes.
     """
     from peft import get_peft_model
 
     config = peft_config(fields)
     try:
         with quiet():
-            # Without the flag, PEFT would initialise the weights of a weightless model's adapter for real.
-            return get_peft_model(model, config, low_cpu_mem_usage=is_weightless(model))
-    except Exception as error:
-        raise InspectionError(f"PEFT does not take this config for {type(model).__name__}: {error}") from error
+            # Without low_cpu_mem_usage PEFT would allocate and initialise the adapter of a weightless model.
+            return get_peft_model(model, config, adapter, low_cpu_mem_usage=is_weightless(model))
+    except Exception as error:  # PEFT checks in many places, with errors of many types
+        raise rejection(model, fields, config, error) from error

@@ -1,0 +1,124 @@
+"""Adapters on disk or on the hub: the base they name, and loading them onto it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peft_inspect.load.location import Folder, Location
+from peft_inspect.load.lora import known_fields, peft_config
+from peft_inspect.load.named import HubRepo, Named, named
+from peft_inspect.load.quiet import quiet
+from peft_inspect.load.wrap import wrap
+from peft_inspect.records import AdapterFile, InspectionError, Subject
+
+_CONFIG = "adapter_config.json"
+
+
+def holds_adapter(location: Location) -> bool:
+    """Whether the place is an adapter, or a folder of adapters, rather than a model."""
+    if location.find(_CONFIG) is not None:
+        return True
+    return isinstance(location, Folder) and location.find("config.json") is None and any(location.path.glob(f"*/{_CONFIG}"))
+
+
+def read_files(name: str) -> tuple[AdapterFile, ...]:
+    """The adapters in a folder or hub repository, read by their headers."""
+    from peft_inspect.load.adapters import read_adapter_files
+
+    return read_adapter_files(name)
+
+
+def base_of(files: Sequence[AdapterFile], override: str | None) -> tuple[str, Named]:
+    """The base model of an adapter, as written and as recognised.
+
+    Args:
+        files: the adapters; several in one folder share their base.
+        override: the base that the user named instead.
+
+    Raises:
+        InspectionError: none is named, or what is named is not there.
+    """
+    if override:
+        return override, named(override)
+    adapter = files[0]
+    base = adapter.config.get("base_model_name_or_path")
+    if not base:
+        raise InspectionError(f"{adapter.path} does not name its base model: say which it is with --base MODEL")
+    try:
+        form = named(str(base))
+    except InspectionError as error:
+        raise InspectionError(f"{adapter.path} names the base model {base!r}, which is not on this machine: say where it is with --base MODEL") from error
+    revision = adapter.config.get("revision")
+    if isinstance(form, HubRepo) and revision and form.revision is None:
+        return f"{base}@{revision}", replace(form, revision=str(revision))
+    return str(base), form
+
+
+def attach(subject: Subject, files: Sequence[AdapterFile]) -> Subject:
+    """Load adapters onto the model, the first one active and trainable, as a resumed training would.
+
+    Without weights only their structure is built; their tensors are judged from the file's header.
+
+    Raises:
+        InspectionError: PEFT does not take a config for this model, or the file does not load.
+    """
+    first, *others = files
+    model = _first(subject, first)
+    for other in others:
+        _add(model, subject, other)
+    return replace(
+        subject,
+        model=model.train(),
+        adapter_files=(*subject.adapter_files, *files),
+        requested=first.config,
+        source_file=_config_file(first) or subject.source_file,
+    )
+
+
+def _first(subject: Subject, adapter: AdapterFile) -> torch.nn.Module:
+    fields = {**known_fields(adapter.config), "inference_mode": False}
+    if subject.weights == "none":
+        return wrap(subject.model, fields, adapter.adapter)
+    from peft import PeftModel
+
+    with _loading(adapter):
+        # Tensors of another shape are for the rules to report, not a failure to load.
+        model: torch.nn.Module = PeftModel.from_pretrained(
+            subject.model, _folder(adapter), adapter.adapter, is_trainable=True, config=peft_config(fields), ignore_mismatched_sizes=True
+        )
+        return model
+
+
+def _add(model: Any, subject: Subject, adapter: AdapterFile) -> None:
+    """A further adapter as PEFT loads it: frozen and inactive."""
+    with _loading(adapter):
+        if subject.weights == "none":
+            fields = {**known_fields(adapter.config), "inference_mode": True}
+            model.add_adapter(adapter.adapter, peft_config(fields), low_cpu_mem_usage=True)
+        else:
+            model.load_adapter(_folder(adapter), adapter.adapter, ignore_mismatched_sizes=True)
+
+
+@contextmanager
+def _loading(adapter: AdapterFile) -> Iterator[None]:
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # PEFT's own checks, damaged files, layers that the base does not have
+        raise InspectionError(f"the adapter {adapter.path} does not load onto its base model: {type(error).__name__}: {error}") from error
+
+
+def _folder(adapter: AdapterFile) -> str:
+    path = Path(adapter.path)
+    return str(path.parent if path.is_file() else path)
+
+
+def _config_file(adapter: AdapterFile) -> str | None:
+    path = Path(_folder(adapter)) / _CONFIG
+    return str(path) if path.is_file() else None

@@ -1,0 +1,98 @@
+"""Files on the Hugging Face hub, fetched by huggingface_hub: its cache, endpoint, offline mode and tokens all apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+
+from peft_inspect.load.quiet import quiet
+from peft_inspect.load.words import closest
+from peft_inspect.records import InspectionError
+
+_PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "*processor*.json", "chat_template*")
+
+
+class Repository:
+    """A model repository on the hub."""
+
+    def __init__(self, repo: str, revision: str | None = None) -> None:
+        self.repo = repo
+        self.revision = revision
+        self._trouble: errors.LocalEntryNotFoundError | None = None  # why the hub could not be asked
+
+    @property
+    def name(self) -> str:
+        return f"{self.repo}@{self.revision}" if self.revision else self.repo
+
+    def find(self, file: str) -> Path | None:
+        try:
+            with quiet():
+                # Once the hub could not be reached, it is not waited for again: the cache may still hold the file.
+                return Path(huggingface_hub.hf_hub_download(self.repo, file, revision=self.revision, local_files_only=self._trouble is not None))
+        except errors.LocalEntryNotFoundError as error:
+            self._trouble = self._trouble or error
+            return None
+        except errors.EntryNotFoundError:
+            return None
+        except Exception as error:  # an HTTP client's errors are its own, and change with its version
+            raise self._error(error, file) from error
+
+    def absent(self, file: str) -> str:
+        return str(self._error(self._trouble, file)) if self._trouble else f"{self.name} on the hub has no {file}"
+
+    def checkpoint(self) -> Path:
+        return self._snapshot(["*.json", "*.safetensors"])
+
+    def processor(self) -> Path | None:
+        return self._snapshot(list(_PROCESSOR_FILES))
+
+    def _snapshot(self, patterns: list[str]) -> Path:
+        try:
+            with quiet():
+                return Path(huggingface_hub.snapshot_download(self.repo, revision=self.revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        except Exception as error:  # as above
+            raise self._error(error, "its files") from error
+
+    def _error(self, error: Exception, file: str) -> InspectionError:
+        """What went wrong, in words that say what to do."""
+        token = huggingface_hub.get_token()
+        if isinstance(error, errors.GatedRepoError):
+            how = "the account of your token has no access yet" if token else "log in with `hf auth login` or set HF_TOKEN"
+            return InspectionError(f"{self.name} is gated: accept its conditions on {constants.ENDPOINT}/{self.repo}; {how}")
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return InspectionError(f"the hub has no model {self.repo!r}{self._other_meaning()}, or it is private and {_without_access(token)}")
+        if isinstance(error, errors.RevisionNotFoundError):
+            return InspectionError(f"{self.repo} on the hub has no revision {self.revision!r}: give a branch, a tag or a commit")
+        if isinstance(error, errors.HFValidationError):
+            return InspectionError(f"{self.repo!r} is no hub id: {error}")
+        if constants.is_offline_mode() or isinstance(error, errors.OfflineModeIsEnabled):
+            return InspectionError(
+                f"{file} of {self.name} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it; arch:TYPE needs no files"
+            )
+        if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+            return InspectionError(f"{constants.ENDPOINT} answers {error.response.status_code} for {file} of {self.name}{_meaning(error, token)}")
+        cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        return InspectionError(
+            f"{file} of {self.name} could not be fetched from {constants.ENDPOINT} ({reason}): check the network, HF_ENDPOINT and proxies; "
+            "arch:TYPE works without a network"
+        )
+
+    def _other_meaning(self) -> str:
+        """A bare name that is no model may be a model type or a misspelt file."""
+        from transformers import CONFIG_MAPPING
+
+        types = closest(self.repo, CONFIG_MAPPING.keys(), limit=1) if "/" not in self.repo else []
+        return f" (did you mean arch:{types[0]}?)" if types else ""
+
+
+def _without_access(token: str | None) -> str:
+    return "your token may not read it" if token else "you are not logged in (`hf auth login`, or HF_TOKEN)"
+
+
+def _meaning(error: errors.HfHubHTTPError, token: str | None) -> str:
+    if error.response.status_code in (401, 403):
+        return ": your token is not valid there" if token else ": log in with `hf auth login` or set HF_TOKEN"
+    return ": try again later"

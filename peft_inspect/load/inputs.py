@@ -1,0 +1,97 @@
+"""What is run with the model: the batch, the loss and the optimizer that the user named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peft_inspect.load.files import read_text
+from peft_inspect.load.user_code import UserCode, call, is_reference
+from peft_inspect.records import InspectionError
+
+
+def read_batch(name: str, code: UserCode) -> Mapping[str, Any]:
+    """The keyword inputs in a .safetensors or .json file, or those that a callable returns.
+
+    Raises:
+        InspectionError: there is no such file or callable, or it does not hold keyword inputs.
+    """
+    if is_reference(name):
+        found = code.object(name)
+        batch = call(name, found) if callable(found) else found
+        if not isinstance(batch, Mapping) or not all(isinstance(key, str) for key in batch):
+            raise InspectionError(f"{name} gave a {type(batch).__name__}: a batch is a dict of keyword inputs, such as input_ids and labels")
+        return dict(batch)
+    path = Path(name).expanduser()
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    if path.suffix == ".json":
+        return _json(path)
+    raise InspectionError(f"{name!r} is no batch: give a .safetensors or .json file, or a callable that returns a dict, as train.py:make_batch")
+
+
+def read_loss(name: str, code: UserCode) -> Callable[[Any, Any], torch.Tensor]:
+    """The loss callable that was named.
+
+    Raises:
+        InspectionError: it is missing, or cannot be called.
+    """
+    loss = code.object(name)
+    if not callable(loss):
+        raise InspectionError(f"{name} is a {type(loss).__name__}: a loss is a callable loss(model, batch) that returns the tensor that is trained")
+    return loss  # type: ignore[no-any-return]
+
+
+def read_optimizer(name: str, code: UserCode, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that the named callable makes for `model`.
+
+    Raises:
+        InspectionError: it is missing, raises, or makes something else.
+    """
+    make = code.object(name)
+    if not callable(make):
+        raise InspectionError(f"{name} is a {type(make).__name__}: name a callable optimizer(model) that returns the optimizer")
+    optimizer: Any = call(name, make, model)
+    if not hasattr(optimizer, "param_groups"):
+        raise InspectionError(f"{name} returned a {type(optimizer).__name__}: it must return a torch.optim.Optimizer")
+    return optimizer  # type: ignore[no-any-return]
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InspectionError(f"there is no file {path}")
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise InspectionError(f"{path} is no valid safetensors file: {error}") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InspectionError(f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+    if not isinstance(data, dict):
+        raise InspectionError(f"{path} holds a {type(data).__name__}: a batch is an object of keyword inputs, such as input_ids and labels")
+    return {key: _tensor(value, f"{path}: {key}") for key, value in data.items()}
+
+
+def _tensor(value: Any, where: str) -> Any:
+    """Lists of numbers as a tensor; everything else as it is."""
+    if not isinstance(value, list) or _holds(value, str | dict):
+        return value
+    try:
+        return torch.tensor(value)
+    except (ValueError, TypeError) as error:
+        raise InspectionError(f"{where} is no tensor: {error}") from error
+
+
+def _holds(value: Any, kind: Any) -> bool:
+    return any(_holds(entry, kind) for entry in value) if isinstance(value, list) else isinstance(value, kind)

@@ -1,0 +1,55 @@
+"""A place that holds a model's or an adapter's files: a local folder or a hub repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+
+class Location(Protocol):
+    """Where files are looked for by name; looking never fetches more than the file asked for."""
+
+    @property
+    def name(self) -> str:
+        """As the user named it."""
+
+    def find(self, file: str) -> Path | None:
+        """The file on this machine, fetched first if need be; None where there is none.
+
+        Raises:
+            InspectionError: the place cannot be reached or read.
+        """
+
+    def absent(self, file: str) -> str:
+        """Why `file` was not found, as a sentence for an error."""
+
+    def checkpoint(self) -> Path:
+        """The folder that holds the weights, fetched first if need be."""
+
+    def processor(self) -> Path | None:
+        """The folder that holds tokenizer and processor files, fetched first if need be."""
+
+
+class Folder:
+    """A local folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def find(self, file: str) -> Path | None:
+        path = self.path / file
+        return path if path.is_file() else None
+
+    def absent(self, file: str) -> str:
+        names = sorted(entry.name for entry in self.path.iterdir())
+        return f"{self.path} has no {file}" + (f"; it holds {', '.join(names[:6])}" if names else "; it is empty")
+
+    def checkpoint(self) -> Path:
+        return self.path
+
+    def processor(self) -> Path | None:
+        return self.path

@@ -1,0 +1,44 @@
+"""What trainers do to a model besides wrapping it, as far as it decides gradients."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from peft_inspect.load.quiet import quiet
+from peft_inspect.load.trainers import Settings
+
+
+def apply(model: torch.nn.Module, settings: Settings) -> tuple[str, ...]:
+    """Put a trainer's settings on a wrapped model, in the order in which trainers do; returns notes on what was applied."""
+    notes: list[str] = []
+    for patterns, trainable in ((settings.frozen, False), (settings.unfrozen, True)):
+        touched = _set_requires_grad(model, patterns, trainable=trainable)
+        if patterns:
+            notes.append(f"{'unfroze' if trainable else 'froze'} {touched} parameters, as the file says")
+    if settings.gradient_checkpointing:
+        notes.append(_enable_checkpointing(model, settings))
+    return tuple(notes)
+
+
+def _set_requires_grad(model: torch.nn.Module, patterns: tuple[str, ...], *, trainable: bool) -> int:
+    touched = 0
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and any(re.search(pattern, name) for pattern in patterns):
+            parameter.requires_grad_(trainable)
+            touched += 1
+    return touched
+
+
+def _enable_checkpointing(model: Any, settings: Settings) -> str:
+    kwargs = dict(settings.checkpointing_kwargs)
+    try:
+        with quiet():
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs or None)
+            if settings.input_gradients:
+                model.enable_input_require_grads()
+    except (AttributeError, NotImplementedError, ValueError) as error:  # models without blocks or without input embeddings
+        return f"gradient checkpointing, which the file asks for, is not applied: {error}"
+    return f"gradient checkpointing is on, as the file says{f' ({kwargs})' if kwargs else ''}"
