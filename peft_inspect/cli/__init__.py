@@ -1,0 +1,32 @@
+"""The command line: parse, call the API, write, exit. One file per command, none of which knows torch."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from peft_inspect.cli import check, explain, gradcheck, tree
+from peft_inspect.cli.run import INTERRUPTED
+from peft_inspect.cli.version import show_version
+
+app = typer.Typer(
+    name="peft-inspect",
+    help="Why does this LoRA fine-tune not learn? The cause, its line of code, and the fix already tried.",
+    epilog="Exit codes: 0 nothing found, 1 findings at or above --fail-on, 2 could not inspect, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback()(show_version)
+for module in (tree, gradcheck, check, explain):
+    module.register(app)
+
+
+def main() -> None:
+    """The entry point of the `peft-inspect` command."""
+    try:
+        app(prog_name="peft-inspect")
+    except KeyboardInterrupt:  # outside of an inspection: while parsing or writing
+        sys.exit(INTERRUPTED)

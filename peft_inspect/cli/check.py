@@ -1,0 +1,28 @@
+"""`peft-inspect check MODEL`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+from peft_inspect.cli.help import GroupedCommand
+from peft_inspect.cli.options import REPORT, Reporting, with_shared_options
+from peft_inspect.cli.run import run
+from peft_inspect.formats import View
+from peft_inspect.records import Request
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=GroupedCommand)(with_shared_options(check))
+
+
+def check(
+    request: Request,
+    reporting: Reporting,
+    ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=REPORT)] = False,
+) -> None:
+    """The CI step: every rule over structure, source and one batch; a report and an exit code."""
+    run(request, reporting, View("check", ascii=ascii_))

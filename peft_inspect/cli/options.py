@@ -1,0 +1,170 @@
+"""The options that tree, gradcheck and check share, as the signatures of two functions, and a decorator that adds them to a command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from peft_inspect.cli.values import assignments, names, names_or_regex
+from peft_inspect.records import Request
+
+LORA, MODEL, RUN, REPORT = "LoRA", "Model", "Run", "Report"
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """What to judge by, and where the report goes."""
+
+    format: str
+    output: str | None
+    select: tuple[str, ...]
+    ignore: tuple[str, ...]
+    fail_on: str | None  # None: the default of the command
+    verify: bool
+    debug: bool
+
+
+def _request(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A hub id, a model or adapter folder, a config.json, arch:TYPE, or train.py:build_model.",
+            show_default=False,
+            rich_help_panel="Argument",
+        ),
+    ] = None,
+    lora: Annotated[
+        str | None, typer.Option(help="A LoRA config: PEFT's JSON, YAML or TOML, or a trainer's config file.", rich_help_panel=LORA)
+    ] = None,
+    target_modules: Annotated[
+        str | None, typer.Option(help="Names with commas, all-linear, or a regular expression.", rich_help_panel=LORA)
+    ] = None,
+    target_parameters: Annotated[
+        str | None, typer.Option(help="Parameter names with commas, such as experts.gate_up_proj.", rich_help_panel=LORA)
+    ] = None,
+    exclude_modules: Annotated[str | None, typer.Option(help="Names with commas, or a regular expression.", rich_help_panel=LORA)] = None,
+    modules_to_save: Annotated[str | None, typer.Option(help="Names with commas.", rich_help_panel=LORA)] = None,
+    rank: Annotated[int | None, typer.Option("-r", "--rank", help="Rank of the adapter.", rich_help_panel=LORA)] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Numerator of the scaling.", rich_help_panel=LORA)] = None,
+    task_type: Annotated[str | None, typer.Option(help="PEFT's task type, such as CAUSAL_LM.", rich_help_panel=LORA)] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of LoraConfig.", rich_help_panel=LORA)
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="An adapter to load, or to check against a wrapped MODEL.", rich_help_panel=LORA)
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The base model, instead of the one that an adapter names.", rich_help_panel=MODEL)
+    ] = None,
+    base_class: Annotated[str | None, typer.Option(help="Check an adapter against this model class.", rich_help_panel=MODEL)] = None,
+    config_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Override a field of the model's config; dots for nested ones.", rich_help_panel=MODEL),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="none|random|pretrained", help="Default: none, at full size and no memory.", rich_help_panel=MODEL)
+    ] = None,
+    reduce: Annotated[bool, typer.Option("--reduce", help="Shrink the config consistently.", rich_help_panel=MODEL)] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.", rich_help_panel=MODEL)
+    ] = False,
+    batch: Annotated[str | None, typer.Option(help="Inputs: .safetensors, .json, or file.py:make_batch.", rich_help_panel=RUN)] = None,
+    loss: Annotated[str | None, typer.Option(help="file.py:loss, called as loss(model, batch).", rich_help_panel=RUN)] = None,
+    optimizer: Annotated[str | None, typer.Option(help="file.py:optimizer, called as optimizer(model).", rich_help_panel=RUN)] = None,
+    text: Annotated[str | None, typer.Option(help="Text for the batch.", rich_help_panel=RUN)] = None,
+    image: Annotated[str | None, typer.Option(help="An image file for the batch.", rich_help_panel=RUN)] = None,
+    audio: Annotated[str | None, typer.Option(help="An audio file for the batch.", rich_help_panel=RUN)] = None,
+) -> Request:
+    """Flags as a Request."""
+    fields: dict[str, Any] = {
+        "target_modules": names_or_regex(target_modules),
+        "target_parameters": names(target_parameters),
+        "exclude_modules": names_or_regex(exclude_modules),
+        "modules_to_save": names(modules_to_save),
+        "r": rank,
+        "lora_alpha": int(lora_alpha) if lora_alpha is not None and lora_alpha.is_integer() else lora_alpha,
+        "task_type": task_type,
+    }
+    if weights not in (None, "none", "random", "pretrained"):
+        raise typer.BadParameter(f"{weights!r} is none of none, random, pretrained", param_hint="--weights")
+    return Request(
+        model=model,
+        lora=lora,
+        lora_fields={**{name: value for name, value in fields.items() if value is not None}, **assignments(set_, "--set")},
+        config_fields=assignments(config_set, "--config-set"),
+        adapter=adapter,
+        base=base,
+        base_class=base_class,
+        weights=weights,  # type: ignore[arg-type]  # one of the three, as checked above
+        reduce=reduce,
+        batch=batch,
+        loss=loss,
+        optimizer=optimizer,
+        text=text,
+        image=image,
+        audio=audio,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _reporting(
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="text, json or markdown; tree, gradcheck also html, svg; check also html, sarif, github, junit.",
+            rich_help_panel=REPORT,
+        ),
+    ] = "text",
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.", rich_help_panel=REPORT)
+    ] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(help="Codes, names or prefixes of the rules to judge by.", rich_help_panel=REPORT)
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Codes, names or prefixes of the rules to leave out.", rich_help_panel=REPORT)
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="error|warning|note|never", help="Exit with 1 from this severity on.", show_default=False, rich_help_panel=REPORT
+        ),
+    ] = None,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not try the fixes in memory.", rich_help_panel=REPORT)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=REPORT)] = False,
+) -> Reporting:
+    """Flags as a Reporting."""
+    if fail_on not in (None, "error", "warning", "note", "never"):
+        raise typer.BadParameter(f"{fail_on!r} is none of error, warning, note, never", param_hint="--fail-on")
+    return Reporting(format_, output, _listed(select), _listed(ignore), fail_on, not no_verify, debug)
+
+
+def _listed(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(name for value in values or () for name in names(value) or ())
+
+
+def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command of `(request, reporting, its own options)` as one that typer sees all options of."""
+    shared = {parameter: build for build in (_request, _reporting) for parameter in inspect.signature(build).parameters}
+    own = list(inspect.signature(command).parameters.values())[2:]
+    hints = {
+        name: hint for function in (command, _request, _reporting) for name, hint in get_type_hints(function, include_extras=True).items()
+    }
+    model, *rest = (parameter for build in (_request, _reporting) for parameter in inspect.signature(build).parameters.values())
+    parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in (model, *own, *rest)]
+
+    def parsed(**values: Any) -> None:
+        request, reporting = (
+            build(**{name: values.pop(name) for name, by in shared.items() if by is build}) for build in (_request, _reporting)
+        )
+        command(request, reporting, **values)
+
+    parsed.__name__, parsed.__doc__ = command.__name__, command.__doc__
+    parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature reads
+    parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return parsed

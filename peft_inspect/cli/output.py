@@ -1,0 +1,97 @@
+"""Where a report goes: stdout, or a file that is complete or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TextIO
+
+from peft_inspect.records import InspectionError
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file, or stdout when there is none."""
+
+    file: Path | None = None
+
+    @classmethod
+    def to(cls, name: str | None) -> Output:
+        """Where `-o` points to; stdout for none and for `-`. Raises InspectionError when it cannot be written."""
+        if name is None or name == "-":
+            return cls()
+        path = Path(name).resolve()
+        if path.is_dir():
+            raise InspectionError(f"cannot write the report to {name}: it is a folder")
+        if not path.parent.is_dir():
+            raise InspectionError(f"cannot write the report to {name}: there is no folder {path.parent}")
+        return cls(path)
+
+    def write(self, report: Callable[[TextIO], None]) -> None:
+        """Have the report written. A file appears all at once: nobody reads half of it."""
+        if self.file is None:
+            _write_stdout(report)
+            return
+        try:
+            if self.file.exists() and not self.file.is_file():  # a device or a pipe cannot be replaced
+                with self.file.open("w", encoding="utf-8") as out:
+                    report(out)
+            else:
+                _write_atomically(self.file, report)
+        except OSError as error:
+            raise InspectionError(f"cannot write the report to {self.file}: {error.strerror or error}") from error
+
+
+def _write_atomically(file: Path, report: Callable[[TextIO], None]) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".part", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            report(out)
+        Path(name).chmod(file.stat().st_mode & 0o777 if file.exists() else 0o666 & ~_umask())
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_stdout(report: Callable[[TextIO], None]) -> None:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is spelled out
+    try:
+        report(sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough; the verdict is still in the exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def stdout_kept_clean() -> Iterator[None]:
+    """What the inspected code prints goes to stderr, from Python or from below: stdout is the report's alone."""
+    sys.stdout.flush()
+    try:
+        number = sys.stdout.fileno()
+        kept = os.dup(number)
+    except (OSError, ValueError):  # a stdout without a descriptor, as in notebooks and tests
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        sys.stderr.flush()
+        os.dup2(2, number)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)

@@ -1,0 +1,49 @@
+"""`peft-inspect tree MODEL`."""
+
+from __future__ import annotations
+
+from typing import Annotated, get_args
+
+import typer
+
+
+from peft_inspect.cli.help import GroupedCommand
+from peft_inspect.cli.options import Reporting, with_shared_options
+from peft_inspect.cli.run import run
+from peft_inspect.cli.values import names
+from peft_inspect.formats import View
+from peft_inspect.formats.view import COLUMNS, Column
+from peft_inspect.records import Request
+
+TREE = "Tree"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=GroupedCommand)(with_shared_options(tree))
+
+
+def tree(
+    request: Request,
+    reporting: Reporting,
+    depth: Annotated[int | None, typer.Option(min=0, help="Levels below the root.", rich_help_panel=TREE)] = None,
+    match: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only modules whose path matches, and the way to them.", rich_help_panel=TREE)
+    ] = None,
+    expand: Annotated[bool, typer.Option("--expand", help="Every block and what is inside adapter layers.", rich_help_panel=TREE)] = False,
+    targets: Annotated[bool, typer.Option("--targets", help="What each entry of the LoRA config reached.", rich_help_panel=TREE)] = False,
+    columns: Annotated[str, typer.Option(help=f"Any of {', '.join(get_args(Column))}.", rich_help_panel=TREE)] = "params",
+    exact: Annotated[bool, typer.Option("--exact", help="Numbers to the last digit.", rich_help_panel=TREE)] = False,
+    ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=TREE)] = False,
+) -> None:
+    """The wrapper hierarchy: every tower, repeated blocks folded, adapter layers marked, faults flagged in place."""
+    view = View("tree", depth=depth, match=match, expand=expand, exact=exact, targets=targets, columns=_columns(columns), ascii=ascii_)
+    run(request, reporting, view)
+
+
+def _columns(value: str) -> tuple[Column, ...]:
+    wanted = names(value) or []
+    unknown = [name for name in wanted if name not in COLUMNS]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(COLUMNS)}", param_hint="--columns")
+    return tuple(column for name in wanted for column in COLUMNS if column == name)

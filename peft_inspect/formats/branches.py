@@ -1,0 +1,171 @@
+"""From the tree of modules to the rows that are drawn: what is folded, what is left out, what is said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from peft_inspect.formats.labels import Part, adapter_parts, flag_parts, shape_of, short_dtype, weight_of
+from peft_inspect.formats.names import visible
+from peft_inspect.formats.nodes import Node, pruned, reshape
+from peft_inspect.formats.numbers import count, size
+from peft_inspect.formats.runs import Run, runs, said_differences
+from peft_inspect.formats.view import View
+from peft_inspect.formats.wrappers import WRAPPERS
+from peft_inspect.records import Structure
+
+SAID = 3  # differences that a block's line spells out; --expand shows the rest
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: the guides of the tree, the label, and the cells of the columns. A remark has no cells."""
+
+    guide: str
+    label: tuple[Part, ...]
+    cells: tuple[str, ...] = ()
+    path: str = ""
+
+
+def rows(root: Node, structure: Structure, view: View, *, narrow: bool = False) -> Iterator[Row]:
+    """All rows of the tree; none when nothing matches."""
+    if view.match is not None:
+        glob = view.match
+        found = pruned(root, lambda node: bool(node.path) and (fnmatchcase(node.path, glob) or fnmatchcase(node.path, f"*.{glob}")))
+        if found is None:
+            return
+        root = found
+        reshape(root)
+    painter = _Painter(structure, view, narrow)
+    yield painter.row("", Run((root,)), "")
+    yield from painter.below(root, "", 1)
+
+
+class _Painter:
+    """Walks the tree with what is asked for in mind."""
+
+    def __init__(self, structure: Structure, view: View, narrow: bool) -> None:
+        self.structure = structure
+        self.view = view
+        self.towers = {tower.path for tower in structure.towers}
+        self.tee, self.end, self.bar, self.gap = ("├ ", "└ ", "│ ", "  ") if narrow else ("├─ ", "└─ ", "│  ", "   ")
+
+    def below(self, node: Node, guide: str, level: int, like: Node | None = None) -> Iterator[Row]:
+        """The rows under a node. `like`: the block that it is compared with; what is equal there is not said again."""
+        entries = [(self._label(prefix, run), run) for prefix, run in self._entries(node)]
+        same = [] if like is None else [entry for entry in entries if _same(entry[1], like)]
+        entries = [entry for entry in entries if entry not in same]
+        for at, (label, run) in enumerate(entries):
+            last = at == len(entries) - 1 and not same
+            yield self.row(guide + (self.end if last else self.tee), run, label)
+            yield from self._inside(run, guide + (self.gap if last else self.bar), level, _counterpart(run, like))
+        if same:
+            names = ", ".join(label for label, _ in same)
+            yield Row(guide + self.end, (Part(f"{visible(names)}: as there", "dim"),))
+
+    def _inside(self, run: Run, guide: str, level: int, like: Node | None) -> Iterator[Row]:
+        if run.like is not None:
+            like = run.like.first
+            yield Row(guide, (Part(self._said(run), "yellow"),))
+        if self._closed(run.first, level):
+            return
+        alike = like is not None and like.module.type == run.first.module.type and not self.view.expand
+        yield from self.below(run.first, guide, level + 1, like if alike else None)
+
+    def _entries(self, node: Node) -> Iterator[tuple[str, Run]]:
+        """Children as runs; a list of blocks gives its blocks, under its own name."""
+        for run in self._runs(node):
+            child = run.first
+            if child.module.type == "ModuleList" and child.children and not (child.parameters or child.layers or child.flags):
+                yield from ((f"{self._label('', run)}.", inner) for inner in self._runs(child))
+            else:
+                yield "", run
+
+    def _runs(self, node: Node) -> Iterator[Run]:
+        return (Run((child,)) for child in node.children) if self.view.expand else runs(node.children)
+
+    def _closed(self, node: Node, level: int) -> bool:
+        """Whether what is inside stays hidden: beyond the depth asked for, or the inside of an adapter layer."""
+        if node.alias_of is not None or (self.view.depth is not None and level >= self.view.depth):
+            return True
+        return bool(node.layers) and not self.view.expand
+
+    def _label(self, prefix: str, run: Run) -> str:
+        times = f" ×{len(run.nodes)}" if len(run.nodes) > 1 else ""
+        return f"{prefix}{run.label()}{times}"
+
+    def _said(self, run: Run) -> str:
+        """How a block differs from the others of its list."""
+        assert run.like is not None
+        found = said_differences(run.first, run.like.first)
+        more = f"; and {len(found) - SAID} more (--expand)" if len(found) > SAID else ""
+        return visible(f"unlike {run.like.label()}: {'; '.join(found[:SAID])}{more}")
+
+    def row(self, guide: str, run: Run, label: str) -> Row:
+        """The row of a module, or of several equal ones."""
+        return Row(guide, tuple(self._parts(run, label)), tuple(self._cells(run)), run.first.path)
+
+    def _parts(self, run: Run, label: str) -> Iterator[Part]:
+        node = run.first
+        if label:
+            yield Part(visible(label), "bold")
+        yield Part(
+            visible(node.layers[0].base_type if node.layers else node.module.type), "magenta" if node.module.kind in WRAPPERS else ""
+        )
+        if node.alias_of is not None:
+            yield Part(visible(f"= {node.alias_of}, the same object"), "cyan")
+            return
+        if "shape" not in self.view.columns and (not node.children or node.layers) and (shape := shape_of(weight_of(node, self.structure))):
+            yield Part(shape, "dim", drop=3)
+        if node.path in self.towers:
+            yield Part("(tower)", "cyan")
+        if len(run.nodes) > 1 and run.nodes[0].total:
+            yield Part(f"each {count(node.total, exact=self.view.exact)}", "dim", drop=4)
+        yield from self._states(node)
+
+    def _states(self, node: Node) -> Iterator[Part]:
+        if self.structure.mode == "mixed":
+            yield Part("train" if node.module.training else "eval", "dim", drop=5)
+        if node.layers:
+            yield from adapter_parts(node.all_layers(), self.structure)
+        yield from (Part(visible(f"tied to {_short(tie)}"), "cyan") for tie in node.ties)
+        yield from flag_parts(node.all_flags() if node.layers else node.flags)
+
+    def _cells(self, run: Run) -> Iterator[str]:
+        node, times, exact = run.first, len(run.nodes), self.view.exact
+        if node.alias_of is not None:
+            times = 0
+        weight = weight_of(node, self.structure)
+        for column in self.view.columns:
+            if column == "params":
+                yield count(node.total * times, exact=exact) if node.total * times else ""
+                yield count(node.trainable * times, exact=exact) if node.trainable * times else ""
+            elif column == "memory":
+                yield size(node.nbytes * times, exact=exact) if node.nbytes * times else ""
+            elif column == "shape":
+                yield shape_of(weight)
+            elif column == "dtype":
+                yield short_dtype(weight.dtype) if weight else ""
+            elif column == "device":
+                yield weight.device if weight else ""
+            elif column == "rank":
+                yield ",".join(str(layer.r) for layer in node.all_layers() if layer.r is not None) if node.layers else ""
+            else:
+                yield visible(node.path) or "(root)"
+
+
+def _short(path: str) -> str:
+    """The module and the parameter; the columns give the whole path."""
+    return ".".join(path.split(".")[-2:])
+
+
+def _same(run: Run, like: Node) -> bool:
+    """Whether every module of the run equals that of the same name in the block it is compared with."""
+    return (other := _counterpart(run, like)) is not None and other.shape == run.first.shape
+
+
+def _counterpart(run: Run, like: Node | None) -> Node | None:
+    if like is None or len(run.nodes) > 1:
+        return None
+    return next((child for child in like.children if child.name == run.first.name), None)

@@ -1,0 +1,91 @@
+"""The one visual language for modules: what a line of the tree says about one, each part with its style.
+
+Meaning is never carried by colour alone: every state is also a sign or a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from peft_inspect.formats.names import visible
+from peft_inspect.formats.nodes import Flag, Node
+from peft_inspect.records import AdapterLayerInfo, ParameterInfo, Severity, Structure
+
+FLAG_SIGNS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.NOTE: "·"}
+FLAG_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+TRAINED, RESTING = "◆", "◇"
+LEGEND = f"{TRAINED} adapter trains   {RESTING} adapter does not   ✗ ! · error, warning, note   ×N: the sum of all N, below it one of them"
+_SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a label. Where a line is too long, parts with the highest `drop` go first; 0 stays."""
+
+    text: str
+    style: str = ""
+    drop: int = 0
+
+
+def short_dtype(dtype: str) -> str:
+    """`bf16` for `bfloat16`."""
+    return _SHORT.get(dtype, dtype)
+
+
+def adapter_parts(layers: Sequence[AdapterLayerInfo], structure: Structure) -> Iterator[Part]:
+    """`◆ default r=8 α=16 bf16`, with every state that is out of the ordinary in words."""
+    for layer in layers:
+        trains = structure.trainable(layer) and layer.active and layer.enabled and not layer.merged
+        style = "green" if trains else "yellow"
+        yield Part(TRAINED if trains else RESTING, style)
+        yield Part(visible(layer.adapter), style)
+        if layer.parameter_name:
+            yield Part(visible(layer.parameter_name), style)
+        if layer.tuner != "LORA":
+            yield Part(layer.tuner, style)
+        if layer.r is not None:
+            yield Part(f"r={layer.r}", style)
+        if layer.lora_alpha is not None:
+            yield Part(f"α={layer.lora_alpha:g}", style, drop=1)
+        yield Part(short_dtype(layer.dtype), style, drop=2)
+        yield from (Part(word, "bold yellow") for word in layer_words(layer, structure))
+
+
+def layer_words(layer: AdapterLayerInfo, structure: Structure) -> Iterator[str]:
+    """The states of an adapter layer that are out of the ordinary."""
+    if not structure.trainable(layer):
+        yield "frozen"
+    if not layer.active:
+        yield "inactive"
+    if layer.merged:
+        yield "merged"
+    if not layer.enabled:
+        yield "disabled"
+    yield from (name.removeprefix("use_") for name, value in sorted(layer.details.items()) if value is True)
+
+
+def flag_parts(flags: Sequence[Flag]) -> Iterator[Part]:
+    """`✗ PI303`."""
+    for code, severity in flags:
+        yield Part(f"{FLAG_SIGNS[severity]} {code}", FLAG_STYLES[severity])
+
+
+def weight_of(node: Node, structure: Structure) -> ParameterInfo | None:
+    """The weight that a module's shape is known by; for an adapter layer that of its base layer."""
+    names = ["weight"]
+    path = node.path
+    if node.layers:
+        path = node.layers[0].base_path
+        names = [name for name in (node.layers[0].parameter_name, "weight") if name]
+    for name in names:
+        if (parameter := structure.parameter.get(f"{path}.{name}" if path else name)) is not None:
+            return parameter
+    return node.parameters[0] if node.parameters and not node.children else None
+
+
+def shape_of(parameter: ParameterInfo | None) -> str:
+    """`4096×11008` as stored; quantised weights are stored packed."""
+    if parameter is None:
+        return ""
+    return "×".join(map(str, parameter.shape)) + (f" {parameter.quantization}" if parameter.quantization else "")

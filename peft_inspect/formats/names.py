@@ -1,0 +1,90 @@
+"""Names from models and configs, made safe to show and short to read.
+
+Names are untrusted: a module may be called anything, terminal escape codes included.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # controls, bidirectional overrides, surrogates, private use, line breaks
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """`text` with everything that could steer a terminal or hide in a page spelled out, `\\x1b` for instance.
+
+    The characters of `keep` stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character in keep or unicodedata.category(character) not in _INVISIBLE else _spelled(character) for character in text
+    )
+
+
+def _spelled(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def is_index(name: str) -> bool:
+    """Whether `name` is an index of a list of modules."""
+    return name.isdecimal() and name == str(int(name))
+
+
+def ranges(numbers: Iterable[int], dash: str = "–") -> str:
+    """`0–4,6–10` for the indices of a stack."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}{dash}{last}" for first, last in runs)
+
+
+def fold(paths: Iterable[str], dash: str = "–") -> tuple[str, ...]:
+    """Module paths that differ in an index or in one name, as one: `layers.0–31.self_attn.{q_proj,v_proj}`.
+
+    Never hides a difference: what a folded path stands for is exactly `paths`.
+    """
+    root = _Branch()
+    for path in dict.fromkeys(paths):
+        root.add(path.split("."))
+    return tuple(".".join(part for part in folded if part) for folded in root.folded(_Interned(), dash))
+
+
+class _Interned(dict[tuple[object, ...], int]):
+    """A number for each distinct shape of a subtree."""
+
+    def of(self, key: tuple[object, ...]) -> int:
+        return self.setdefault(key, len(self))
+
+
+class _Branch:
+    """The paths below one name."""
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Branch] = {}
+        self.ends = False
+
+    def add(self, names: Sequence[str]) -> None:
+        branch = self
+        for name in names:
+            branch = branch.children.setdefault(name, _Branch())
+        branch.ends = True
+
+    def shape(self, interned: _Interned) -> int:
+        return interned.of((self.ends, *((name, child.shape(interned)) for name, child in sorted(self.children.items()))))
+
+    def folded(self, interned: _Interned, dash: str) -> list[list[str]]:
+        """The lists of names below this one, equal branches in one."""
+        alike: dict[tuple[int, bool], list[str]] = {}
+        for name, child in self.children.items():
+            alike.setdefault((child.shape(interned), is_index(name)), []).append(name)
+        lines: list[list[str]] = [[]] if self.ends else []
+        for (_, numbered), names in alike.items():
+            head = ranges(map(int, names), dash) if numbered else names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
+            lines += [[head, *rest] for rest in self.children[names[0]].folded(interned, dash)]
+        return lines

@@ -1,0 +1,82 @@
+"""The report as text: counts that people grep for, then every finding with its cause, its line and its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TextIO
+
+from rich.text import Text
+
+from peft_inspect.formats.findings import finding_lines, outcome_lines
+from peft_inspect.formats.names import visible
+from peft_inspect.formats.screen import Line, Screen
+from peft_inspect.formats.totals import gradient_totals, parameter_totals
+from peft_inspect.formats.view import View
+from peft_inspect.formats.wrappers import chains
+from peft_inspect.records import Diagnosis, GradientInfo, Trace
+
+
+def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
+    """Write the report for a person to read."""
+    Screen(out, view or View()).show(lines(report))
+
+
+def plain(report: Diagnosis) -> str:
+    """The report as one string, without colours and without wrapping."""
+    return "\n".join(line.plain for line in lines(report))
+
+
+def lines(report: Diagnosis) -> Iterator[Line]:
+    """What was inspected, the gradient counts, the findings, and what became of the rules."""
+    yield from heading(report)
+    if report.trace is not None:
+        yield Line(Text())
+        yield from _gradient_lines(report.trace)
+    for finding in report.findings:
+        yield Line(Text())
+        yield from finding_lines(finding, report.structure)
+    yield Line(Text())
+    yield from outcome_lines(report)
+
+
+def heading(report: Diagnosis) -> Iterator[Line]:
+    """Source, wrapper chain, totals, batch, and what loading decided."""
+    structure = report.structure
+    yield Line(Text(visible(report.source), style="bold"))
+    for chain in chains(structure):
+        yield Line(Text(visible(str(chain))))
+    totals = parameter_totals(structure)
+    share = f" ({100 * totals.trainable / totals.total:.2f} %)" if totals.total else ""
+    yield Line(
+        Text(
+            f"parameters {totals.total:,}, trainable {totals.trainable:,}{share}, weights: {structure.weights}, mode: {structure.mode}",
+            style="dim",
+        )
+    )
+    if report.trace is not None:
+        batch = report.trace.batch
+        inputs = ", ".join(f"{name} {shape}" for name, shape in batch.inputs.items())
+        yield Line(Text(visible(f"batch: {inputs} ({batch.made_by})"), style="dim"))
+        for note in batch.notes:
+            yield Line(Text(visible(f"note: {note}"), style="dim"))
+    for note in structure.notes:
+        yield Line(Text(visible(f"note: {note}"), style="dim"))
+
+
+def _gradient_lines(trace: Trace) -> Iterator[Line]:
+    """The lines people grep for, each at the start of a line."""
+    totals = gradient_totals(trace)
+    good = totals.total and totals.with_grad == totals.total
+    yield Line(Text(f"LoRA params with gradients: {totals.with_grad}/{totals.total}", style="bold green" if good else "bold red"))
+    without = f"LoRA params without gradients: {totals.without_grad}/{totals.total}"
+    yield Line(Text(without + _states(trace), style="" if good else "red"))
+    yield Line(Text(f"Other trainable params with gradients: {totals.other_with_grad}/{totals.other}"))
+
+
+def _states(trace: Trace) -> str:
+    """` (380 none, 4 frozen)`."""
+    words = {"none": "no gradient", "frozen": "frozen", "nonfinite": "NaN or infinite"}
+    missing: list[GradientInfo] = [gradient for gradient in trace.gradients if gradient.layer is not None and not gradient.arrived]
+    counts = {state: sum(gradient.state == state for gradient in missing) for state in words}
+    said = ", ".join(f"{count} {words[state]}" for state, count in counts.items() if count)
+    return f" ({said})" if said else ""

@@ -1,0 +1,114 @@
+"""The wrapper hierarchy as a tree: repeated blocks folded, adapter layers marked, faults flagged where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from io import StringIO
+from typing import TYPE_CHECKING, TextIO
+
+from rich.text import Text
+
+from peft_inspect.formats.branches import Row, rows
+from peft_inspect.formats.findings import STYLES, verdict
+from peft_inspect.formats.labels import LEGEND
+from peft_inspect.formats.memory import memory_line
+from peft_inspect.formats.names import visible
+from peft_inspect.formats.nodes import Node, build
+from peft_inspect.formats.rowfit import fitted, header
+from peft_inspect.formats.screen import Line, Screen
+from peft_inspect.formats.text import heading
+from peft_inspect.formats.view import View
+from peft_inspect.formats.wrappers import same_object
+from peft_inspect.records import Diagnosis, Finding
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+
+
+def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
+    """Write the tree for a person to read."""
+    tree = ModelTree(report, view)
+    screen = Screen(out, tree.view)
+    screen.show(tree.lines(screen.width))
+
+
+class ModelTree:
+    """A rich renderable; `str()` gives plain text of unlimited width.
+
+    Args:
+        report: an inspection of any depth.
+        view: what to show; default: everything folded, parameter counts.
+    """
+
+    def __init__(self, report: Diagnosis, view: View | None = None) -> None:
+        self.report = report
+        self.view = view or View(command="tree")
+
+    @cached_property
+    def root(self) -> Node:
+        """The modules as a tree, with sums."""
+        return build(self.report.structure, self.report.findings)
+
+    def lines(self, width: int) -> Iterator[Line]:
+        """Heading, tree, and what needs saying about it, for a screen of `width` columns."""
+        yield from heading(self.report)
+        yield Line(Text())
+        yield from (Line(text, cut=True) for text in self.branches(width))
+        yield from self._notes()
+        for finding in self.report.findings:
+            yield from _brief(finding)
+        yield _verdict(self.report)
+
+    def branches(self, width: int) -> Iterator[Text]:
+        """The tree alone."""
+        drawn: list[Row] = list(rows(self.root, self.report.structure, self.view, narrow=width < 100))
+        if not drawn:
+            yield Text(f"no module path matches {visible(self.view.match or '')}")
+            return
+        yield header(drawn, self.view, width)
+        yield from fitted(drawn, self.view, width)
+
+    def _notes(self) -> Iterator[Line]:
+        """Legend, memory of the adapter, and paths that lead to one object."""
+        structure = self.report.structure
+        if structure.adapter_layers:
+            yield Line(Text(LEGEND, style="dim"))
+            yield Line(Text(memory_line(structure, exact=self.view.exact), style="dim"))
+        for short, live in same_object(structure):
+            yield Line(Text(visible(f"one object: {short} is {live}"), style="dim"))
+
+    def __str__(self) -> str:
+        out = StringIO()
+        screen = Screen(out, replace(self.view, width=None, color=False))
+        return "\n".join(line.plain for line in self.lines(screen.width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
+        screen = Screen(StringIO(), replace(self.view, width=options.max_width, ascii=self.view.ascii or options.ascii_only))
+        for line in self.lines(options.max_width):
+            yield from screen.fitted(line)
+
+
+def _brief(finding: Finding) -> Iterator[Line]:
+    """A finding in two lines: gradcheck and check print the whole of it."""
+    yield Line(
+        Text.assemble(
+            (f"{finding.severity.value} {finding.code}", STYLES[finding.severity]), f" {visible(finding.rule)}: {visible(finding.message)}"
+        )
+    )
+    if finding.source is not None:
+        yield Line(Text(visible(f"{finding.source}: {finding.source.code.strip()}")), 2)
+    if finding.fix:
+        tried = verdict(finding)
+        yield Line(Text(visible(f"fix: {finding.fix}", keep="\n") + (f" (verified: {tried})" if tried else "")), 2)
+
+
+def _verdict(report: Diagnosis) -> Line:
+    judged = sum(outcome.status in ("clean", "found") for outcome in report.outcomes)
+    crashed = [outcome for outcome in report.outcomes if outcome.status == "crashed"]
+    if crashed:
+        return Line(Text(visible(f"crashed: {', '.join(f'{outcome.code} ({outcome.why})' for outcome in crashed)}"), style="bold red"))
+    found = f"{len(report.findings)} findings" if report.findings else "no findings"
+    more = "" if report.trace is not None else "; whether gradients arrive: peft-inspect gradcheck"
+    return Line(Text(f"{found} from {judged} rules{more}", style="dim"))

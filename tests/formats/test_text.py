@@ -1,0 +1,90 @@
+from dataclasses import replace
+from io import StringIO
+
+from peft_inspect.formats.text import plain, write
+from peft_inspect.formats.view import View
+from peft_inspect.records import GradientInfo, Outcome
+
+
+def test_a_broken_run_names_the_cause_its_line_and_the_tried_fix(broken_report):
+    """The whole screen."""
+    assert plain(broken_report).splitlines() == [
+        "train.py:build_model",
+        "PeftModelForCausalLM → LoraModel → LlamaForCausalLM",
+        "parameters 13,456, trainable 2,048 (15.22 %), weights: user, mode: train",
+        "batch: input_ids int64[1, 8], labels int64[1, 8] (made from the signature and config)",
+        "",
+        "LoRA params with gradients: 0/16",
+        "LoRA params without gradients: 16/16 (16 no gradient)",
+        "Other trainable params with gradients: 0/0",
+        "",
+        "error PI304 reentrant-checkpoint-without-grad-input",
+        "  reentrant checkpointing ran 8 adapter layers without gradients: none of the inputs of the blocks requires grad",
+        "  8 adapter layers:",
+        "    base_model.model.model.layers.0–3.self_attn.{q_proj,v_proj}",
+        "  train.py:54 in forward",
+        "      hidden = self.tower(x)",
+        "  fix: pass use_reentrant=False",
+        "  verified: 16/16 with use_reentrant=False",
+        "",
+        "1 error; 3 rules: 1 clean, 1 found, 1 skipped",
+        "skipped: PI310 (needs values: run with --weights random or pretrained)",
+    ]
+
+
+def test_a_healthy_run_says_what_was_judged(healthy_report):
+    lines = plain(healthy_report).splitlines()
+    assert "LoRA params with gradients: 16/16" in lines
+    assert "LoRA params without gradients: 0/16" in lines
+    assert lines[-1] == "no findings; 1 rules: 1 clean"
+
+
+def test_the_grepped_lines_start_a_line_on_every_width_and_never_wrap(broken_report):
+    for width in (20, 80, 200):
+        out = StringIO()
+        write(broken_report, out, View("gradcheck", width=width, color=False))
+        assert out.getvalue().count("\nLoRA params with gradients: 0/16\n" if width >= 40 else "\nLoRA params") >= 1
+
+
+def test_other_trainable_parameters_are_counted_apart(make_llama, make_trace, make_report):
+    structure = make_llama(1)
+    trace = make_trace(structure, "none")
+    head = tuple(GradientInfo(f"proj_speech.{name}", None, None, "ok", 1.0) for name in ("weight", "bias"))
+    text = plain(make_report(structure, replace(trace, gradients=trace.gradients + head)))
+    assert "Other trainable params with gradients: 2/2" in text
+    assert "LoRA params with gradients: 0/4" in text
+
+
+def test_a_fix_that_did_not_help_says_so(broken_report):
+    finding = replace(broken_report.findings[0], fix_verified=False, verified=None)
+    assert "verified: no, trying it did not bring the gradients back" in plain(replace(broken_report, findings=(finding,)))
+    untried = replace(finding, fix_verified=None)
+    assert "verified" not in plain(replace(broken_report, findings=(untried,)))
+
+
+def test_a_crashed_rule_is_shown(broken_report):
+    crashed = replace(broken_report, outcomes=(Outcome("PI101", "unmatched-target-module", "crashed", "KeyError: 'x'"),))
+    assert "crashed: PI101 unmatched-target-module (KeyError: 'x')" in plain(crashed)
+
+
+def test_an_ignored_rule_shows_its_reason(broken_report):
+    ignored = replace(
+        broken_report, findings=(), outcomes=(Outcome("PI103", "adapters-in-several-towers", "ignored", "both towers on purpose"),)
+    )
+    assert "ignored: PI103 (both towers on purpose)" in plain(ignored)
+
+
+def test_hostile_text_is_shown_not_obeyed(broken_report):
+    finding = replace(broken_report.findings[0], message="[red]\x1b[2J\x07 broke")
+    out = StringIO()
+    write(replace(broken_report, findings=(finding,)), out, View("check", width=120, color=True))
+    assert "[red]\\x1b[2J\\x07 broke" in out.getvalue()
+
+
+def test_a_long_message_wraps_under_its_own_indent(broken_report):
+    out = StringIO()
+    write(broken_report, out, View("check", width=60, color=False))
+    lines = out.getvalue().splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("  reentrant checkpointing"))
+    assert lines[at + 1].startswith("  ")
+    assert max(map(len, lines)) <= 60

@@ -1,0 +1,181 @@
+"""Whole screens from hand-made records."""
+
+import time
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from peft_inspect.formats.nodes import build
+from peft_inspect.formats.tree import ModelTree, write
+from peft_inspect.formats.view import View
+
+
+def screen(report, **view):
+    out = StringIO()
+    write(report, out, View("tree", **{"width": 80, "color": False, **view}))
+    return out.getvalue()
+
+
+def test_equal_blocks_are_one_line_and_every_wrapper_is_shown(make_llama, make_report):
+    """The whole screen at 80 columns."""
+    assert screen(make_report(make_llama())).splitlines() == [
+        "train.py:build_model",
+        "PeftModelForCausalLM → LoraModel → LlamaForCausalLM",
+        "parameters 13,328, trainable 2,048 (15.37 %), weights: user, mode: train",
+        "",
+        "                                                               params  trainable",
+        "PeftModelForCausalLM                                            13.3K      2,048",
+        "└ base_model LoraModel                                          13.3K      2,048",
+        "  └ model LlamaForCausalLM                                      13.3K      2,048",
+        "    ├ model LlamaModel (tower)                                  13.3K      2,048",
+    ]
+
+
+def test_a_block_that_differs_stands_apart_and_says_in_what(make_llama, make_report):
+    text = screen(make_report(make_llama(5, ranks=lambda index: 16 if index == 2 else 8)), width=120)
+    assert "layers.0–1,3–4 ×4 LlamaDecoderLayer" in text
+    assert "layers.2 LlamaDecoderLayer" in text
+    assert "unlike 0–1,3–4: self_attn.{q_proj,v_proj}: r 16 instead of 8, lora_alpha 32 instead of 16" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"merged": True}, "merged"),
+        ({"active": False}, "inactive"),
+        ({"enabled": False}, "disabled"),
+        ({"lora_alpha": 4.0}, "lora_alpha 4.0 instead of 16"),
+        ({"dtype": "bfloat16"}, "dtype bfloat16 instead of float32"),
+        ({"details": {"use_dora": True}}, "use_dora True instead of None"),
+    ],
+)
+def test_no_state_of_an_adapter_is_folded_away(make_llama, make_report, change, said):
+    structure = make_llama(3)
+    odd = next(layer for layer in structure.adapter_layers if ".1." in layer.path)
+    rows = tuple(replace(layer, **change) if layer is odd else layer for layer in structure.adapter_layers)
+    text = screen(make_report(replace(structure, adapter_layers=rows)), width=160)
+    assert "layers.0,2 ×2" in text
+    assert f"unlike 0,2: self_attn.q_proj: {said}" in text
+
+
+def test_totals_equal_the_sum_over_the_parameters(make_llama, make_report):
+    structure = make_llama(7)
+    root = ModelTree(make_report(structure)).root
+    assert root.total == sum(parameter.numel for parameter in structure.parameters)
+    assert root.trainable == sum(parameter.numel for parameter in structure.parameters if parameter.requires_grad)
+
+
+def test_a_70b_model_fits_on_one_screen_in_no_time(make_llama, make_report):
+    report = make_report(make_llama(80, targets=("q_proj", "k_proj", "v_proj", "o_proj")))
+    started = time.perf_counter()
+    text = screen(report)
+    assert time.perf_counter() - started < 1  # 0.2 s on a free machine
+    assert len(text.splitlines()) <= 45
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_line_is_wider_than_the_screen(make_llama, make_report, reentrant, width):
+    report = make_report(make_llama(), findings=[reentrant])
+    assert max(map(len, screen(report, width=width).splitlines())) <= width
+
+
+def test_findings_are_flagged_where_they_are(make_llama, make_report, reentrant):
+    text = screen(make_report(make_llama(), findings=[reentrant]), width=120)
+    assert "q_proj Linear 16×16 ◆ default r=8 α=16 fp32 ✗ PI304" in text
+    assert "error PI304 reentrant-checkpoint-without-grad-input" in text
+    assert "verified: 16/16 with use_reentrant=False" in text
+
+
+def test_a_frozen_adapter_is_said_in_words_and_signs(make_llama, make_report):
+    assert "◇ default r=8 α=16 fp32 frozen" in screen(make_report(make_llama(trainable=False)), width=120)
+
+
+def test_ascii_keeps_to_seven_bits(make_llama, make_report, reentrant):
+    text = screen(make_report(make_llama(), findings=[reentrant]), ascii=True)
+    assert text.isascii()
+    assert "layers.0-3 x4 LlamaDecoderLayer" in text
+
+
+def test_depth_match_and_expand(make_llama, make_report):
+    report = make_report(make_llama())
+    assert "self_attn" not in screen(report, depth=4)
+    matched = screen(report, match="*.q_proj")
+    assert "q_proj" in matched
+    assert "mlp" not in matched
+    assert "layers.0–3 ×4" in matched
+    expanded = screen(report, expand=True, width=120)
+    assert "layers.3 LlamaDecoderLayer" in expanded
+    assert "lora_A ModuleDict" in expanded
+    assert "no module path matches nothing_like_it" in screen(report, match="nothing_like_it")
+
+
+def test_all_columns(make_llama, make_report):
+    columns = ("params", "memory", "dtype", "shape", "device", "rank", "path")
+    text = screen(make_report(make_llama()), columns=columns, width=220)
+    row = next(line for line in text.splitlines() if "q_proj" in line)
+    assert row.split()[-9:] == [
+        "512",
+        "256",
+        "2.00",
+        "KiB",
+        "fp32",
+        "16×16",
+        "cpu",
+        "8",
+        "base_model.model.model.layers.0.self_attn.q_proj",
+    ]
+
+
+def test_a_tie_is_shown_and_counted_once(make_llama, make_report):
+    assert "lm_head Linear tied to embed_tokens.weight" in screen(make_report(make_llama()), width=120)
+
+
+def test_a_second_path_to_a_module_is_shown_as_the_same_object(make_llama, make_report):
+    structure = make_llama(2)
+    encoder = next(module for module in structure.modules if module.path == "base_model.model.model.norm")
+    modules = tuple(
+        replace(module, aliases=("base_model.model.norm_again",)) if module is encoder else module for module in structure.modules
+    )
+    report = make_report(replace(structure, modules=modules))
+    assert "norm_again LlamaRMSNorm = base_model.model.model.norm, the same object" in screen(report, width=120)
+    assert ModelTree(report).root.total == sum(parameter.numel for parameter in structure.parameters)
+
+
+def test_suspected_access_paths_are_said_to_lead_to_one_object(make_llama, make_report):
+    assert "one object: model.model is base_model.model.model" in screen(make_report(make_llama()))
+
+
+def test_hostile_names_reach_no_terminal(make_llama, make_report):
+    """Markup, escape codes and line breaks in a module's name are shown, not obeyed."""
+    structure = make_llama(1)
+    hostile = "[red]q\x1b[31m\n%s::"
+    modules = tuple(
+        replace(module, path="base_model.model." + hostile) if module.path.endswith("lm_head") else module for module in structure.modules
+    )
+    parameters = tuple(replace(parameter, aliases=()) for parameter in structure.parameters)
+    text = screen(make_report(replace(structure, modules=modules, parameters=parameters)), width=120, color=True)
+    assert "[red]q\\x1b[31m\\x0a%s::" in text
+
+
+def test_the_api_gives_a_rich_renderable_with_plain_text(make_llama, make_report):
+    tree = ModelTree(make_report(make_llama()))
+    console = Console(width=80, file=StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(tree)
+    assert "\x1b[" in console.file.getvalue()
+    assert "\x1b[" not in str(tree)
+    assert "layers.0–3 ×4 LlamaDecoderLayer" in str(tree)
+
+
+def test_colour_follows_no_color(make_llama, make_report, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in screen(make_report(make_llama()), color=True)
+
+
+def test_fifty_thousand_modules_build_quickly(make_llama, make_report):
+    structure = make_llama(3000)
+    assert len(structure.modules) > 50_000
+    started = time.perf_counter()
+    build(structure)
+    assert time.perf_counter() - started < 5
