@@ -45,7 +45,7 @@ class _Plan:
     def __init__(self, func: OpOverload) -> None:
         schema = func._schema
         self.special = SPECIAL.get(func)
-        self.composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+        self.composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
         self.views = any(result.alias_info is not None and not result.alias_info.is_write for result in schema.returns)
         if self.special is None and torch.Tag.inplace_view in func.tags:
             self.special = _change_in_place
@@ -127,7 +127,7 @@ def _change_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, 
     return args[0]
 
 
-class _WeightlessMode(TorchDispatchMode):
+class _WeightlessMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees the operations whose operands hide the subclass, and factories of large floating tensors."""
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -166,5 +166,5 @@ def running() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if "torch._dynamo" in sys.modules:  # there is nothing to compile kernels for
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_WeightlessMode())
+        stack.enter_context(_WeightlessMode())  # type: ignore[no-untyped-call]
         yield

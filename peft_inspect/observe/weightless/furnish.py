@@ -38,7 +38,7 @@ class _Furnisher:
             for module in self._recompute:
                 initialise(module)
 
-    def _registered(self, tensors: dict[str, Tensor | None]) -> bool:
+    def _registered(self, tensors: dict[str, Any]) -> bool:
         """Whether integers were among them, whose values have to be computed."""
         integral = False
         for name, tensor in tensors.items():

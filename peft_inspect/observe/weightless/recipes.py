@@ -6,7 +6,7 @@ run on ones of the same shape while that is small.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,47 +29,50 @@ def recipe_for(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     Raises:
         WeightlessError: there is no way to run this operation without data.
     """
-    if any(_holds_integers(written) for written in _written(func, args, kwargs)):
+    if any(_is_integral(written) for written in _written(func, args, kwargs)):
         return lambda args, kwargs: on_ones(func, args, kwargs)
     planned = _planned(func, args, kwargs)
-    returns = func._schema.returns
-    if len(returns) == 1:
-        single = _item(func, planned, 0, args, kwargs)
-        return lambda args, kwargs: single(args, kwargs, None)
-    items = [_item(func, result, i, args, kwargs) for i, result in enumerate(planned or ())]
-    needs_integers = any(
-        isinstance(result, torch.Tensor) and _integral(result) and returns[i].alias_info is None for i, result in enumerate(planned or ())
-    )
+    makers = [_maker(func, result, i, args, kwargs) for i, result in enumerate(_results(func, planned))]
+    made_up = any(_is_integral(result) and _source_of(func, i) is None for i, result in enumerate(_results(func, planned)))
+    several = len(func._schema.returns) != 1
 
     def recipe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        invented = integers(func, args, kwargs, planned) if needs_integers else None
-        return tuple(item(args, kwargs, invented) for item in items)
+        invented = _results(func, integers(func, args, kwargs, planned)) if made_up else ()
+        if several:
+            return tuple(maker(args, kwargs, invented) for maker in makers)
+        return makers[0](args, kwargs, invented)
 
-    return recipe if items else lambda args, kwargs: planned
+    return recipe
 
 
-_Item = Callable[[tuple[Any, ...], dict[str, Any], Any], Any]
+def _results(func: OpOverload, returned: Any) -> Sequence[Any]:
+    """One per return of the schema; a single return may be a list itself."""
+    return (returned,) if len(func._schema.returns) == 1 else returned or ()
 
 
-def _item(func: OpOverload, result: Any, position: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Item:
-    """How to make one of the results."""
+_Maker = Callable[[tuple[Any, ...], dict[str, Any], Sequence[Any]], Any]
+"""Makes one result from the operands and the integers that were made up."""
+
+
+def _maker(func: OpOverload, result: Any, position: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Maker:
     if isinstance(result, (list, tuple)):
-        parts = [_item(func, part, position, args, kwargs) for part in result]
+        parts = [_maker(func, part, position, args, kwargs) for part in result]
         return lambda args, kwargs, invented: [part(args, kwargs, invented) for part in parts]
     if not isinstance(result, torch.Tensor):
-        return lambda args, kwargs, invented: result
-    size, stride, dtype, offset = result.shape, result.stride(), result.dtype, result.storage_offset()
+        return lambda _args, _kwargs, _invented: result
     source = _source_of(func, position)
     if source is not None and source.written:
-        return lambda args, kwargs, invented: source.operand(args, kwargs)
-    if _integral(result):
-        single = len(func._schema.returns) == 1
-        return lambda args, kwargs, invented: integers(func, args, kwargs, result) if single else invented[position]
+        return lambda args, kwargs, _invented: source.operand(args, kwargs)
+    if _is_integral(result) and source is None:
+        return lambda _args, _kwargs, invented: invented[position]
+    layout = (result.shape, result.stride(), result.dtype, int(result.storage_offset()))
+    if _is_integral(result):  # floats looked at as the integers of their bits
+        return lambda _args, _kwargs, _invented: torch.ones(layout[0], dtype=layout[2])
     if source is None or not isinstance(source.operand(args, kwargs), Weightless):
-        return lambda args, kwargs, invented: make(size, stride, dtype, offset)
+        return lambda _args, _kwargs, _invented: make(*layout)
 
-    def view(args: tuple[Any, ...], kwargs: dict[str, Any], invented: Any) -> Weightless:
-        made = make(size, stride, dtype, offset)
+    def view(args: tuple[Any, ...], kwargs: dict[str, Any], _invented: Sequence[Any]) -> Weightless:
+        made = make(*layout)
         torch._functionalize_unsafe_set(made, source.operand(args, kwargs))  # share the storage, as a view does
         return made
 
@@ -105,12 +108,8 @@ def _written(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             yield kwargs.get(argument.name) if argument.kwarg_only or i >= len(args) else args[i]
 
 
-def _holds_integers(operand: Any) -> bool:
-    return isinstance(operand, torch.Tensor) and _integral(operand)
-
-
-def _integral(tensor: torch.Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex())
+def _is_integral(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not (value.is_floating_point() or value.is_complex())
 
 
 def _planned(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -134,7 +133,7 @@ def _on_meta(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=_META)
     if isinstance(value, (list, tuple)):
-        return [_on_meta(item) for item in value] if isinstance(value, list) else tuple(_on_meta(item) for item in value)
+        return type(value)(_on_meta(item) for item in value)
     if isinstance(value, dict):
         return {name: _on_meta(item) for name, item in value.items()}
     return _META if isinstance(value, torch.device) else value

@@ -19,17 +19,17 @@ _aten = torch.ops.aten
 _FLASH, _MATH = 1, 0  # torch.nn.attention.SDPBackend
 
 
-def _number(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _number(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
     return 1.0 if args[0].is_floating_point() else 1.0 + 0.0j
 
 
-def _same_values(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _same_values(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> bool:
     left, right = args[:2]
     return bool(left.shape == right.shape)
 
 
-def _nothing(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    return None
+def _nothing(_func: OpOverload, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    """Assertions about values hold."""
 
 
 def _with_index_lists(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -48,12 +48,13 @@ def _with_index_lists(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
     return execute(func, (args[0], positions, *args[2:]), kwargs)
 
 
-def _masked_select(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Weightless:
-    values, mask = torch.broadcast_tensors(*args[:2])
-    return make((int(mask.sum()),), (1,), values.dtype)
+def _masked_select(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Weightless:
+    values, mask = args[:2]
+    chosen = mask.expand(torch.broadcast_shapes(values.shape, mask.shape)).sum()  # type: ignore[no-untyped-call]
+    return make((int(chosen),), (1,), values.dtype)
 
 
-def _attention_kernel(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def _attention_kernel(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> int:
     """The kernel that a CPU would choose; the fused one has no gradient for a mask and no dropout."""
     query, key, value, mask, dropout = (*args, None, 0.0)[:5] if len(args) < 5 else args[:5]
     fused = (

@@ -21,12 +21,12 @@ CPU = torch.device("cpu")
 _LARGEST_READ = 1 << 26  # elements; reading more than this as values would need the memory that is being saved
 _LARGEST_RUN = 1 << 24  # elements; an operation on more than this is not run on ones
 
-storage_key: Callable[[torch.Tensor], int] = torch._C._storage_id
+storage_key: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[attr-defined]
 """Identity of the storage of a tensor, weightless or not: equal for a tensor and its views, `.data`, `.t()`, detached aliases."""
 
 
 class WeightlessError(InspectionError):
-    """An operation that cannot run without data. `operation` is its name; who knows the module path adds it."""
+    """An operation that cannot run without data. `operation` is its name; who runs the model adds the module path and what to do."""
 
     def __init__(self, operation: str, reason: str) -> None:
         super().__init__(
@@ -38,16 +38,16 @@ class WeightlessError(InspectionError):
 class Weightless(torch.Tensor):
     """The tensor subclass; made by `make`, `weightless_like` and `furnish`, never by hand."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Run one operation outside `running()`."""
         from peft_inspect.observe.weightless.execute import execute
 
         return execute(func, args, kwargs or {})
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"weightless({tuple(self.shape)}, dtype={self.dtype}{', requires_grad=True' if self.requires_grad else ''})"
 
     def __format__(self, spec: str) -> str:
