@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
+from peft_inspect.cli.output import Output
 from peft_inspect.cli.run import failures
 from peft_inspect.diagnose import named
+from peft_inspect.formats import View
 from peft_inspect.rules import all_rules
 
 
@@ -24,9 +25,8 @@ def explain(
     """A rule's page: what it is, why it matters, a broken and a fixed program. Without a rule: the list of all."""
     from peft_inspect.cli.pages import rule_list, rule_page
     from peft_inspect.formats.screen import Screen
-    from peft_inspect.formats.view import View
 
     with failures(debug=False):
-        screen = Screen(sys.stdout, View(ascii=ascii_))
         chosen = all_rules() if rule is None else named((rule,))
-        screen.show(rule_page(chosen[0]) if len(chosen) == 1 and rule is not None else rule_list(chosen))
+        lines = rule_page(chosen[0]) if len(chosen) == 1 and rule is not None else rule_list(chosen)
+        Output().write(lambda out: Screen(out, View(ascii=ascii_)).show(lines))

@@ -7,16 +7,19 @@ from typing import Any
 from typer.core import TyperCommand
 
 
+ORDER = ("Argument", "Tree", "LoRA", "Model", "Run", "Report", "Options")
+
+
 class GroupedCommand(TyperCommand):
     """A command whose help lists its options by panel."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write one section per panel, in the order of their first options; typer's own last."""
+        """Write one section per panel, in ORDER."""
         panels: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(record)
-        for panel, records in sorted(panels.items(), key=lambda item: item[0] == "Options"):
+        for panel, records in sorted(panels.items(), key=lambda item: ORDER.index(item[0])):
             with formatter.section(panel):
                 formatter.write_dl(records)

@@ -1,0 +1,305 @@
+"""Screens and exit codes. The inspection itself is replaced by a hand-made report: what it finds is tested elsewhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from peft_inspect.api import Report
+from peft_inspect.cli import main, run
+from peft_inspect.records import Finding, InspectionError, ModuleInfo, Outcome, Request, Severity, Structure
+
+ROOT = Structure("Tiny", "Tiny", (ModuleInfo("", "Tiny", "m", "other", training=True),), (), (), ())
+
+
+def report(*findings, outcomes=(Outcome("PI112", "no-adapter", "clean"),)):
+    return Report("tiny.py:build", ROOT, None, findings, outcomes)
+
+
+def finding(severity):
+    return Finding("PI103", "adapters-in-several-towers", Severity(severity), "two towers", ("",), fix="name one")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command in this process; `inspect` stands for the API."""
+
+    def run_command(*arguments, inspect=lambda *_, **__: report()):
+        monkeypatch.setattr(run, "inspect", inspect)
+        monkeypatch.setattr(sys, "argv", ["peft-inspect", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return (left.value.code or 0, *capsys.readouterr())
+
+    return run_command
+
+
+def shell(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "peft_inspect", *arguments], capture_output=True, text=True, check=False, timeout=60, **options)
+
+
+# --- exit codes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "severity", "code"),
+    [
+        (["check", "x"], None, 0),
+        (["check", "x"], "warning", 0),
+        (["check", "x"], "error", 1),
+        (["gradcheck", "x"], "error", 1),
+        (["tree", "x"], "error", 0),
+        (["tree", "x", "--fail-on", "note"], "note", 1),
+        (["check", "x", "--fail-on", "warning"], "warning", 1),
+        (["check", "x", "--fail-on", "never"], "error", 0),
+    ],
+)
+def test_the_exit_code_says_whether_something_was_found(call, arguments, severity, code):
+    found = [finding(severity)] if severity else []
+    assert call(*arguments, inspect=lambda *_, **__: report(*found))[0] == code
+
+
+def fails_with(error):
+    def inspect(*_, **__):
+        raise error
+
+    return inspect
+
+
+def test_what_the_user_can_mend_is_one_message_and_exit_2(call):
+    error = InspectionError("no file train.py; the closest is trane.py", detail='  File "trane.py", line 3\nNameError: x\x1b[2J')
+    assert call("check", "train.py:build", inspect=fails_with(error)) == (
+        2,
+        "",
+        'peft-inspect: no file train.py; the closest is trane.py\n  File "trane.py", line 3\nNameError: x\\x1b[2J\n',
+    )
+
+
+def test_the_traceback_is_shown_only_with_debug(call):
+    error = InspectionError("it broke")
+    assert "Traceback" not in call("check", "x", inspect=fails_with(error))[2]
+    assert "Traceback" in call("check", "x", "--debug", inspect=fails_with(error))[2]
+
+
+def test_an_error_of_our_own_says_so_and_exits_2(call):
+    code, out, error = call("check", "x", inspect=fails_with(RuntimeError("unforeseen")))
+    assert (code, out) == (2, "")
+    assert error.startswith("peft-inspect: internal error: RuntimeError: unforeseen")
+
+
+def test_ctrl_c_exits_130_also_when_a_library_disguises_it(call):
+    assert call("check", "x", inspect=fails_with(KeyboardInterrupt()))[:2] == (130, "")
+    disguised = ImportError("numpy failed to import")
+    disguised.__cause__ = KeyboardInterrupt()
+    assert call("check", "x", inspect=fails_with(disguised))[0] == 130
+
+
+def test_user_code_that_exits_with_0_does_not_pass_for_a_clean_report(call):
+    code, out, error = call("check", "train.py:build", inspect=fails_with(SystemExit(0)))
+    assert (code, out) == (2, "")
+    assert "sys.exit(0)" in error
+
+
+def test_a_crashed_rule_exits_2_and_the_report_shows_it(call):
+    crashed = (Outcome("PI101", "unmatched-target-module", "crashed", "KeyError: 'x'"),)
+    code, out, error = call("check", "x", inspect=lambda *_, **__: report(outcomes=crashed))
+    assert code == 2
+    assert "crashed: PI101" in out
+    assert "the report is incomplete" in error
+
+
+# --- bad usage -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tree", "x", "--nope"], "--nope"),
+        (["nope"], "nope"),
+        (["tree", "x", "--format", "sarif"], "'sarif' is none of text, json, html, svg, markdown"),
+        (["tree", "x", "--columns", "params,colour"], "'colour' is none of"),
+        (["tree", "x", "--depth", "-1"], "--depth"),
+        (["check", "x", "--weights", "some"], "'some' is none of none, random, pretrained"),
+        (["check", "x", "--fail-on", "fatal"], "'fatal' is none of"),
+        (["check", "x", "--set", "use_dora"], "not of the form KEY=VALUE"),
+        (["check", "x", "-r", "eight"], "--rank"),
+        (["check", "x", "-o", "/nowhere/report.txt"], "no folder /nowhere"),
+        (["check", "x", "--select", "PI999"], "no rule is called 'PI999'"),
+        (["explain", "adapter-disabled"], "the closest are adapters-disabled"),
+    ],
+)
+def test_bad_usage_is_said_on_stderr_without_importing_torch(arguments, says):
+    program = f"import sys; sys.argv = {['peft-inspect', *arguments]!r}\nfrom peft_inspect.cli import main\ntry:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert says in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+
+
+# --- what is asked for ---------------------------------------------------------------------------
+
+
+def asked(call, *arguments):
+    requests = []
+
+    def inspect(request, depth, **options):
+        requests.append((request, depth, options))
+        return report()
+
+    assert call(*arguments, inspect=inspect)[0] == 0
+    return requests[0]
+
+
+def test_all_options_reach_the_request(call):
+    request, depth, options = asked(
+        call,
+        *["gradcheck", "arch:llama", "--lora", "lora.yaml", "--target-modules", "q_proj, v_proj", "--target-parameters", "experts.up"],
+        *["--exclude-modules", ".*vision.*", "--modules-to-save", "head", "-r", "16", "--lora-alpha", "32", "--task-type", "CAUSAL_LM"],
+        *["--set", "use_dora=true", "--set", "init_lora_weights=gaussian", "--set", "layers_to_transform=[0, 1]"],
+        *["--config-set", "num_hidden_layers=2", "--config-set", "text_config.hidden_size=8", "--adapter", "out", "--base", "b", "--base-class", "C"],
+        *["--weights", "random", "--reduce", "--batch", "b.json", "--loss", "l.py:loss", "--optimizer", "o.py:opt", "--text", "hi", "--image", "i.png"],
+        *["--audio", "a.wav", "--trust-remote-code", "--select", "PI1,PI304", "--select", "PI2", "--ignore", "PI103", "--no-verify"],
+    )
+    assert request == Request(
+        model="arch:llama",
+        lora="lora.yaml",
+        lora_fields={
+            "target_modules": ["q_proj", "v_proj"],
+            "target_parameters": ["experts.up"],
+            "exclude_modules": ".*vision.*",
+            "modules_to_save": ["head"],
+            "r": 16,
+            "lora_alpha": 32,
+            "task_type": "CAUSAL_LM",
+            "use_dora": True,
+            "init_lora_weights": "gaussian",
+            "layers_to_transform": [0, 1],
+        },
+        config_fields={"num_hidden_layers": 2, "text_config.hidden_size": 8},
+        adapter="out",
+        base="b",
+        base_class="C",
+        weights="random",
+        reduce=True,
+        batch="b.json",
+        loss="l.py:loss",
+        optimizer="o.py:opt",
+        text="hi",
+        image="i.png",
+        audio="a.wav",
+        trust_remote_code=True,
+    )
+    assert depth == "gradcheck"
+    assert options["select"] == ("PI1", "PI304", "PI2")
+    assert options["ignore"] == ("PI103",)
+    assert options["verify"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "modules"),
+    [("q_proj", ["q_proj"]), ("a,b", ["a", "b"]), ("all-linear", "all-linear"), (r".*\.(q|v)_proj", r".*\.(q|v)_proj"), ("mlp.up", ["mlp.up"])],
+)
+def test_target_modules_are_names_all_linear_or_a_regex(call, value, modules):
+    assert asked(call, "tree", "x", "--target-modules", value)[0].lora_fields == {"target_modules": modules}
+
+
+def test_the_model_may_come_from_the_lora_file(call):
+    assert asked(call, "check", "--lora", "axolotl.yaml")[0].model is None
+
+
+# --- where the report goes -----------------------------------------------------------------------
+
+
+def test_json_has_stdout_to_itself_whatever_the_inspected_code_prints(call):
+    def chatty(*_, **__):
+        print("loading …")
+        os.system("echo from below")
+        return report()
+
+    code, out, error = call("check", "x", "--format", "json", inspect=chatty)
+    assert code == 0
+    assert json.loads(out)["schema"] == 1
+    assert "loading …" in error
+
+
+def test_a_file_is_complete_or_not_there(call, tmp_path, monkeypatch):
+    target = tmp_path / "report.json"
+    assert call("check", "x", "--format", "json", "-o", str(target))[:2] == (0, "")
+    assert json.loads(target.read_text())["schema"] == 1
+    before = target.read_bytes()
+    assert call("check", "x", "--format", "json", "-o", str(target), inspect=fails_with(InspectionError("no")))[0] == 2
+    broken = replace(report(), structure=None)
+    assert call("check", "x", "--format", "json", "-o", str(target), inspect=lambda *_, **__: broken)[0] == 2
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_device_is_written_to_and_stays_a_device(call):
+    assert call("check", "x", "-o", "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m peft_inspect explain | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_that_knows_only_ascii_gets_ascii(tmp_path):
+    done = shell("explain", "PI205", env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert done.returncode == 0
+    assert done.stdout.isascii()
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def test_version_names_the_libraries():
+    lines = shell("--version").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["peft-inspect", "python", "torch", "transformers", "peft"]
+
+
+@pytest.mark.parametrize("command", [[], ["tree"], ["gradcheck"], ["check"], ["explain"]])
+def test_help_fits_80_columns(command):
+    done = shell(*command, "--help", env={**os.environ, "COLUMNS": "80"})
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_options_are_listed_under_headings():
+    text = shell("check", "--help").stdout
+    places = [text.index(f"\n{heading}:\n") for heading in ("Argument", "LoRA", "Model", "Run", "Report", "Options")]
+    assert places == sorted(places)
+
+
+def test_explain_lists_all_rules_and_prints_the_page_of_one():
+    listed = shell("explain").stdout
+    assert "PI205 error   adapters-disabled" in listed
+    page = shell("explain", "adapters-disabled").stdout
+    assert page == shell("explain", "PI205").stdout
+    assert "Adapter layers ran with their adapters disabled." in page
+    assert "def broken() -> Example:" in page
+    assert "def fixed() -> Example:" in page
+
+
+def test_ctrl_c_while_libraries_are_imported_is_immediate_and_clean(tmp_path):
+    """A real process, a real signal, in the middle of the user's own code."""
+    (tmp_path / "slow.py").write_text("import sys, time\nprint('waiting', file=sys.stderr, flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "peft_inspect", "check", f"{tmp_path / 'slow.py'}:build"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    line = process.stderr.readline()
+    assert line == "waiting\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert time.monotonic() - started < 10
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in error
