@@ -12,7 +12,7 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,9 @@ class Subject:
 
 # --- structure ----------------------------------------------------------------------------------
 
-ModuleKind = Literal["peft-model", "tuner", "adapter-layer", "linear", "embedding", "conv", "norm", "experts", "router", "container", "other"]
+ModuleKind = Literal[
+    "peft-model", "tuner", "adapter-layer", "linear", "embedding", "conv", "norm", "experts", "router", "container", "other"
+]
 Role = Literal["base", "adapter", "saved", "original", "other"]
 
 
@@ -286,6 +288,15 @@ class CallInfo:
     base_used: bool = False
     reaches_loss: bool | None = None  # data of its output flows into the loss; None: not looked at
 
+    @property
+    def trains(self) -> bool:
+        """Whether this pass can carry gradients: they were on, or activation checkpointing runs it again with gradients."""
+        region = self.region
+        checkpointed = (
+            region is not None and region.kind in ("reentrant-checkpoint", "autograd-function") and region.inputs_require_grad is True
+        )
+        return self.phase == "forward" and self.reaches_loss is not False and (region is None or checkpointed)
+
 
 @dataclass(frozen=True)
 class WeightUse:
@@ -298,6 +309,7 @@ class WeightUse:
     source: Source | None
     count: int
     in_tie: bool = False  # read by another module that registers the same parameter
+    reference: bool = False  # under a switch that turns gradients off, as reference passes are
 
 
 @dataclass(frozen=True)
@@ -309,6 +321,7 @@ class BaseCall:
     source: Source | None
     count: int
     patched: bool = False  # the layer ran, but its forward is not PEFT's
+    reference: bool = False  # under a switch that turns gradients off, as reference passes are
 
 
 @dataclass(frozen=True)
@@ -433,9 +446,30 @@ class Trace:
             if layer.active and layer.path not in self.explained and layer.parameters and not self.reached(layer)
         )
 
+    def training_calls(self, layer: AdapterLayerInfo) -> tuple[CallInfo, ...]:
+        """The calls of this layer that can carry gradients; reference passes are left out."""
+        return tuple(call for call in self.calls_of.get(layer.path, ()) if call.trains)
+
+    def topmost_idle(self, path: str) -> str:
+        """The outermost module around `path` in which nothing ran; `path` itself where its parent ran."""
+        parts = path.split(".")
+        for end in range(1, len(parts)):
+            around = ".".join(parts[:end])
+            if around not in self._busy and self.structure.module[around].kind != "container":
+                return around
+        return path
+
+    @cached_property
+    def _busy(self) -> frozenset[str]:
+        """Paths of the modules that ran, or that hold one that ran."""
+        return frozenset(".".join(path.split(".")[:end]) for path in self.executed for end in range(path.count(".") + 2))
+
     def reached(self, layer: AdapterLayerInfo) -> bool:
         """Whether any weight of this adapter in this layer got a gradient, zero or not."""
-        return any(path in self.gradient and self.gradient[path].state != "none" and self.gradient[path].state != "frozen" for path in layer.parameters)
+        return any(
+            path in self.gradient and self.gradient[path].state != "none" and self.gradient[path].state != "frozen"
+            for path in layer.parameters
+        )
 
 
 # --- adapter files ------------------------------------------------------------------------------
@@ -515,6 +549,27 @@ class Diagnosis:
             return ()
         limit = Severity(severity).rank
         return tuple(finding for finding in self.findings if finding.severity.rank <= limit)
+
+
+class Placed(Protocol):
+    """Evidence with a line of code."""
+
+    @property
+    def source(self) -> Source | None: ...
+
+
+P = TypeVar("P", bound=Placed)
+
+
+def by_place(evidence: Iterable[P]) -> tuple[tuple[Source | None, tuple[P, ...]], ...]:
+    """Evidence grouped by the function its line is in: one fault is one place. The line is the first of each group."""
+    groups: dict[tuple[str, str] | None, list[P]] = {}
+    for piece in evidence:
+        groups.setdefault((piece.source.file, piece.source.function) if piece.source else None, []).append(piece)
+    return tuple(
+        (min((piece.source for piece in group if piece.source), key=lambda source: source.line, default=None), tuple(group))
+        for group in groups.values()
+    )
 
 
 def modules_of(layers: Iterable[AdapterLayerInfo]) -> tuple[str, ...]:

@@ -1,0 +1,115 @@
+"""Objects that ran in the place of modules that carry adapters: deep copies and second instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from peft_inspect.observe.weightless import is_weightless, storage_key
+from peft_inspect.records import CopyCall
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from peft_inspect.observe.calls import Calls
+    from peft_inspect.observe.layers import AdapterLayers
+
+Weights = Mapping[str, "Tensor"]
+
+
+def find_copies(model: nn.Module, layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tuple[CopyCall, ...]:
+    """What ran in the place of `dead` adapter layers.
+
+    A copy has the class of what it stands for, and the same base weights by name and shape. With the same
+    values it is a copy; without, it counts only if the inspected PEFT model does not hold it, so that the
+    second of two equal towers is no copy of the first.
+    """
+    found: list[CopyCall] = []
+    explained: set[str] = set()
+    modules = dict(model.named_modules())
+    for path in _outermost_first(dead, modules, calls):
+        below = tuple(sorted(layer for layer in dead - explained if layer == path or layer.startswith(path + ".")))
+        if not below:
+            continue
+        match = _match(path, layers, calls, modules)
+        if match is not None:
+            copy, same = match
+            found.append(CopyCall(path, calls.path_of(id(copy)), type(copy).__name__, below, same, calls.first_source(id(copy))))
+            explained |= set(below)
+    return tuple(found)
+
+
+def _outermost_first(dead: frozenset[str], modules: Mapping[str, nn.Module], calls: Calls) -> list[str]:
+    """Modules around dead layers below which no pass could train: what a copy may stand for, from the outside in."""
+    around = {path for layer in dead for path in _ancestors(layer)}
+    training = {call.path for call in calls.found() if call.trains}
+    idle = [path for path in around if path in modules and not any(other == path or other.startswith(path + ".") for other in training)]
+    return sorted(idle, key=lambda path: (path.count("."), path))
+
+
+def _ancestors(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _base(module: nn.Module) -> nn.Module:
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def _weights(module: nn.Module) -> Weights:
+    """Base weights by name, as they were named before the wrapping."""
+    adapter = {
+        id(parameter)
+        for layer in module.modules()
+        if isinstance(layer, BaseTunerLayer)
+        for name in layer.adapter_layer_names
+        for parameter in getattr(layer, name).parameters()
+    }
+    weights = {}
+    for name, parameter in module.named_parameters():
+        if id(parameter) not in adapter:
+            weights[".".join(part for part in name.split(".") if part != "base_layer")] = parameter
+    return weights
+
+
+def _match(path: str, layers: AdapterLayers, calls: Calls, modules: Mapping[str, nn.Module]) -> tuple[nn.Module, bool | None] | None:
+    """What ran in the place of the module at `path`, and whether its values are the same."""
+    original = _base(modules[path])
+    weights = _weights(modules[path])
+    own = {id(module) for module in modules[path].modules()}
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    for module in calls.ran.values():
+        held = calls.path_of(id(module))
+        if id(module) in own or id(module) in layers.bases or type(_base(module)) is not type(original) or _are_siblings(path, held):
+            continue
+        other = _weights(module)
+        if not shapes or {name: weight.shape for name, weight in other.items()} != shapes:
+            continue
+        if any(storage_key(other[name]) == storage_key(weights[name]) for name in weights):
+            continue  # the same weights under another module: a tie, not a copy
+        same = _same_values(weights, other)
+        if same or (_is_elsewhere(held, path) and len(own) > 1):
+            return module, same
+    return None
+
+
+def _are_siblings(path: str, other: str | None) -> bool:
+    """Members of one list: equal blocks of one stack, which may start from equal values."""
+    stack, _, index = path.rpartition(".")
+    return other is not None and index.isdigit() and other.rpartition(".")[0] == stack
+
+
+def _is_elsewhere(held: str | None, path: str) -> bool:
+    """Whether a module is held outside the PEFT model that `path` belongs to."""
+    start = f".{path}".find(".base_model.model.")
+    return held is None or (start > 0 and not held.startswith(path[:start]))
+
+
+def _same_values(left: Weights, right: Weights) -> bool | None:
+    pairs = [(weight, right[name]) for name, weight in left.items()]
+    if any(is_weightless(tensor) or tensor.is_meta for pair in pairs for tensor in pair):
+        return None
+    return all(a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs)

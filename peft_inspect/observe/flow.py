@@ -1,0 +1,247 @@
+"""Where the way from a dead adapter layer to the loss ends: the data flow of one run, cut by cut.
+
+Only a run in which something is dead and nothing simpler shows why is followed at this height. Every torch
+function that Python calls is an event with the events of its operands as parents. Walking back from the
+loss, a *dead* tensor is one that has a graph the loss does not reach; the event that takes a dead tensor
+in and lets data out that is not dead is the cut.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from peft_inspect.observe.graph import ZERO_DERIVATIVE, Node, leaves, reachable
+from peft_inspect.observe.sources import Line, nearest, source
+from peft_inspect.records import CutKind, GraphCut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from torch import Tensor
+
+    from peft_inspect.observe.grad_mode import GradSwitches
+
+_FROM_VALUES = frozenset({"tensor", "as_tensor", "asarray", "from_numpy", "new_tensor", "scalar_tensor", "full"})
+_ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__bool__", "__index__", "__complex__"})
+
+
+@dataclass
+class Operand:
+    """A tensor as it went into an event."""
+
+    event: Event | None
+    requires_grad: bool
+    node: Node | None
+    leaf: int | None  # id of the tensor, for leaves that require grad
+    foreign: bool = False  # neither an event nor the model nor the batch brought it: values from outside torch
+    single: bool = False  # one number
+
+
+@dataclass(eq=False)
+class Event:
+    """One torch function that Python called."""
+
+    order: int
+    name: str
+    operands: list[Operand]
+    grad_enabled: bool
+    line: Line | None
+    escaped: bool = False  # a Python value or NumPy array came out
+    floating: bool = True
+    scalars: list[Event] = field(default_factory=list)  # escapes whose Python number went back in
+
+
+class DataFlow(TorchFunctionMode):
+    """Records the torch functions of one run."""
+
+    def __init__(self, known: Iterable[Tensor], switches: GradSwitches) -> None:
+        super().__init__()
+        self._switches = switches
+        self._known = {id(tensor) for tensor in known}
+        self._made: dict[int, tuple[weakref.ref[Tensor], Event]] = {}
+        self._numbers: dict[float, Event] = {}
+        self.events: list[Event] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = _function_name(func)
+        flat = list(_flat((*args, *kwargs.values())))
+        operands = [self._operand(value) for value in flat if isinstance(value, torch.Tensor)]
+        result = func(*args, **kwargs)
+        made = [value for value in _flat((result,)) if isinstance(value, torch.Tensor)]
+        if not made and name not in _ESCAPES and name != "__setitem__":
+            return result
+        event = self._event(name, operands, made, escaped=name in _ESCAPES)
+        event.scalars = [self._numbers[value] for value in flat if isinstance(value, float) and value in self._numbers]
+        written = [args[0]] if name in ("__setitem__", "copy_") or (name.endswith("_") and not name.endswith("__")) else []
+        for tensor in [*made, *(value for value in written if isinstance(value, torch.Tensor))]:
+            self._remember(tensor, event)
+        if isinstance(result, float):
+            self._numbers[result] = event
+        return result
+
+    def _operand(self, tensor: Tensor) -> Operand:
+        event = self.event_of(tensor)
+        node = tensor.grad_fn
+        leaf = id(tensor) if tensor.requires_grad and node is None else None
+        foreign = event is None and node is None and id(tensor) not in self._known
+        return Operand(event, tensor.requires_grad, node, leaf, foreign, single=tensor.numel() == 1)
+
+    def _event(self, name: str, operands: list[Operand], made: list[Tensor], *, escaped: bool) -> Event:
+        ends = any(operand.requires_grad for operand in operands) and not any(tensor.requires_grad for tensor in made)
+        zero = any(tensor.grad_fn is not None and tensor.grad_fn.name() in ZERO_DERIVATIVE for tensor in made)
+        line = nearest() if ends or zero or escaped or name in _FROM_VALUES else None
+        floating = any(tensor.is_floating_point() for tensor in made)
+        event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating)
+        self.events.append(event)
+        return event
+
+    def _remember(self, tensor: Tensor, event: Event) -> None:
+        while True:
+            earlier = self.event_of(tensor)
+            if earlier is not None and earlier is not event:
+                event.operands.append(Operand(earlier, requires_grad=False, node=None, leaf=None))  # the rest of its values stay
+            self._made[id(tensor)] = (weakref.ref(tensor), event)
+            if tensor._base is None:
+                break
+            tensor = tensor._base  # what is written into a view is in its base as well
+
+    def event_of(self, tensor: Tensor) -> Event | None:
+        """The event that made this tensor, or last wrote into it."""
+        made = self._made.get(id(tensor))
+        return made[1] if made is not None and made[0]() is tensor else None
+
+
+def _function_name(func: Callable[..., Any]) -> str:
+    name = getattr(func, "__name__", "")
+    return (resolve_name(func) or name).split(".")[-2] if name == "__get__" else name
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        elif isinstance(value, dict):
+            yield from _flat(value.values())
+        else:
+            yield value
+
+
+class Slice:
+    """What of the recorded flow the loss depends on, and where dead tensors leave it."""
+
+    def __init__(self, flow: DataFlow, loss: Tensor) -> None:
+        self._alive = reachable([loss.grad_fn], through_zero=False)
+        self._loss = flow.event_of(loss)
+        self.events: set[Event] = set()
+        self._cuts: list[tuple[Event, Operand]] = []
+        self.from_values: list[Event] = []  # events that brought in values from outside torch
+        self._data: set[Event] = set()
+        self.opaque = self._loss is None  # a custom autograd function hides part of the data flow
+        if self._loss is not None:
+            self._walk(self._loss, self.events, self._cuts)
+            self._collect_data(self._loss)
+        self._escapes = [event for event in flow.events if event.escaped]
+
+    def _walk(self, start: Event, seen: set[Event], cuts: list[tuple[Event, Operand]]) -> None:
+        pending = [start]
+        while pending:
+            event = pending.pop()
+            if event in seen:
+                continue
+            seen.add(event)
+            if event.name in _FROM_VALUES or any(operand.foreign for operand in event.operands):
+                self.from_values.append(event)
+            pending.extend(event.scalars)
+            for operand in event.operands:
+                if self._is_dead(operand, event):
+                    cuts.append((event, operand))
+                elif operand.event is not None:
+                    pending.append(operand.event)
+
+    def _collect_data(self, start: Event) -> None:
+        pending = [start]
+        while pending:
+            event = pending.pop()
+            if event not in self._data:
+                self._data.add(event)
+                pending.extend(event.scalars)
+                pending.extend(operand.event for operand in event.operands if operand.event is not None)
+                self.opaque |= any(operand.event is None and operand.node is not None for operand in event.operands)
+
+    def depends_on(self, event: Event | None) -> bool | None:
+        """Whether data of `event` flows into the loss; None where part of the flow is hidden."""
+        if event in self._data:
+            return True
+        return None if self.opaque or event is None else False
+
+    def _is_dead(self, operand: Operand, event: Event) -> bool:
+        if not operand.requires_grad:
+            return False
+        if operand.node is not None:
+            return operand.node not in self._alive
+        return not event.grad_enabled  # a leaf used where gradients are off
+
+    def cuts(self, parameters: Mapping[int, str], wanted: frozenset[str]) -> tuple[GraphCut, ...]:
+        """The cuts that part `wanted` adapter layers from the loss. `parameters` gives the layer of a parameter's `id`."""
+        found = _grouped(self._cuts, parameters, wanted)
+        rest = wanted - {layer for layers in found.values() for layer in layers}
+        if rest and self.from_values:
+            found |= self._through_python(parameters, rest)
+        deliberate = {layer for (kind, _, _), layers in found.items() if kind != "non-differentiable" for layer in layers}
+        cuts = []
+        for (kind, operation, line), layers in found.items():
+            # a mask or an index computed on the way is no fault of its own where the values themselves are cut
+            left = layers - deliberate if kind == "non-differentiable" else layers
+            if left:
+                cuts.append(GraphCut(kind, tuple(sorted(left)), operation, source(line)))
+        return tuple(cuts)
+
+    def _through_python(self, parameters: Mapping[int, str], wanted: frozenset[str]) -> dict[tuple[CutKind, str, Line | None], set[str]]:
+        """Cuts where values left torch (NumPy, Python numbers) before values came back in."""
+        last = max(event.order for event in self.from_values)
+        cuts: list[tuple[Event, Operand]] = []
+        for escape in self._escapes:
+            if escape.order <= last and escape not in self.events:
+                self._walk(escape, set(), cuts)
+        found = _grouped(cuts, parameters, wanted)
+        return {("escape", operation, line): layers for (_, operation, line), layers in found.items()}
+
+    def loss_made_from(self) -> Line | None:
+        """The line that made a loss without a graph out of numbers, or out of a loss that had one; None where neither is so."""
+        event = self._loss
+        while event is not None:
+            if event.name in _FROM_VALUES or any(operand.requires_grad and operand.single for operand in event.operands):
+                return event.line
+            made = [operand.event for operand in event.operands if operand.event is not None and operand.single]
+            event = made[0] if len(made) == 1 == len(event.operands) else None
+        return None
+
+
+def _grouped(
+    cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, str], wanted: frozenset[str]
+) -> dict[tuple[CutKind, str, Line | None], set[str]]:
+    found: dict[tuple[CutKind, str, Line | None], set[str]] = {}
+    for event, operand in cuts:
+        ids = leaves(reachable([operand.node])) if operand.node is not None else {operand.leaf}
+        layers = {parameters[key] for key in ids if key is not None and key in parameters} & wanted
+        if layers:
+            found.setdefault((_kind(event), event.name, event.line), set()).update(layers)
+    return found
+
+
+def _kind(event: Event) -> CutKind:
+    if event.name in ("detach", "detach_", "data"):
+        return "detach"
+    if event.escaped:
+        return "escape"
+    if not event.grad_enabled:
+        return "no-grad-region"
+    return "zero-derivative" if event.floating else "non-differentiable"

@@ -1,0 +1,172 @@
+"""Who switched gradients off: every Python switch of the grad mode is watched while a model runs."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.checkpoint import CheckpointFunction
+
+from peft_inspect.observe.sources import Line, decorator_line, frames, is_library, is_machinery, is_peft, nearest, nearest_of_user, source
+from peft_inspect.records import GradRegion, RegionKind, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+_SWITCH_NAMES = ("no_grad", "inference_mode", "set_grad_enabled", "grad")
+_CUSTOM_FUNCTION = torch.autograd.Function.apply.__code__
+_DECORATED = torch.no_grad()(lambda: None).__code__
+
+
+@dataclass
+class GradSwitches:
+    """The last switch that turned gradients off, while they are off; None while they are on.
+
+    `overruled` are lines whose switches are to have no effect: how a fix is tried.
+    Regions inside a custom autograd function (reentrant checkpointing is one) are switched off by
+    autograd itself; for these the function's frame is looked up when it is asked for.
+    """
+
+    overruled: frozenset[Source] = frozenset()
+    off: tuple[RegionKind, Line | None] | None = None
+    _regions: dict[Any, GradRegion] = field(default_factory=dict)
+
+    def region(self) -> GradRegion | None:
+        """The region that the caller runs in; None while gradients are on."""
+        if torch.is_grad_enabled():
+            return None
+        if self.off is None:
+            return _function_region()
+        if self.off not in self._regions:
+            kind, line = self.off
+            self._regions[self.off] = GradRegion(kind, source(line))
+        return self._regions[self.off]
+
+    @property
+    def is_off(self) -> bool:
+        """Whether Python code switched gradients off; custom autograd functions do not count."""
+        return self.off is not None and not torch.is_grad_enabled()
+
+    @contextmanager
+    def watching(self) -> Iterator[GradSwitches]:
+        """Watch the switches that torch offers: `no_grad`, `inference_mode` and `set_grad_enabled`."""
+        self.off = None if torch.is_grad_enabled() else ("before", None)
+        patched = {
+            (torch.no_grad, "__enter__"): self._no_grad,
+            (torch.inference_mode, "__enter__"): self._inference_mode,
+            (torch.inference_mode, "__exit__"): self._leaving,
+            (torch.set_grad_enabled, "__init__"): self._set_grad_enabled,
+            (torch.set_grad_enabled, "__enter__"): self._set_grad_enabled_again,
+            (torch.set_grad_enabled, "__exit__"): self._leaving,
+        }
+        originals = {(owner, name): getattr(owner, name) for owner, name in patched}
+        try:
+            for (owner, name), make in patched.items():
+                setattr(owner, name, wraps(originals[owner, name])(make(originals[owner, name])))
+            yield self
+        finally:
+            for (owner, name), original in originals.items():
+                setattr(owner, name, original)
+
+    def _no_grad(self, enter: Callable[..., Any]) -> Callable[..., Any]:
+        def __enter__(switch: torch.no_grad) -> None:  # noqa: N807 - stands in for the method of that name
+            if self._is_overruled():
+                switch.prev = torch.is_grad_enabled()
+                return
+            self._switching("no_grad", lambda: enter(switch))
+
+        return __enter__
+
+    def _inference_mode(self, enter: Callable[..., Any]) -> Callable[..., Any]:
+        def __enter__(switch: torch.inference_mode) -> None:  # noqa: N807
+            if self._is_overruled():
+                mode, switch.mode = switch.mode, False
+                enter(switch)
+                switch.mode = mode
+                return
+            self._switching("inference_mode", lambda: enter(switch))
+
+        return __enter__
+
+    def _leaving(self, leave: Callable[..., Any]) -> Callable[..., Any]:
+        def __exit__(switch: Any, *error: object) -> None:  # noqa: N807
+            leave(switch, *error)
+            if torch.is_grad_enabled():
+                self.off = None
+
+        return __exit__
+
+    def _set_grad_enabled(self, init: Callable[..., Any]) -> Callable[..., Any]:
+        def __init__(switch: torch.set_grad_enabled, mode: bool) -> None:  # noqa: N807
+            self._switching("set_grad_enabled", lambda: init(switch, mode or self._is_overruled()))
+
+        return __init__
+
+    def _set_grad_enabled_again(self, enter: Callable[..., Any]) -> Callable[..., Any]:
+        def __enter__(switch: torch.set_grad_enabled) -> None:  # noqa: N807
+            self._switching("set_grad_enabled", lambda: enter(switch))
+
+        return __enter__
+
+    def _switching(self, kind: RegionKind, switch: Callable[[], None]) -> None:
+        was_on = torch.is_grad_enabled()
+        switch()
+        is_on = torch.is_grad_enabled()
+        if was_on and not is_on:
+            self.off = (kind, _switch_line())
+        elif is_on:
+            self.off = None
+
+    def _is_overruled(self) -> bool:
+        return bool(self.overruled) and source(_switch_line()) in self.overruled
+
+
+def _switch_line() -> Line | None:
+    """The line that switches: the decorator of the user's own function, else the nearest line of code.
+
+    A library function that switches gradients off for its caller (`generate()`) is the caller's line: the
+    library does what it promises there, and the call is what has to change.
+    """
+    for frame in frames(sys._getframe(1)):
+        if frame.f_code is _DECORATED:
+            function = _undecorated(frame)
+            return nearest_of_user(2) if function is None or is_library(function.__code__) else decorator_line(function, _SWITCH_NAMES)
+        if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
+            return frame.f_code, frame.f_lineno
+    return None
+
+
+def _undecorated(frame: FrameType) -> Callable[..., Any] | None:
+    function = frame.f_locals.get("func")
+    while function is not None and not hasattr(function, "__code__"):
+        function = getattr(function, "__wrapped__", None) or getattr(function, "func", None)
+    return function
+
+
+def _function_region() -> GradRegion:
+    """The custom autograd function that the caller runs in, and whether any of its inputs requires grad."""
+    inner: FrameType | None = None
+    for frame in frames(sys._getframe(1)):
+        if frame.f_code is CheckpointFunction.forward.__code__:
+            return GradRegion("reentrant-checkpoint", source(_line_above(frame)), _requires_grad(frame.f_locals.get("args", ())))
+        if frame.f_code is _CUSTOM_FUNCTION and inner is not None:
+            return GradRegion("autograd-function", source(_line_above(frame)), _requires_grad(inner.f_locals.values()))
+        inner = frame
+    return GradRegion("before", source(nearest(2)))
+
+
+def _line_above(frame: FrameType) -> Line | None:
+    """The user's nearest line around `frame`; where there is none, a library's."""
+    around = [above for above in frames(frame.f_back) if not is_machinery(above.f_code) and not is_peft(above.f_code)]
+    users = [above for above in around if not is_library(above.f_code)]
+    return next(((above.f_code, above.f_lineno) for above in users or around), None)
+
+
+def _requires_grad(values: Any) -> bool:
+    flat = (item for value in values for item in (value if isinstance(value, (tuple, list)) else (value,)))
+    return any(isinstance(item, torch.Tensor) and item.requires_grad for item in flat)

@@ -1,0 +1,48 @@
+"""The autograd graph, walked from a tensor backwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch.autograd.function import BackwardCFunction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+Node = Any  # torch.autograd.graph.Node; its wrappers are compared by identity, so keep them alive
+
+ZERO_DERIVATIVE = frozenset(
+    f"{name}Backward{overload}"
+    for name in ("Round", "Floor", "Ceil", "Trunc", "Fix", "Sign", "Sgn", "Heaviside", "Bernoulli", "Poisson", "FloorDivide")
+    for overload in range(3)
+)
+
+
+def reachable(roots: Iterable[Node | None], *, through_zero: bool = True) -> set[Node]:
+    """Every node from which a gradient of `roots` flows on; `through_zero=False` stops where the derivative is zero everywhere."""
+    seen: set[Node] = set()
+    pending = [root for root in roots if root is not None]
+    while pending:
+        node = pending.pop()
+        if node in seen or (not through_zero and node.name() in ZERO_DERIVATIVE):
+            continue
+        seen.add(node)
+        pending.extend(following for following, _ in node.next_functions if following is not None)
+    return seen
+
+
+def leaves(nodes: Iterable[Node]) -> set[int]:
+    """The `id` of every leaf tensor that these nodes accumulate a gradient into."""
+    return {id(node.variable) for node in nodes if hasattr(node, "variable")}
+
+
+def is_opaque(nodes: Iterable[Node]) -> bool:
+    """Whether any node runs Python of its own in the backward, so that only running it tells what it reaches."""
+    return any(isinstance(node, BackwardCFunction) for node in nodes)
+
+
+def node_of(tensor: Tensor) -> Node | None:
+    """Where the gradient of a tensor comes from; None for leaves and for tensors outside the graph."""
+    return tensor.grad_fn

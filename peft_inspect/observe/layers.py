@@ -1,0 +1,53 @@
+"""The adapter layers of a live model, and whose storage is whose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from peft_inspect.observe.weightless import storage_key
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from peft_inspect.records import Structure
+
+
+class AdapterLayers:
+    """The adapter layers that `structure` lists, as live objects. Modules are known by `id`."""
+
+    def __init__(self, model: nn.Module, structure: Structure) -> None:
+        modules = dict(model.named_modules(remove_duplicate=False))
+        paths = dict.fromkeys(layer.path for layer in structure.adapter_layers)
+        self.module: dict[int, nn.Module] = {id(modules[path]): modules[path] for path in paths}
+        self.path: dict[int, str] = {id(modules[path]): path for path in paths}
+        self.of_path: dict[str, nn.Module] = {path: modules[path] for path in paths}
+        self.bases: dict[int, tuple[int, ...]] = {}  # base layer → the adapter layers around it
+        self.enclosing: dict[int, tuple[int, ...]] = {}  # adapter layer → adapter layers further out that hold it
+        self.base_weights: dict[int, frozenset[tuple[int, str]]] = {}  # storage → (adapter layer, parameter name)
+        self.adapter_weights: dict[int, tuple[int, str]] = {}  # storage → (adapter layer, adapter)
+        for layer in self.module.values():
+            self._add_bases(layer)
+        for row in structure.adapter_layers:
+            for path in row.parameters:
+                self.adapter_weights[storage_key(model.get_parameter(path))] = (id(modules[row.path]), row.adapter)
+        self._add_enclosing()
+
+    def _add_bases(self, layer: nn.Module) -> None:
+        """An adapter layer may wrap another one; every base below belongs to all layers around it."""
+        around: tuple[int, ...] = (id(layer),)
+        base = getattr(layer, "base_layer", None)
+        while base is not None:
+            self.bases[id(base)] = tuple(dict.fromkeys((*self.bases.get(id(base), ()), *around)))
+            if not isinstance(base, BaseTunerLayer):
+                for name, parameter in base.named_parameters(recurse=False):
+                    key = storage_key(parameter)
+                    self.base_weights[key] = self.base_weights.get(key, frozenset()) | {(id(layer), name)}
+            base = getattr(base, "base_layer", None) if isinstance(base, BaseTunerLayer) else None
+
+    def _add_enclosing(self) -> None:
+        for outer, layer in self.module.items():
+            for module in layer.modules():
+                if id(module) in self.module and id(module) != outer:
+                    self.enclosing[id(module)] = (*self.enclosing.get(id(module), ()), outer)

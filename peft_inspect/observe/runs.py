@@ -1,0 +1,135 @@
+"""One forward and the loss it ends in, and one backward."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from peft_inspect.observe.graph import is_opaque, leaves, reachable
+from peft_inspect.observe.sources import boundary, is_machinery, is_peft
+from peft_inspect.observe.weightless import WeightlessError, running
+from peft_inspect.records import InspectionError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from types import FrameType
+
+    from torch import Tensor
+
+    from peft_inspect.records import Subject
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The scalar that is trained, and where it came from."""
+
+    tensor: Tensor
+    origin: str
+
+
+def runnable(subject: Subject) -> AbstractContextManager[object]:
+    """What has to be active while the model runs: nothing for real weights."""
+    return running() if subject.weights == "none" else nullcontext()
+
+
+def fresh(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch of one run: its own tensors, so that a forward that writes into its inputs disturbs nobody."""
+    return {name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
+    """One forward, up to the loss.
+
+    Raises:
+        InspectionError: the forward or the loss raised; names the module it happened in and shows the user's frames.
+    """
+    try:
+        return _forward(subject, batch)
+    except Exception as error:
+        if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
+            raise
+        raise _explained(error, subject.model) from error
+
+
+def _forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
+    """The function every run starts in: no frame above it belongs to the inspected program."""
+    if subject.loss is not None:
+        return Loss(_scalar(subject.loss(subject.model, batch), "the loss callable"), "the loss callable")
+    output = subject.model(**batch)
+    own = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if isinstance(own, torch.Tensor):
+        return Loss(_scalar(own, "output.loss"), "output.loss")
+    if isinstance(output, torch.Tensor) and output.dim() == 0 and output.is_floating_point():
+        return Loss(output, "the output")
+    floating = [tensor for tensor in _tensors(output) if tensor.is_floating_point()]
+    if not floating:
+        raise InspectionError(
+            f"nothing to train on: the forward returned {type(output).__name__} without a loss and without a floating tensor. "
+            "Pass labels in the batch, or --loss file.py:loss"
+        )
+    return Loss(torch.stack([tensor.float().sum() for tensor in floating]).sum(), f"the sum of {len(floating)} floating outputs")
+
+
+boundary(_forward)
+
+
+def _scalar(value: Any, what: str) -> Tensor:
+    if not isinstance(value, torch.Tensor):
+        raise InspectionError(f"{what} returned {type(value).__name__}; it must return the tensor that is trained")
+    if value.numel() != 1:
+        raise InspectionError(f"{what} has shape {list(value.shape)}; it must be one number: reduce it with .mean() or .sum()")
+    return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def backward(subject: Subject, loss: Tensor) -> set[int]:
+    """Gradients of `loss`; the `id` of every leaf tensor that it is connected to.
+
+    Without weights the autograd graph itself answers, and no backward is run unless a node computes
+    in Python what it passes on (reentrant checkpointing does).
+    """
+    if not loss.requires_grad:
+        return set()
+    if subject.weights == "none":
+        nodes = reachable([loss.grad_fn])
+        if not is_opaque(nodes):
+            return leaves(nodes)
+    loss.reshape(()).backward()  # type: ignore[no-untyped-call]
+    return {id(parameter) for parameter in subject.model.parameters() if parameter.grad is not None}
+
+
+def _explained(error: Exception, model: nn.Module) -> InspectionError:
+    paths = {id(module): path for path, module in model.named_modules()}
+    where, module, shown = None, None, []
+    frame: FrameType
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        inside = frame.f_locals.get("self")
+        if frame.f_code.co_name == "_call_impl" and isinstance(inside, nn.Module):
+            module, where = inside, paths.get(id(inside), where)
+        if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
+            shown.append((frame, number))
+    frames = "".join(traceback.StackSummary.extract(iter(shown[-6:])).format())
+    place = f" in module {where or 'the model itself'!r} ({type(module).__name__})" if module is not None else ""
+    if isinstance(error, WeightlessError):
+        return InspectionError(f"{error}{place}. Run it with numbers: --weights random --reduce", detail=frames)
+    return InspectionError(
+        f"the forward raised {type(error).__name__}{place}: {error}. "
+        "If the batch does not fit this model, pass your own with --batch file.py:make_batch",
+        detail=frames,
+    )

@@ -1,0 +1,115 @@
+"""From Python frames to lines of code. Frames are walked only where something is wrong."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING
+
+import peft
+import torch
+
+from peft_inspect.records import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_OBSERVE = str(Path(__file__).parent)
+_TORCH = str(Path(torch.__file__).parent)
+_PEFT = str(Path(peft.__file__).parent)
+_STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
+_LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("purelib", "platlib")})
+
+Line = tuple[CodeType, int]
+
+
+def frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """This frame and its callers, innermost first, up to the run that the tool started."""
+    while frame is not None and frame.f_code is not _boundary:
+        yield frame
+        frame = frame.f_back
+
+
+_boundary: CodeType | None = None
+
+
+def boundary(function: Callable[..., object]) -> None:
+    """Declare the function that starts every run: no frame beyond it belongs to the inspected program."""
+    global _boundary  # noqa: PLW0603 - one run function, declared once at import
+    _boundary = function.__code__
+
+
+def is_machinery(code: CodeType) -> bool:
+    """Whether this code is torch, this tool's own, or the standard library: never where a fault lies."""
+    file = code.co_filename
+    if file.startswith((_TORCH, _OBSERVE, "<frozen")):
+        return True
+    return file.startswith(_STANDARD_LIBRARY) and not file.startswith(_LIBRARIES)
+
+
+def is_peft(code: CodeType) -> bool:
+    """Whether this code is PEFT itself."""
+    return code.co_filename.startswith(_PEFT)
+
+
+def is_library(code: CodeType) -> bool:
+    """Whether this code was installed, rather than written by the user."""
+    return code.co_filename.startswith(_LIBRARIES)
+
+
+def nearest(depth: int = 1) -> Line | None:
+    """The nearest line that is neither torch nor PEFT itself; `depth` frames up is where the search starts."""
+    for frame in frames(sys._getframe(depth)):
+        if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
+            return frame.f_code, frame.f_lineno
+    return None
+
+
+def nearest_of_user(depth: int = 1) -> Line | None:
+    """The nearest line of the user's own code; where there is none, of a library."""
+    for frame in frames(sys._getframe(depth)):
+        if not is_machinery(frame.f_code) and not is_library(frame.f_code):
+            return frame.f_code, frame.f_lineno
+    return nearest(depth + 1)
+
+
+def source(line: Line | None) -> Source | None:
+    """The record of a line; None for None."""
+    if line is None:
+        return None
+    code, number = line
+    return Source(shown(code.co_filename), number, code.co_name, linecache.getline(code.co_filename, number).strip())
+
+
+def shown(file: str) -> str:
+    """How a file is named in reports: from its package for libraries, else from the working directory where it lies below."""
+    for library in _LIBRARIES:
+        if file.startswith(library + os.sep):
+            return Path(file).relative_to(library).as_posix()
+    path = Path(file)
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def decorator_line(function: Callable[..., object], names: tuple[str, ...]) -> Line:
+    """The line of the decorator of `function` that mentions one of `names`; its first line where none does."""
+    code = function.__code__
+    first = code.co_firstlineno
+    text = "".join(linecache.getlines(code.co_filename))
+    for node in ast.walk(_parsed(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.decorator_list and node.decorator_list[0].lineno == first:
+            for decorator in node.decorator_list:
+                if any(name in ast.unparse(decorator) for name in names):
+                    return code, decorator.lineno
+    return code, first
+
+
+def _parsed(text: str) -> ast.AST:
+    try:
+        return ast.parse(text)
+    except SyntaxError:  # code that has no file: a notebook cell with magics, exec
+        return ast.Module(body=[], type_ignores=[])

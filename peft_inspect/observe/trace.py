@@ -1,0 +1,164 @@
+"""One forward and one backward, watched; more passes only where the first shows a fault that they can explain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from peft_inspect.observe.batch import make_batch
+from peft_inspect.observe.calls import Call, Calls
+from peft_inspect.observe.copies import find_copies
+from peft_inspect.observe.flow import DataFlow, Event, Slice
+from peft_inspect.observe.grad_mode import GradSwitches
+from peft_inspect.observe.gradients import read_gradients
+from peft_inspect.observe.layers import AdapterLayers
+from peft_inspect.observe.operations import Operations, WeightReads
+from peft_inspect.observe.reads import weight_reads
+from peft_inspect.observe.runs import backward, forward, fresh, runnable
+from peft_inspect.observe.sources import source
+from peft_inspect.observe.undisturbed import undisturbed
+from peft_inspect.observe.values import all_zero, first_nonfinite, still_zero, underflowing
+from peft_inspect.records import BatchInfo, LossInfo, Structure, Subject, Trace
+
+Step = Callable[[str], None]
+_HALF = {"float16", "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The batch of one inspection; every pass gets the same one."""
+
+    batch: Mapping[str, Any]
+    info: BatchInfo
+
+
+def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: None) -> Trace:
+    """Run one batch through the model and record what the rules judge.
+
+    Raises:
+        InspectionError: no batch could be made, or the forward raised.
+    """
+    step("making a batch")
+    inputs = Inputs(*make_batch(subject))
+    layers = AdapterLayers(subject.model, structure)
+    with runnable(subject):
+        step("forward and backward")
+        trace = _watched(subject, structure, layers, inputs)
+        if _needs_following(trace):
+            step("following the data flow")
+            trace = _followed(trace, subject, layers, inputs)
+        if structure.weights != "none":
+            trace = _measured(trace, subject, inputs, step)
+    return trace
+
+
+def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inputs: Inputs) -> Trace:
+    """The first pass. What it costs is what a healthy model pays."""
+    switches = GradSwitches()
+    calls = Calls(subject.model, layers, switches)
+    reads = WeightReads(layers, calls, subject.model)
+    with undisturbed(subject.model) as guard:
+        with switches.watching(), calls.watching():
+            with Operations(guard, reads):
+                loss = forward(subject, fresh(inputs.batch))
+            calls.phase = "backward"
+            connected = backward(subject, loss.tensor)
+        values = structure.weights != "none"
+        gradients = read_gradients(subject.model, structure, connected, values=values)
+        value = loss.tensor.detach().float().item() if values else None
+        info = LossInfo(value, loss.tensor.grad_fn is not None, origin=loss.origin)
+    uses = reads.found()
+    trace = Trace(
+        structure=structure,
+        batch=inputs.info,
+        loss=info,
+        gradients=gradients,
+        calls=calls.found(),
+        executed=calls.executed(),
+        weight_uses=uses,
+        base_calls=calls.base_calls(),
+        weight_reads=weight_reads(subject.model, layers, uses),
+    )
+    return replace(trace, copies=find_copies(subject.model, layers, calls, frozenset(layer.path for layer in trace.dead)))
+
+
+def _needs_following(trace: Trace) -> bool:
+    """Whether a dead layer ran with gradients on and in working order, or a trained pass must be told from a reference pass."""
+    for layer in trace.dead:
+        calls = trace.calls_of.get(layer.path, ())
+        on = [call for call in calls if call.trains]
+        if any(call.enabled and not call.merged and layer.adapter in call.active for call in on) and trace.structure.trainable(layer):
+            return True
+        if on and len(on) < len(calls):
+            return True
+    return any(row.state == "zero" for row in trace.gradients if row.layer)
+
+
+def _followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Inputs) -> Trace:
+    """A pass at the height of the data flow: cuts, unused outputs, and which calls reach the loss."""
+    layer_of = {id(subject.model.get_parameter(path)): layer.path for layer in trace.structure.adapter_layers for path in layer.parameters}
+    batch = fresh(inputs.batch)
+    batch_tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
+    calls = Calls(subject.model, layers, switches := GradSwitches())
+    ends: dict[int, list[Event | None]] = {}
+    with undisturbed(subject.model) as guard, ExitStack() as stack:
+        for watcher in (switches.watching(), calls.watching(), Operations(guard)):
+            stack.enter_context(watcher)
+        flow = stack.enter_context(DataFlow([*subject.model.parameters(), *subject.model.buffers(), *batch_tensors], switches))
+        calls.on_output = lambda call, tensors: ends.setdefault(call.order, []).extend(_events(flow, tensors))
+        loss = forward(subject, batch).tensor
+        stack.close()
+        data = Slice(flow, loss)
+        wanted = frozenset(layer.path for layer in trace.dead) | {layer.path for layer in all_zero(trace.structure, trace.gradient)}
+        cuts = data.cuts(layer_of, wanted)
+        reaches = {call.order: _any_reaches(data, ends.get(call.order, [])) for call in calls.calls}
+        line = data.loss_made_from() if not trace.loss.has_graph else None
+    matched = _same_calls(trace, calls.calls, layers)
+    marked = tuple(replace(call, reaches_loss=reaches.get(call.order)) for call in trace.calls) if matched else trace.calls
+    cut = {layer for found in cuts for layer in found.layers}
+    followed = replace(trace, calls=marked, cuts=cuts, loss=replace(trace.loss, source=source(line)))
+    return replace(followed, unused=frozenset(path for path in wanted - cut if _is_unused(followed, path)))
+
+
+def _events(flow: DataFlow, tensors: Iterable[Any]) -> list[Event | None]:
+    return [flow.event_of(tensor) for tensor in tensors if isinstance(tensor, torch.Tensor)]
+
+
+def _any_reaches(data: Slice, events: list[Event | None]) -> bool | None:
+    answers = [data.depends_on(event) for event in events]
+    if True in answers:
+        return True
+    return None if None in answers or not answers else False
+
+
+def _same_calls(trace: Trace, calls: list[Call], layers: AdapterLayers) -> bool:
+    """Whether the second pass made the calls of the first, so that they can be told apart by their order."""
+    forward_calls = [call.path for call in trace.calls if call.phase == "forward"]
+    return forward_calls == [layers.path[call.layer] for call in calls]
+
+
+def _is_unused(trace: Trace, path: str) -> bool:
+    calls = [call for call in trace.calls_of.get(path, ()) if call.region is None]
+    return bool(calls) and all(call.reaches_loss is False for call in calls)
+
+
+def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Trace:
+    """Passes that settle zeros and non-finite values; none for a healthy model."""
+    zero = all_zero(trace.structure, trace.gradient)
+    if zero:
+        step("perturbing zero factors")
+        dead = still_zero(subject, inputs.batch, zero, trace.structure)
+        half = any(parameter.dtype in _HALF for parameter in trace.structure.parameters)
+        candidates = tuple(layer for layer in zero if layer.path in dead)
+        underflow = underflowing(subject, inputs.batch, candidates) if half and candidates else frozenset()
+        trace = replace(trace, dead_after_perturbing=dead, underflow=underflow)
+    loss_is_finite = trace.loss.value is None or math.isfinite(trace.loss.value)
+    if not loss_is_finite or any(row.state == "nonfinite" for row in trace.gradients):
+        step("looking for the first non-finite value")
+        trace = replace(trace, nonfinite=first_nonfinite(subject, inputs.batch))
+    return trace

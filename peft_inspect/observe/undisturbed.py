@@ -1,0 +1,157 @@
+"""The promise of the tool: what it inspects is afterwards bit for bit what it was, whatever happened in between.
+
+Nothing is copied that does not change. Parameters are aliased, and an operation that is about to write
+into one makes the copy first (`WriteGuard.before_write`, called by the dispatch mode of every run).
+Buffers are copied up front: batch norm writes its statistics through an operation that does not say so.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peft_inspect.observe.weightless import is_weightless, storage_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
+
+_CONTENTS = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
+
+
+class WriteGuard:
+    """Copies of the parameters that a run wrote into, made just before the first write."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._watched: dict[int, list[Tensor]] = {}
+        for parameter in model.parameters():
+            self._watched.setdefault(storage_key(parameter), []).append(parameter)
+        self._aliases = [(parameter, parameter.detach()) for parameter in model.parameters()]
+        self._before: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def before_write(self, tensor: Tensor) -> None:
+        """Keep the values of the parameters that live in the storage of `tensor`, which is about to be written."""
+        key = storage_key(tensor)
+        if key in self._watched and key not in self._before and not is_weightless(tensor):
+            self._before[key] = [(parameter.detach(), parameter.detach().clone()) for parameter in self._watched[key]]
+
+    def restore(self) -> None:
+        """Put back replaced storages, then overwritten values."""
+        for parameter, alias in self._aliases:
+            if storage_key(parameter) != storage_key(alias) or parameter.shape != alias.shape:
+                parameter.data = alias
+        for copies in self._before.values():
+            for alias, values in copies:
+                alias.copy_(values)
+        self._before.clear()
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[WriteGuard]:
+    """Run anything with `model` inside; afterwards, also after an exception or Ctrl-C, it is as it was found.
+
+    Restored are: parameters, gradients, `requires_grad`, buffers, modes, hooks and every other attribute of
+    each module (shallowly), the random number generators of torch, NumPy and Python, grad mode, autocast and
+    the default dtype. Gradients are None inside, so that a backward shows what arrives.
+    """
+    guard = WriteGuard(model)
+    grad_enabled = torch.is_grad_enabled()
+    with ExitStack() as stack:
+        stack.callback(torch.set_grad_enabled, grad_enabled)
+        for restore in (_process_state(), _attributes(model), _buffers(model), guard.restore, _gradients(model)):
+            stack.callback(torch.no_grad()(restore))
+        yield guard
+
+
+def _gradients(model: nn.Module) -> Callable[[], None]:
+    """Set gradients aside, with the hooks that would act on fresh ones (an optimizer step in the backward)."""
+    kept = [(parameter, parameter.grad, parameter.requires_grad, parameter._post_accumulate_grad_hooks) for parameter in model.parameters()]
+    for parameter, *_ in kept:
+        parameter.grad = None
+        if parameter._post_accumulate_grad_hooks:
+            parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment] # torch takes None for no hooks
+
+    def restore() -> None:
+        for parameter, gradient, requires_grad, hooks in kept:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
+            if parameter._post_accumulate_grad_hooks is not hooks:
+                parameter._post_accumulate_grad_hooks = hooks
+
+    return restore
+
+
+def _buffers(model: nn.Module) -> Callable[[], None]:
+    kept = [
+        (buffer, buffer.detach(), None if is_weightless(buffer) or buffer.is_meta else buffer.detach().clone())
+        for buffer in model.buffers()
+    ]
+
+    def restore() -> None:
+        for buffer, alias, values in kept:
+            if storage_key(buffer) != storage_key(alias):
+                buffer.data = alias
+            if values is not None and not _same(alias, values):
+                alias.copy_(values)
+
+    return restore
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    return torch.allclose(left, right, rtol=0, atol=0, equal_nan=True) if left.is_floating_point() else torch.equal(left, right)
+
+
+def _attributes(model: nn.Module) -> Callable[[], None]:
+    """Every module's attributes: its mode, hooks, registered children, and what its forward keeps on itself."""
+    kept = [(module, dict(vars(module)), {name: dict(vars(module)[name]) for name in _CONTENTS}) for module in model.modules()]
+
+    def restore() -> None:
+        for module, attributes, contents in kept:
+            vars(module).clear()
+            vars(module).update(attributes)
+            for name, content in contents.items():
+                registry = vars(module)[name]
+                if {name: id(item) for name, item in registry.items()} != {name: id(item) for name, item in content.items()}:
+                    registry.clear()
+                    registry.update(content)
+
+    return restore
+
+
+def _process_state() -> Callable[[], None]:
+    """What belongs to the process or the thread, not to the model."""
+    numpy = _numpy_random()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
+        "python": random.getstate(),
+        "numpy": numpy.get_state() if numpy else None,
+        "dtype": torch.get_default_dtype(),
+        "autocast": {device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in ("cpu", "cuda")},
+    }
+
+    def restore() -> None:
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state_all(state["cuda"])
+        random.setstate(state["python"])
+        if numpy:
+            numpy.set_state(state["numpy"])
+        torch.set_default_dtype(state["dtype"])
+        for device, (enabled, dtype) in state["autocast"].items():
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, dtype)
+
+    return restore
+
+
+def _numpy_random() -> Any:
+    try:
+        import numpy as np
+    except ImportError:
+        return None
+    return np.random

@@ -1,0 +1,113 @@
+"""Passes that only numbers can answer: is a zero dead, is it underflow, where did NaN come from.
+
+Each is run only when the first pass saw something that needs it.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_full_backward_hook
+
+from peft_inspect.observe.runs import backward, forward, fresh
+from peft_inspect.observe.undisturbed import undisturbed
+from peft_inspect.records import GradientInfo, NonFinite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+
+    from peft_inspect.records import AdapterLayerInfo, Structure, Subject
+
+_PERTURBATION = 0.01  # the scale of an ordinary initialisation
+_LOSS_SCALES = (2.0**8, 2.0**16, 2.0**24)  # what gradient scalers use, below and above
+
+
+def all_zero(structure: Structure, gradients: Mapping[str, GradientInfo]) -> tuple[AdapterLayerInfo, ...]:
+    """Adapter layers whose every trainable weight got a gradient of exact zeros, and nothing that implies it."""
+    found = []
+    for layer in structure.adapter_layers:
+        states = [gradients[path].state for path in layer.parameters if path in gradients and gradients[path].state != "frozen"]
+        if layer.active and states and all(state == "zero" for state in states):
+            found.append(layer)
+    return tuple(found)
+
+
+def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...], structure: Structure) -> frozenset[str]:
+    """Of `layers`, those whose gradients stay exactly zero once no weight of the adapters is zero."""
+    with undisturbed(subject.model) as guard:
+        for layer in layers:
+            for path in layer.parameters:
+                parameter = subject.model.get_parameter(path)
+                if structure.parameter[path].zero:
+                    guard.before_write(parameter)
+                    with torch.no_grad():
+                        parameter.add_(_PERTURBATION * torch.randn_like(parameter))
+        backward(subject, forward(subject, fresh(batch)).tensor)
+        return frozenset(layer.path for layer in layers if not _any_gradient(subject.model, layer))
+
+
+def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...]) -> frozenset[str]:
+    """Of `layers`, those whose gradients appear when the loss is scaled up, as a gradient scaler would."""
+    found: set[str] = set()
+    for scale in _LOSS_SCALES:
+        left = [layer for layer in layers if layer.path not in found]
+        if not left:
+            break
+        with undisturbed(subject.model):
+            backward(subject, forward(subject, fresh(batch)).tensor.float() * scale)
+            found |= {layer.path for layer in left if _any_gradient(subject.model, layer)}
+    return frozenset(found)
+
+
+def _any_gradient(model: nn.Module, layer: AdapterLayerInfo) -> bool:
+    gradients = [model.get_parameter(path).grad for path in layer.parameters]
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def first_nonfinite(subject: Subject, batch: Mapping[str, Any]) -> NonFinite:
+    """The first module, in execution order, that made NaN or Inf out of finite inputs; the root where it is the loss."""
+    seen: list[tuple[nn.Module, str]] = []
+    with undisturbed(subject.model), _watching_values(seen):
+        loss = forward(subject, fresh(batch)).tensor
+        if not seen and torch.isfinite(loss).all():
+            backward(subject, loss)
+    module, phase = seen[0] if seen else (subject.model, "forward")
+    path = next((path for path, other in subject.model.named_modules() if other is module), "")
+    return NonFinite(path, type(module).__name__, "backward" if phase == "backward" else "forward")
+
+
+@contextmanager
+def _watching_values(seen: list[tuple[nn.Module, str]]) -> Iterator[None]:
+    def after_forward(module: nn.Module, args: Any, output: Any) -> None:
+        if not seen and not _finite(output) and _finite(args):
+            seen.append((module, "forward"))
+
+    def after_backward(module: nn.Module, grad_input: Any, grad_output: Any) -> None:
+        if not seen and not _finite(grad_input) and _finite(grad_output):
+            seen.append((module, "backward"))
+
+    handles = [register_module_forward_hook(after_forward), register_module_full_backward_hook(after_backward)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return not value.is_floating_point() or _is_finite(value)
+    if isinstance(value, (list, tuple)):
+        return all(_finite(item) for item in value)
+    if isinstance(value, dict):
+        return all(_finite(item) for item in value.values())
+    return True
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # masks are filled with -inf on purpose: only NaN and +inf are faults, and NaN is what -inf turns into
+    return not bool(torch.isnan(tensor).any()) and not bool(torch.isposinf(tensor).any())
