@@ -24,8 +24,8 @@ def check(trace: Trace) -> Iterator[Finding]:
     """Dead layers whose every pass with gradients on ran disabled."""
     layers = []
     for layer in trace.dead:
-        passes = [call for call in trace.calls_of.get(layer.path, ()) if call.region is None and call.reaches_loss is not False]
-        if passes and not any(call.enabled for call in passes):
+        calls = trace.training_calls(layer)
+        if calls and not any(call.enabled for call in calls):
             layers.append(layer)
     if layers:
         yield RULE.finding(

@@ -1,0 +1,83 @@
+"""An operation read the base weight of an adapter layer instead of calling the layer.
+
+PEFT forwards `.weight` of an adapter layer to the frozen base weight. Code that multiplies by
+it (`F.linear(x, self.out_proj.weight)`, `nn.MultiheadAttention`, a fused kernel or fused
+loss, the fast path of `nn.TransformerEncoder` in eval, `embedding.weight[ids]`) computes
+with the base model alone: the adapter is there, and it is never part of the computation.
+
+Call the module (`self.out_proj(x)`), target a module whose forward is called (for
+`nn.MultiheadAttention` the attention module itself), or leave this one out of
+`target_modules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, by_place
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Reads outside the layer, grouped by the function that makes them."""
+    dead = {layer.path for layer in trace.dead}
+    uses = [use for use in trace.weight_uses if not use.in_tie and (use.layer in dead or not use.reference)]
+    for source, of_place in by_place(uses):
+        layers = list(dict.fromkeys(use.layer for use in of_place))
+        operations = sorted({use.operation for use in of_place})
+        partly = sum(layer not in dead for layer in layers)
+        also = (
+            f"; {partly} of them train only through their other calls" if partly else ", so their adapters are not part of the computation"
+        )
+        yield RULE.finding(
+            f"the base weights of {len(layers)} adapter layers are read directly by {', '.join(operations)}{also}",
+            layers,
+            source=source,
+            facts={
+                "operations": operations,
+                "reads": sum(use.count for use in of_place),
+                "parameters": sorted({use.parameter for use in of_place}),
+            },
+            fix="call the module instead of using its .weight, or take it out of target_modules and target a module whose forward is called",
+            remedy="through-adapter",
+        )
+
+
+def broken() -> Example:
+    """An output head that multiplies by the weight itself."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+            self.out = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.linear(self.inner(x), self.out.weight)
+
+    return Example(get_peft_model(Head(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+
+
+def fixed() -> Example:
+    """The same head calls the module."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+            self.out = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.inner(x))
+
+    return Example(get_peft_model(Head(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+
+
+RULE = Rule("PI201", "base-weight-used-directly", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)

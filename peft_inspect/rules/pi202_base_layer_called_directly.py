@@ -1,0 +1,80 @@
+"""The base layer ran without the adapter layer around it.
+
+PEFT puts its layer in the place of the original one; the original becomes `base_layer`
+inside. Whoever kept a reference to the original from before the wrapping (a list, a dict, a
+closure, a second attribute), asks for `get_base_layer()`, or replaced the layer's `forward`,
+calls the base alone.
+
+Look the module up when it is called (`getattr(self, name)`), or build such tables after
+`get_peft_model`. References to *containers* are fine: PEFT swaps the layers inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, by_place
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Calls around the adapter layer, grouped by the function that makes them."""
+    dead = {layer.path for layer in trace.dead}
+    used = {path for path, calls in trace.calls_of.items() if any(call.adapter_used for call in calls)}
+    calls = [call for call in trace.base_calls if (call.layer in dead or not call.reference) and not (call.patched and call.layer in used)]
+    for source, of_place in by_place(calls):
+        layers = list(dict.fromkeys(call.layer for call in of_place))
+        partly = sum(layer not in dead for layer in layers)
+        how = "have a forward that is not PEFT's and runs" if of_place[0].patched else "are skipped: this line calls"
+        also = f" ({partly} of them train through their other calls)" if partly else ""
+        yield RULE.finding(
+            f"{len(layers)} adapter layers {how} the base layer directly{also}",
+            layers,
+            source=source,
+            facts={"calls": sum(call.count for call in of_place), "replaced_forward": of_place[0].patched},
+            fix="call the adapter layer: look the module up at call time, or keep references only after get_peft_model",
+            remedy="through-layer",
+        )
+
+
+def broken() -> Example:
+    """A table of layers, made before the wrapping, is what forward uses."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.second = nn.Linear(8, 4)
+            self.route = {"first": self.first, "second": self.second}
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.route["second"](self.route["first"](x))
+
+    return Example(get_peft_model(Routed(), LoraConfig(target_modules=["first", "second"])), {"x": torch.randn(2, 8)})
+
+
+def fixed() -> Example:
+    """The table holds names, looked up when they are needed."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.second = nn.Linear(8, 4)
+            self.route = ["first", "second"]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for name in self.route:
+                x = getattr(self, name)(x)
+            return x
+
+    return Example(get_peft_model(Routed(), LoraConfig(target_modules=["first", "second"])), {"x": torch.randn(2, 8)})
+
+
+RULE = Rule("PI202", "base-layer-called-directly", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)

@@ -1,0 +1,86 @@
+"""Another object does the work of the modules that carry adapters.
+
+A deep copy taken before the wrapping, or a second instance of the same class, is what the
+forward calls. The adapted modules sit beside it and never run. A plain reference to a
+container would have been fine: PEFT replaces the layers inside it in place.
+
+Take the module from the wrapped model, without copying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, by_place
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Copies that ran in the place of dead layers, grouped by the function that calls them."""
+    dead = {layer.path for layer in trace.dead}
+    for source, of_place in by_place([copy for copy in trace.copies if dead.intersection(copy.layers)]):
+        first = of_place[0]
+        layers = [layer for copy in of_place for layer in copy.layers]
+        what = {
+            True: "a copy with the same base weights",
+            False: "another instance with other weights",
+            None: "another object of the same shape",
+        }
+        where = f"{first.copy!r}" if first.copy else "held outside the model's modules"
+        others = f" and {len(of_place) - 1} more" if len(of_place) > 1 else ""
+        yield RULE.finding(
+            f"{first.original!r}{others} with {len(layers)} adapter layers never ran: {what[first.same_values]} ran in its place ({first.type}, {where})",
+            layers,
+            source=source,
+            facts={
+                "original": [copy.original for copy in of_place],
+                "copy": [copy.copy for copy in of_place],
+                "same_values": first.same_values,
+            },
+            fix="call the module of the wrapped model itself, without copying it",
+            remedy="through-original" if all(copy.copy for copy in of_place) else None,
+        )
+
+
+def broken() -> Example:
+    """The head keeps a deep copy of the backbone, made before the wrapping."""
+    import copy
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            backbone = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+            self.encoder = copy.deepcopy(backbone)
+            self.backbone = get_peft_model(backbone, LoraConfig(target_modules=["0", "2"]))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.encoder(x))
+
+    return Example(Classifier(), {"x": torch.randn(2, 8)})
+
+
+def fixed() -> Example:
+    """The head calls the wrapped backbone."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            backbone = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+            self.backbone = get_peft_model(backbone, LoraConfig(target_modules=["0", "2"]))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.backbone(x))
+
+    return Example(Classifier(), {"x": torch.randn(2, 8)})
+
+
+RULE = Rule("PI203", "unadapted-copy-called", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)

@@ -1,0 +1,80 @@
+"""The module around an adapter layer ran, and the adapter layer did not.
+
+No read of its base weight, no call of its base layer and no copy shows why: a captured or
+compiled graph, weights that were absorbed into another tensor before, or a custom kernel
+does its work. The finding says what ran around it.
+
+Look at the forward of the parent named in the finding; if the layer's work is done
+elsewhere, take it out of `target_modules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Dead layers without a call whose parent ran."""
+    layers = [layer for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
+    if layers:
+        paths = modules_of(layers)
+        parents = sorted({path.rpartition(".")[0] for path in paths})
+        kinds = sorted({trace.structure.module[parent].type for parent in parents if parent in trace.structure.module})
+        yield RULE.finding(
+            f"{len(paths)} adapter layers were not called though the module around them ran ({', '.join(kinds)})",
+            paths,
+            facts={"parents": parents},
+            fix="look at the parent's forward: call the module there, or take it out of target_modules",
+        )
+
+
+def broken() -> Example:
+    """The parent absorbed the weight into a constant of its own before the wrapping."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Absorbed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+            self.out = nn.Linear(8, 4)
+            self.absorbed = self.out.weight.detach().t() @ torch.eye(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) @ self.absorbed
+
+    return Example(get_peft_model(Absorbed(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+
+
+def fixed() -> Example:
+    """The parent calls the module."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+            self.out = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.inner(x))
+
+    return Example(get_peft_model(Called(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+
+
+RULE = Rule(
+    "PI204",
+    "adapter-layer-not-called",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI201", "PI202", "PI203", "PI208"),
+)

@@ -1,0 +1,52 @@
+"""Adapter layers ran merged: only their base layers ran.
+
+`merge_adapter()` adds the adapter into the base weight, for rollouts or to hand weights to an
+inference engine. A merged layer runs its base layer alone, and nothing is left to train until
+`unmerge_adapter()` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Dead layers whose every pass with gradients ran merged."""
+    layers = []
+    for layer in trace.dead:
+        calls = trace.training_calls(layer)
+        if calls and all(call.merged for call in calls):
+            layers.append(layer)
+    if layers:
+        yield RULE.finding(
+            f"{len(modules_of(layers))} adapter layers ran merged into their base weights: nothing is left to train",
+            modules_of(layers),
+            fix="call model.unmerge_adapter() before the training forward",
+            remedy="unmerge",
+        )
+
+
+def broken() -> Example:
+    """Merged for a rollout, and left so."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    model.merge_adapter()
+    return Example(model, text_batch())
+
+
+def fixed() -> Example:
+    """Unmerged after the rollout."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    model.merge_adapter()
+    model.unmerge_adapter()
+    return Example(model, text_batch())
+
+
+RULE = Rule("PI206", "adapter-merged", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)

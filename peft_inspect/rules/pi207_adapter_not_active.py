@@ -1,0 +1,66 @@
+"""An adapter that is meant to train is not active.
+
+`add_adapter()` and `load_adapter()` do not activate what they add: the adapter that was active
+before keeps running, and the new one never does. A frozen, inactive adapter that serves as a
+reference is no fault.
+
+Call `model.set_adapter("name")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, modules_of
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Inactive adapters that train, or that were added to train and never touched since."""
+    used = {(path, name) for path, calls in trace.calls_of.items() for call in calls for name in call.active}
+    for name in dict.fromkeys(layer.adapter for layer in trace.structure.adapter_layers):
+        rows = [layer for layer in trace.structure.adapter_layers if layer.adapter == name]
+        if any(layer.active or (layer.path, name) in used for layer in rows):
+            continue
+        trains = any(trace.structure.trainable(layer) for layer in rows)
+        if trains or _waiting(trace, rows):
+            active = sorted({layer.adapter for layer in trace.structure.adapter_layers if layer.active})
+            state = "trainable" if trains else "fresh, frozen"
+            yield RULE.finding(
+                f"adapter {name!r} is {state} and not active: its {len(rows)} layers never ran (active: {', '.join(map(repr, active)) or 'none'})",
+                modules_of(rows),
+                facts={"adapter": name, "active": active},
+                fix=f"call model.set_adapter({name!r})",
+                remedy="activate",
+            )
+
+
+def _waiting(trace: Trace, rows: list[AdapterLayerInfo]) -> bool:
+    """Whether the config trains and the values are still those of the initialisation, and no copy of another adapter's."""
+    inference = any(adapter.inference_mode for adapter in trace.structure.adapters if adapter.name == rows[0].adapter)
+    fresh = all(any(trace.structure.parameter[path].zero for path in layer.parameters) for layer in rows)
+    return not inference and fresh and not any(layer.copy_of for layer in rows)
+
+
+def broken() -> Example:
+    """A second adapter was added, and the first keeps training."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
+    model.add_adapter("task_b", LoraConfig(target_modules=["q_proj"]))
+    return Example(model, text_batch())
+
+
+def fixed() -> Example:
+    """The second adapter was made the active one, and the first was taken out."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
+    model.add_adapter("task_b", LoraConfig(target_modules=["q_proj"]))
+    model.set_adapter("task_b")
+    model.delete_adapter("default")
+    return Example(model, text_batch())
+
+
+RULE = Rule("PI207", "adapter-not-active", Severity.WARNING, over=Trace, check=check, broken=broken, fixed=fixed)

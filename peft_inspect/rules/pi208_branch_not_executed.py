@@ -1,0 +1,109 @@
+"""A whole branch that carries adapters did not run for this batch.
+
+Nothing is wrong with the adapters: the tower, encoder or block around them was not executed,
+because the batch lacks the input it works on, or because the forward does not use it. They are
+*not exercised*, which is not the same as broken.
+
+Check with a batch that has that input, scope `target_modules` to the branch you train, or
+expect unused parameters (DDP wants `find_unused_parameters`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, modules_of
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Dead layers without a call, grouped by the outermost module that did not run."""
+    branches: dict[str, list[AdapterLayerInfo]] = defaultdict(list)
+    for layer in trace.dead:
+        idle = trace.topmost_idle(layer.path)
+        if not trace.calls_of.get(layer.path) and idle != layer.path and not _is_expert(trace, idle):
+            branches[idle].append(layer)
+    dropped = {branch for branch in branches if _has_running_sibling(trace, branch)}
+    whole = [branch for branch in branches if branch not in dropped]
+    for group, severity in ((whole, Severity.WARNING), (sorted(dropped), Severity.NOTE)):
+        layers = [layer for branch in group for layer in branches[branch]]
+        if layers:
+            missing = sorted(set(trace.batch.accepted) - set(trace.batch.inputs))
+            names = ", ".join(f"{branch!r}" for branch in group[:3]) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
+            lacks = f"; the batch has {', '.join(trace.batch.inputs)}" if trace.batch.inputs else ""
+            yield RULE.finding(
+                f"{names} with {len(modules_of(layers))} adapter layers did not run for this batch: not exercised{lacks}",
+                modules_of(layers),
+                facts={"branches": group, "inputs": list(trace.batch.inputs), "not_given": missing},
+                fix="check with a batch that exercises this branch, or keep target_modules out of it",
+                severity=severity,
+            )
+
+
+def _is_expert(trace: Trace, path: str) -> bool:
+    """One of several experts behind a router: which of them run depends on the batch, by design."""
+    stack, _, index = path.rpartition(".")
+    if not index.isdigit():
+        return False
+    owner = stack.rpartition(".")[0]
+    routed = any(module.kind == "router" and module.path.rpartition(".")[0] == owner for module in trace.structure.modules)
+    return routed or "expert" in stack.rpartition(".")[2].lower()
+
+
+def _has_running_sibling(trace: Trace, path: str) -> bool:
+    """One of a list whose other members ran: dropped at random (LayerDrop), or left out."""
+    stack, _, index = path.rpartition(".")
+    return index.isdigit() and any(other != path and other.rpartition(".")[0] == stack for other in trace.executed)
+
+
+def broken() -> Example:
+    """Adapters on both halves, and a batch for one."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class TwoTowers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.text = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+            self.image = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+        def forward(self, text: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+            features = self.text(text)
+            return features if image is None else features + self.image(image)
+
+    model = get_peft_model(TwoTowers(), LoraConfig(target_modules=r"(text|image)\.[02]"))
+    return Example(model, {"text": torch.randn(2, 8)})
+
+
+def fixed() -> Example:
+    """A batch with both inputs."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class TwoTowers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.text = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+            self.image = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+        def forward(self, text: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+            features = self.text(text)
+            return features if image is None else features + self.image(image)
+
+    model = get_peft_model(TwoTowers(), LoraConfig(target_modules=r"(text|image)\.[02]"))
+    return Example(model, {"text": torch.randn(2, 8), "image": torch.randn(2, 8)})
+
+
+RULE = Rule(
+    "PI208",
+    "branch-not-executed",
+    Severity.WARNING,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI201", "PI202", "PI203"),
+)

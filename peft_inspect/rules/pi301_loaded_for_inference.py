@@ -1,0 +1,58 @@
+"""The adapter was loaded for inference: its config says `inference_mode` and its weights are frozen.
+
+`PeftModel.from_pretrained` loads for inference unless told otherwise, and every saved
+`adapter_config.json` says `inference_mode: true`, so a config that is reused freezes the new
+adapter as well.
+
+Load with `is_trainable=True`, or set `inference_mode=False` in the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Active, frozen layers of adapters whose config says inference mode; a reference model beside a trained one is left alone."""
+    inference = {(adapter.name) for adapter in trace.structure.adapters if adapter.inference_mode}
+    something_trains = any(trace.reached(layer) for layer in trace.structure.adapter_layers)
+    layers = []
+    for layer in trace.dead:
+        if layer.adapter in inference and not trace.structure.trainable(layer):
+            calls = trace.calls_of.get(layer.path, ())
+            if not (something_trains and calls and not trace.training_calls(layer)):
+                layers.append(layer)
+    if layers:
+        names = sorted({layer.adapter for layer in layers})
+        yield RULE.finding(
+            f"adapter {', '.join(map(repr, names))} was loaded for inference: inference_mode is set and {len(modules_of(layers))} adapter layers are frozen",
+            modules_of(layers),
+            facts={"adapters": names},
+            fix="load it with PeftModel.from_pretrained(model, path, is_trainable=True), or set inference_mode=False in its config",
+            remedy="unfreeze",
+        )
+
+
+def broken() -> Example:
+    """A saved config, used again."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], inference_mode=True)
+    return Example(get_peft_model(tiny_llama(), config), text_batch())
+
+
+def fixed() -> Example:
+    """The config trains."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], inference_mode=False)
+    return Example(get_peft_model(tiny_llama(), config), text_batch())
+
+
+RULE = Rule(
+    "PI301", "loaded-for-inference", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, explained_by=("PI205", "PI207")
+)

@@ -1,0 +1,61 @@
+"""The weights of an active adapter do not require gradients, though its config trains.
+
+A loop that freezes the backbone, or `prepare_model_for_kbit_training`, ran after
+`get_peft_model`: the adapter's parameters are among the model's, and were frozen with them.
+
+Freeze before wrapping (`get_peft_model` freezes the base model anyway), or skip names that
+contain `lora_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Active, frozen layers of adapters whose config trains."""
+    inference = {adapter.name for adapter in trace.structure.adapters if adapter.inference_mode}
+    layers = [layer for layer in trace.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
+    if layers:
+        yield RULE.finding(
+            f"{len(modules_of(layers))} active adapter layers are frozen (requires_grad=False) though their config trains: something froze them after the wrapping",
+            modules_of(layers),
+            fix="freeze before get_peft_model, or leave parameters with 'lora_' in their name out of the loop that freezes",
+            remedy="unfreeze",
+        )
+
+
+def broken() -> Example:
+    """Freeze the backbone, adapters included."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    return Example(model, text_batch())
+
+
+def fixed() -> Example:
+    """Freeze everything but the adapters."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "lora_" in name
+    return Example(model, text_batch())
+
+
+RULE = Rule(
+    "PI302",
+    "frozen-after-wrapping",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI205", "PI207", "PI301"),
+)

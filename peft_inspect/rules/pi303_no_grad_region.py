@@ -1,0 +1,99 @@
+"""Adapter layers ran, or their outputs were used, with gradients switched off.
+
+`torch.no_grad`, `torch.inference_mode` or `set_grad_enabled(False)` is active around them: a
+helper left over from the days of a frozen encoder, or `generate()`, which runs without
+gradients. A reference pass beside the trained pass is no fault.
+
+Take the switch away from the line that the finding shows, or switch by what is trained:
+`torch.set_grad_enabled(self.tune_encoder)`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Source, Trace
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Dead layers whose every pass ran with gradients off, or whose output is used so, grouped by the line of the switch."""
+    places: dict[tuple[Source | None, str], list[str]] = defaultdict(list)
+    dead = {layer.path for layer in trace.dead if trace.structure.trainable(layer)}
+    for layer in sorted(dead):
+        calls = [call for call in trace.calls_of.get(layer, ()) if call.phase == "forward"]
+        if calls and not any(call.trains for call in calls):
+            region = calls[-1].region
+            if region is not None and (region.inputs_require_grad is None or region.inputs_require_grad):
+                places[region.source, region.kind].append(layer)
+    for cut in trace.cuts:
+        if cut.kind == "no-grad-region":
+            places[cut.source, "no_grad"] += [layer for layer in cut.layers if layer in dead]
+    for (source, kind), layers in places.items():
+        if layers:
+            switch = {"before": "before the forward began", "autograd-function": "by a custom autograd function"}.get(kind, f"by {kind}")
+            yield RULE.finding(
+                f"{len(set(layers))} adapter layers ran with gradients switched off {switch}",
+                layers,
+                source=source,
+                facts={"switch": kind},
+                fix="take the switch away from this line, or turn it on only while the adapters are not trained",
+                remedy="gradients-on",
+            )
+
+
+def broken() -> Example:
+    """A helper from the days of a frozen backbone."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+            self.head = nn.Linear(64, 2)
+
+        @torch.no_grad()
+        def features(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return self.backbone(input_ids=input_ids).logits.mean(dim=1)
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return self.head(self.features(input_ids))
+
+    return Example(Probe(), {"input_ids": text_batch()["input_ids"]})
+
+
+def fixed() -> Example:
+    """The helper keeps the graph."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+            self.head = nn.Linear(64, 2)
+
+        def features(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return self.backbone(input_ids=input_ids).logits.mean(dim=1)
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return self.head(self.features(input_ids))
+
+    return Example(Probe(), {"input_ids": text_batch()["input_ids"]})
+
+
+RULE = Rule(
+    "PI303",
+    "no-grad-region",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI207"),
+)

@@ -1,0 +1,69 @@
+"""Reentrant activation checkpointing around blocks none of whose inputs requires grad.
+
+Reentrant checkpointing runs its block without gradients and again in the backward, but only
+when one of the block's *input tensors* requires grad. In a frozen base model none does: the
+embeddings and stems are frozen, so the whole graph of the block is dropped, adapters included.
+
+Use `use_reentrant=False`, or call `model.enable_input_require_grads()`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Source, Trace
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Dead layers that ran in a checkpoint without an input that requires grad, grouped by the line that calls it."""
+    places: dict[tuple[Source | None, str], list[str]] = defaultdict(list)
+    for layer in trace.dead:
+        regions = [call.region for call in trace.calls_of.get(layer.path, ()) if call.phase == "forward"]
+        starved = [region for region in regions if region is not None and region.inputs_require_grad is False]
+        if starved and len(starved) == len(regions) and trace.structure.trainable(layer):
+            places[starved[0].source, starved[0].kind].append(layer.path)
+    for (source, kind), layers in places.items():
+        own = kind == "autograd-function"
+        what = "a checkpointing autograd function" if own else "reentrant activation checkpointing"
+        yield RULE.finding(
+            f"{len(set(layers))} adapter layers ran inside {what} none of whose inputs requires grad: their graph is dropped",
+            layers,
+            source=source,
+            facts={"checkpoint": kind},
+            fix="use non-reentrant checkpointing (use_reentrant=False), or call model.enable_input_require_grads() so that an input requires grad",
+            remedy="input-gradients" if own else "non-reentrant",
+        )
+
+
+def broken() -> Example:
+    """Reentrant checkpointing on a frozen base model."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    model.base_model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    model.base_model.model.disable_input_require_grads()
+    return Example(model, text_batch())
+
+
+def fixed() -> Example:
+    """Non-reentrant checkpointing."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    model.base_model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return Example(model, text_batch())
+
+
+RULE = Rule(
+    "PI304",
+    "reentrant-checkpoint-without-grad-input",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI207"),
+)

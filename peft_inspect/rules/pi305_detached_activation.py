@@ -1,0 +1,83 @@
+"""The way from the adapter layers to the loss is cut by a detach.
+
+`.detach()`, `.data`, a round trip through NumPy or Python lists, `torch.tensor(…)` on
+values: what comes out carries the numbers and not the graph. Feature caches from the days of
+a frozen encoder do this.
+
+Keep the graph at the line that the finding shows; cache features only while nothing before
+the cache trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, by_place
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Cuts of this kind, grouped by the function that makes them."""
+    cuts = [cut for cut in trace.cuts if cut.kind in ("detach", "escape") and not trace.explained.issuperset(cut.layers)]
+    for source, of_place in by_place(cuts):
+        layers = [layer for cut in of_place for layer in cut.layers if layer not in trace.explained]
+        yield RULE.finding(
+            f"the output of {len(set(layers))} adapter layers is cut off from the loss by {', '.join(sorted({cut.operation for cut in of_place}))}",
+            layers,
+            source=source,
+            facts={"operations": sorted({cut.operation for cut in of_place})},
+            fix="keep the graph at this line; detach or cache features only while nothing before them is trained",
+            remedy="attached" if all(cut.kind == "detach" for cut in of_place) else None,
+        )
+
+
+def broken() -> Example:
+    """Features are detached before the head."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            backbone = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+            self.backbone = get_peft_model(backbone, LoraConfig(target_modules=["0", "2"]))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            features = self.backbone(x).detach()
+            return self.head(features)
+
+    return Example(Probe(), {"x": torch.randn(2, 8)})
+
+
+def fixed() -> Example:
+    """The graph is kept."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            backbone = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+            self.backbone = get_peft_model(backbone, LoraConfig(target_modules=["0", "2"]))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            features = self.backbone(x)
+            return self.head(features)
+
+    return Example(Probe(), {"x": torch.randn(2, 8)})
+
+
+RULE = Rule(
+    "PI305",
+    "detached-activation",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI301", "PI302", "PI303", "PI304", "PI307"),
+)

@@ -1,0 +1,81 @@
+"""The way from the adapter layers to the loss is cut by a step without a derivative.
+
+argmax, sampling, a comparison or an index lets values through and no gradient; rounding and
+signs let a gradient through that is zero everywhere.
+
+Use a differentiable relaxation (softmax, Gumbel-softmax, straight-through), or a policy
+gradient on the log-probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, by_place
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Cuts of this kind, grouped by the function that makes them."""
+    cuts = [
+        cut for cut in trace.cuts if cut.kind in ("non-differentiable", "zero-derivative") and not trace.explained.issuperset(cut.layers)
+    ]
+    for source, of_place in by_place(cuts):
+        layers = [layer for cut in of_place for layer in cut.layers if layer not in trace.explained]
+        yield RULE.finding(
+            f"the output of {len(set(layers))} adapter layers reaches the loss only through {', '.join(sorted({cut.operation for cut in of_place}))}, which passes no gradient",
+            layers,
+            source=source,
+            facts={"operations": sorted({cut.operation for cut in of_place})},
+            fix="replace the step by a differentiable one: softmax or a straight-through estimate, or train on log-probabilities",
+        )
+
+
+def broken() -> Example:
+    """Tokens are picked by argmax and embedded again."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Pipeline(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = get_peft_model(nn.Sequential(nn.Linear(8, 8)), LoraConfig(target_modules=["0"]))
+            self.scorer = nn.Embedding(8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.generator(x).argmax(dim=-1)
+            return self.scorer(tokens)
+
+    return Example(Pipeline(), {"x": torch.randn(2, 8)})
+
+
+def fixed() -> Example:
+    """A softmax over the tokens keeps the graph."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Pipeline(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = get_peft_model(nn.Sequential(nn.Linear(8, 8)), LoraConfig(target_modules=["0"]))
+            self.scorer = nn.Embedding(8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weights = self.generator(x).softmax(dim=-1)
+            return weights @ self.scorer.weight
+
+    return Example(Pipeline(), {"x": torch.randn(2, 8)})
+
+
+RULE = Rule(
+    "PI306",
+    "non-differentiable-step",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI301", "PI302", "PI303", "PI304", "PI305", "PI307"),
+)

@@ -1,0 +1,69 @@
+"""The loss itself has no graph.
+
+It was made anew from numbers (`torch.tensor(loss.item(), requires_grad=True)`), or detached.
+`backward()` then succeeds and reaches nothing. The error that this silences, "element 0 of
+tensors does not require grad", was right.
+
+Return the loss as it was computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """A loss made from numbers or detached, while layers ran that could train."""
+    layers = [layer for layer in trace.dead if trace.training_calls(layer) and trace.structure.trainable(layer)]
+    if not trace.loss.has_graph and trace.loss.source is not None and layers:
+        yield RULE.finding(
+            f"the loss has no graph: it was made anew from numbers, so backward() reaches none of {len(modules_of(layers))} adapter layers",
+            modules_of(layers),
+            source=trace.loss.source,
+            facts={"loss": trace.loss.origin},
+            fix="return the loss as it was computed, without .item(), .detach() or torch.tensor()",
+        )
+
+
+def broken() -> Example:
+    """An error message, silenced."""
+    from typing import Any
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        value = model(**batch).loss
+        return torch.tensor(value.item(), requires_grad=True)
+
+    return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), text_batch(), loss=loss)
+
+
+def fixed() -> Example:
+    """The loss as it was computed."""
+    from typing import Any
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        value: torch.Tensor = model(**batch).loss
+        return value
+
+    return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), text_batch(), loss=loss)
+
+
+RULE = Rule(
+    "PI307",
+    "loss-without-graph",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI301", "PI302", "PI303", "PI304"),
+)

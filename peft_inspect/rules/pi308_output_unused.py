@@ -1,0 +1,80 @@
+"""The layer ran with gradients on, and what the loss uses does not depend on its output.
+
+The last vision layer when features are taken from the one before it
+(`vision_feature_layer=-2`), a pooler under a token loss, the other half of a dual encoder.
+Nothing is broken, and nothing trains there.
+
+Leave these layers out of `target_modules`, or use their output in the loss. DDP needs
+`find_unused_parameters` as long as they stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Dead layers that ran in order, and whose data does not flow into the loss."""
+    layers = [layer for layer in trace.dead if layer.path in trace.unused and trace.structure.trainable(layer)]
+    if layers:
+        yield RULE.finding(
+            f"{len(modules_of(layers))} adapter layers ran and the loss does not depend on their output: nothing trains there",
+            modules_of(layers),
+            facts={"loss": trace.loss.origin},
+            fix="leave these layers out of target_modules (exclude_modules), or use their output in the loss",
+        )
+
+
+def broken() -> Example:
+    """Features are taken before the last layer."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            states = [x]
+            for layer in self.layers:
+                states.append(layer(states[-1]))
+            return states[-2]
+
+    return Example(get_peft_model(Encoder(), LoraConfig(target_modules=["0", "1", "2"])), {"x": torch.randn(2, 8)})
+
+
+def fixed() -> Example:
+    """The last layer is left out."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            states = [x]
+            for layer in self.layers:
+                states.append(layer(states[-1]))
+            return states[-2]
+
+    return Example(get_peft_model(Encoder(), LoraConfig(target_modules=["0", "1"])), {"x": torch.randn(2, 8)})
+
+
+RULE = Rule(
+    "PI308",
+    "output-unused",
+    Severity.WARNING,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI305", "PI306", "PI307"),
+)

@@ -1,0 +1,69 @@
+"""All gradients of the adapter are exactly zero, beyond what its initialisation implies.
+
+A fresh LoRA has exact zeros on `lora_A`, because `lora_B` is zero; that is healthy. Here the
+zeros stay when no factor is zero: they come from further up. A saturated or masked output, a
+loss multiplied by zero, or a batch that contributes nothing are the usual causes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Layers whose zeros outlive a perturbation of all adapter weights."""
+    layers = [
+        layer for layer in trace.structure.adapter_layers if layer.path in trace.dead_after_perturbing - trace.explained - trace.underflow
+    ]
+    if layers:
+        yield RULE.finding(
+            f"{len(modules_of(layers))} adapter layers are connected to the loss and get gradients of exactly zero, whatever their weights",
+            modules_of(layers),
+            facts={"zero": True, "loss": trace.loss.value},
+            fix="look between these layers and the loss for a factor that is zero: a mask, a saturated activation, a loss weight",
+        )
+
+
+def broken() -> Example:
+    """A loss weight of zero."""
+    from typing import Any
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        weighted: torch.Tensor = model(**batch).loss * 0.0
+        return weighted
+
+    return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), text_batch(), loss=loss)
+
+
+def fixed() -> Example:
+    """A loss weight that counts."""
+    from typing import Any
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        weighted: torch.Tensor = model(**batch).loss * 0.5
+        return weighted
+
+    return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), text_batch(), loss=loss)
+
+
+RULE = Rule(
+    "PI310",
+    "zero-gradient",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI306", "PI311", "PI312", "PI313", "PI314", "PI315"),
+    needs_values=True,
+)

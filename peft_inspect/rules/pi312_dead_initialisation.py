@@ -1,0 +1,57 @@
+"""Both factors of an adapter pair are zero: the pair can never leave zero.
+
+The gradient of each factor is a product with the other one. LoRA starts with one factor at
+random and the other at zero, so that training begins with no change and can move. When both are
+zero (a failed initialisation, weights restored from an empty checkpoint), neither ever moves.
+
+Initialise again: `reset_lora_parameters(adapter, init_lora_weights=True)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Structure, modules_of
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(structure: Structure) -> Iterator[Finding]:
+    """Active layers all of whose factors are zero."""
+    layers = [layer for layer in structure.adapter_layers if layer.active and _all_zero(structure, layer)]
+    if layers:
+        yield RULE.finding(
+            f"{len(modules_of(layers))} adapter layers have only zeros in both factors: no gradient can ever move them",
+            modules_of(layers),
+            facts={"zero": True},
+            fix="initialise the adapter again: one factor at random, the other at zero (init_lora_weights=True)",
+            remedy="initialise",
+        )
+
+
+def _all_zero(structure: Structure, layer: AdapterLayerInfo) -> bool:
+    factors = [structure.parameter[path] for path in layer.parameters if len(structure.parameter[path].shape) > 1]
+    return len(factors) > 1 and all(factor.zero for factor in factors)
+
+
+def broken() -> Example:
+    """Weights restored as zeros."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.zero_()
+    return Example(model, text_batch())
+
+
+def fixed() -> Example:
+    """PEFT's own initialisation."""
+    from peft import LoraConfig, get_peft_model
+
+    return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), text_batch())
+
+
+RULE = Rule("PI312", "dead-initialisation", Severity.ERROR, over=Structure, check=check, broken=broken, fixed=fixed, needs_values=True)

@@ -1,0 +1,48 @@
+"""Every label of the batch is the ignore index: there is nothing to learn from.
+
+When the prompt is longer than `max_length`, truncation takes the whole completion, and every
+label left is -100. The loss is NaN or zero, and every gradient is exactly zero or NaN.
+
+Truncate the prompt instead, or drop samples without a supervised token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Labels, and not one that counts."""
+    if trace.batch.labels and trace.batch.supervised == 0:
+        yield RULE.finding(
+            f"all {trace.batch.labels} labels of the batch are the ignore index (-100): nothing is supervised, the loss is {trace.loss.value}",
+            modules_of(layer for layer in trace.structure.adapter_layers if layer.active),
+            facts={"labels": trace.batch.labels, "loss": trace.loss.value, "zero": True},
+            fix="truncate the prompt rather than the completion, or drop samples without a supervised token",
+            remedy="labels",
+        )
+
+
+def broken() -> Example:
+    """The completion was truncated away."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    batch = {**text_batch(), "labels": torch.full((1, 8), -100)}
+    return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), batch)
+
+
+def fixed() -> Example:
+    """Some labels count."""
+    from peft import LoraConfig, get_peft_model
+
+    batch = text_batch()
+    batch["labels"][:, :4] = -100
+    return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), batch)
+
+
+RULE = Rule("PI313", "no-supervised-token", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)
