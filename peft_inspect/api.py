@@ -147,7 +147,9 @@ def _inspect_live(
     return _inspect(depth, subject, rules, reasons, verify, lambda _: None, 0.0)
 
 
-def _inspect(depth: Depth, subject: Subject, rules: tuple[Rule[Any], ...], ignore: Mapping[str, str], verify: bool, step: Step, load_s: float) -> Report:
+def _inspect(
+    depth: Depth, subject: Subject, rules: tuple[Rule[Any], ...], ignore: Mapping[str, str], verify: bool, step: Step, load_s: float
+) -> Report:
     started = time.perf_counter()
     from peft_inspect.observe import read_structure, run_trace, verified
 
@@ -167,7 +169,7 @@ def _inspect(depth: Depth, subject: Subject, rules: tuple[Rule[Any], ...], ignor
 def _chosen(depth: Depth, select: Iterable[str]) -> tuple[Rule[Any], ...]:
     rules = named(select) if (select := tuple(select)) else all_rules()
     if depth == "gradcheck" and not select:
-        return tuple(rule for rule in rules if rule.over is Trace or rule.code == "PI112")
+        return tuple(rule for rule in rules if rule.code.startswith(("PI2", "PI3")) or rule.code == "PI112")
     return rules
 
 

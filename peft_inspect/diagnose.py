@@ -31,7 +31,9 @@ class Evidence:
         return self.adapter_files
 
 
-def diagnose(source: str, evidence: Evidence, rules: Sequence[Rule[Any]] | None = None, ignore: Mapping[str, str] | None = None) -> Diagnosis:
+def diagnose(
+    source: str, evidence: Evidence, rules: Sequence[Rule[Any]] | None = None, ignore: Mapping[str, str] | None = None
+) -> Diagnosis:
     """Judge the evidence by `rules` (default: all). `ignore` maps a code, name or prefix to the reason it is ignored."""
     ignored = {rule.code: reason for pattern, reason in (ignore or {}).items() for rule in named((pattern,))}
     findings: dict[str, tuple[Finding, ...]] = {}
