@@ -48,9 +48,9 @@ def build(plan: Plan, weights: Weights) -> PreTrainedModel:
 
 
 def weightless_dtype(config: PretrainedConfig) -> torch.dtype:
-    """What the config says, else bfloat16: it halves nothing here, but grouped matrix products refuse float32 without data."""
-    stated = [part.dtype for part in (config, *_parts(config)) if part.dtype is not None]
-    return stated[0] if stated and not (stated[0] == torch.float32 and _has_experts(config)) else torch.bfloat16
+    """What the config says, but for experts: grouped matrix products want bfloat16."""
+    stated = next((part.dtype for part in (config, *_parts(config)) if part.dtype is not None), torch.float32)
+    return torch.bfloat16 if stated == torch.float32 and _has_experts(config) else stated
 
 
 def _parts(config: PretrainedConfig) -> list[PretrainedConfig]:

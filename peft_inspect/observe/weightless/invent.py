@@ -40,6 +40,7 @@ _KEPT_FOR_BACKWARD = {  # nobody but the backward formula looks at these: one el
     _aten.adaptive_max_pool3d,
     _aten._embedding_bag,
     _aten._embedding_bag_forward_only,
+    _aten.mkldnn_rnn_layer,
 }
 
 
@@ -55,11 +56,10 @@ def integers(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], pl
     packet = func.overloadpacket
     if packet in _CHOOSE_ALONG:
         return _mapped(planned, lambda result: _chosen(func, args, kwargs, result))
-    if packet not in _KEPT_FOR_BACKWARD and small_enough(args, kwargs):
+    if packet in _KEPT_FOR_BACKWARD or "linalg_" in str(packet):  # of linear algebra, the code of an error: none
+        return _mapped(planned, lambda result: torch.zeros((), dtype=result.dtype).expand(result.shape))
+    if small_enough(args, kwargs):
         return on_ones(func, args, kwargs)
-    value = torch.bool if packet is _aten.native_dropout else None
-    if packet in _KEPT_FOR_BACKWARD:
-        return _mapped(planned, lambda result: torch.full((), value is not None, dtype=result.dtype).expand(result.shape))
     return _mapped(planned, lambda result: torch.ones(result.shape, dtype=result.dtype))
 
 

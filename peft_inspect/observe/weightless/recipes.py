@@ -97,7 +97,8 @@ def _source_of(func: OpOverload, position: int) -> _Source | None:
     if alias is None:
         return None
     for i, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.before_set & alias.before_set:
+        own = argument.alias_info
+        if own is not None and (own.before_set & alias.before_set or "*" in own.after_set):  # "*": it goes into a list of views
             return _Source(argument.name if argument.kwarg_only else i, alias.is_write)
     return None
 
@@ -131,7 +132,12 @@ def _planned(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def _on_meta(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=_META)
+        plain = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=_META)
+        offset = value.storage_offset()
+        if not offset:
+            return plain
+        extent = plain.untyped_storage().nbytes() // plain.itemsize
+        return torch.empty(offset + extent, dtype=value.dtype, device=_META).as_strided(value.shape, value.stride(), offset)
     if isinstance(value, (list, tuple)):
         return type(value)(_on_meta(item) for item in value)
     if isinstance(value, dict):

@@ -36,16 +36,22 @@ def _with_index_lists(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
     """A boolean mask is as many positions as it has true values; the layout of the result depends on them."""
     from peft_inspect.observe.weightless.execute import execute
 
-    indices = args[1]
+    indexed, indices = args[:2]
     if not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices):
         return NotImplemented
     positions: list[torch.Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype in (torch.bool, torch.uint8):
+            covered = indexed.shape[len(positions) :][: index.dim()]
+            if index.shape != covered:
+                at = f"index {len(positions)}"
+                raise IndexError(
+                    f"the shape of the mask {list(index.shape)} at {at} does not match the indexed tensor's {list(indexed.shape)}"
+                )
             positions.extend(index.nonzero().unbind(1))
         else:
             positions.append(index)
-    return execute(func, (args[0], positions, *args[2:]), kwargs)
+    return execute(func, (indexed, positions, *args[2:]), kwargs)
 
 
 def _masked_select(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Weightless:
