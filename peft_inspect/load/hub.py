@@ -20,24 +20,36 @@ class Repository:
     def __init__(self, repo: str, revision: str | None = None) -> None:
         self.repo = repo
         self.revision = revision
-        self._trouble: errors.LocalEntryNotFoundError | None = None  # why the hub could not be asked
+        self._trouble: Exception | None = None  # why the hub does not give the files
 
     @property
     def name(self) -> str:
         return f"{self.repo}@{self.revision}" if self.revision else self.repo
 
     def find(self, file: str) -> Path | None:
+        if not self._exists(file):
+            return None
         try:
             with quiet():
-                # Once the hub could not be reached, it is not waited for again: the cache may still hold the file.
+                # Once the hub has failed it is not asked again: the cache may still hold the file.
                 return Path(huggingface_hub.hf_hub_download(self.repo, file, revision=self.revision, local_files_only=self._trouble is not None))
-        except errors.LocalEntryNotFoundError as error:
+        except Exception as error:  # an HTTP client's errors are its own, and change with its version
             self._trouble = self._trouble or error
             return None
+
+    def _exists(self, file: str) -> bool:
+        """Whether the hub has the file, or might have it; asked once and briefly, since the download would retry for minutes."""
+        if self._trouble is not None or constants.is_offline_mode():
+            return True
+        try:
+            with quiet():
+                url = huggingface_hub.hf_hub_url(self.repo, file, revision=self.revision)
+                huggingface_hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         except errors.EntryNotFoundError:
-            return None
-        except Exception as error:  # an HTTP client's errors are its own, and change with its version
-            raise self._error(error, file) from error
+            return False
+        except Exception as error:  # as above
+            self._trouble = error
+        return True
 
     def absent(self, file: str) -> str:
         return str(self._error(self._trouble, file)) if self._trouble else f"{self.name} on the hub has no {file}"
@@ -77,7 +89,7 @@ class Repository:
         reason = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
         return InspectionError(
             f"{file} of {self.name} could not be fetched from {constants.ENDPOINT} ({reason}): check the network, HF_ENDPOINT and proxies; "
-            "arch:TYPE works without a network"
+            f"arch:TYPE works without a network{self._other_meaning()}"
         )
 
     def _other_meaning(self) -> str:

@@ -93,10 +93,11 @@ def _wrapped(subject: Subject, lora: Asked, step: Step) -> Subject:
             f"{subject.source} carries an adapter already: leave out --lora and the LoRA flags, or name the model as it is before the wrapping"
         )
     step("wrapping")
-    model = wrap(subject.model, lora.fields)
+    fields = settings.without_left_out(subject.model, lora.fields, lora.recognised.settings)
+    model = wrap(subject.model, fields)
     notes = settings.apply(model, lora.recognised.settings)
     return replace(
-        subject, model=model, requested=lora.fields, source_file=lora.file or subject.source_file, notes=(*subject.notes, *lora.notes, *notes)
+        subject, model=model, requested=fields, source_file=lora.file or subject.source_file, notes=(*subject.notes, *lora.notes, *notes)
     )
 
 

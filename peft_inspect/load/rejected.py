@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from peft_inspect.records import InspectionError
 
 _ADAPTABLE = (torch.nn.Linear, Conv1D, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.MultiheadAttention)
 _LINEAR = (torch.nn.Linear, Conv1D)
+_ROUTER = re.compile(r"(^|_)(router|gate)$")  # training it unsettles which expert gets which token: not to be suggested
 
 
 def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, error: Exception) -> InspectionError:
@@ -36,6 +39,11 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
         return _of_no_match(model, fields, modules)
     if unsupported and "not supported" in str(error):
         return _of_unsupported(model, fields, config, modules, unsupported)
+    task = fields.get("task_type")
+    if task and isinstance(error, AttributeError):
+        return InspectionError(
+            f"task_type={task} asks for what {type(model).__name__} does not have ({error}): leave task_type out, or name a model for that task"
+        )
     return InspectionError(f"PEFT rejects this {fields['peft_type']} config for {type(model).__name__}: {error or type(error).__name__}")
 
 
@@ -84,13 +92,25 @@ def _of_refused(
     example = next(path for path in modules if path.rpartition(".")[2] in refused)
     asked = fields.get("target_modules")
     entries = asked if isinstance(asked, list | tuple | set) else _leaf_names(model, modules)
-    works = [entry for entry in entries if entry.rpartition(".")[2] not in refused] or [
-        name for name in _leaf_names(model, modules) if name not in refused
+    read = {path.rpartition(".")[2] for path in modules if _read_by_its_parent(path, modules)}
+    works = [entry for entry in entries if entry.rpartition(".")[2] not in {*refused, *read}] or [
+        name for name in _leaf_names(model, modules) if name not in {*refused, *read}
     ]
     return InspectionError(
         f"{type(model).__name__} passes the weights of {', '.join(map(repr, refused))} to a fused kernel ({example}, for one), so an adapter there "
         f"would never run and PEFT refuses it. A config that works: {_setting('target_modules', works)}"
     )
+
+
+def _read_by_its_parent(path: str, modules: Mapping[str, torch.nn.Module]) -> bool:
+    """Whether the code of the parent reads the weight of this module instead of calling it, on one of its paths at least."""
+    parent, _, name = path.rpartition(".")
+    if not isinstance(modules[path], _ADAPTABLE) or parent not in modules:
+        return False
+    try:
+        return f"self.{name}.weight" in inspect.getsource(type(modules[parent]))
+    except (OSError, TypeError):  # a class without source
+        return False
 
 
 def _of_no_match(model: torch.nn.Module, fields: Mapping[str, Any], modules: Mapping[str, torch.nn.Module]) -> InspectionError:
@@ -116,10 +136,11 @@ def _of_no_match(model: torch.nn.Module, fields: Mapping[str, Any], modules: Map
             f"all {len(reached)} modules that target_modules={_shown(asked)} reaches in {name} ({reached[0]}, for one) are dropped by "
             f"{' and '.join(f'{key}={_shown(value)}' for key, value in dropped.items())}: nothing is left to adapt"
         )
-    near = list(dict.fromkeys(near for entry in entries for near in closest(entry.rpartition(".")[2], names, limit=1)))
-    kind = "matches the regular expression" if isinstance(asked, str) else "is called"
+    # Only spellings that can be slips of the pen: q_proj is near c_proj, and means something else.
+    near = list(dict.fromkeys(near for entry in entries for near in closest(entry.rpartition(".")[2], names, limit=1, cutoff=0.85)))
+    kind = f"matches the regular expression {asked!r}" if isinstance(asked, str) else f"is called {' or '.join(map(repr, sorted(entries)))}"
     return InspectionError(
-        f"no module of {name} {kind} {_shown(asked)}: its linear layers are called {listed(names, 12)}. "
+        f"no module of {name} {kind}: its linear layers are called {listed(names, 12)}. "
         f"A config that works: {_setting('target_modules', near or names)}"
     )
 
@@ -154,7 +175,7 @@ def _leaf_names(model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) 
     counts: dict[str, int] = {}
     for path, module in modules.items():
         name = path.rpartition(".")[2]
-        if isinstance(module, _LINEAR) and module is not head and not name.isdecimal():
+        if isinstance(module, _LINEAR) and module is not head and not name.isdecimal() and not _ROUTER.search(name):
             counts[name] = counts.get(name, 0) + 1
     return sorted(counts, key=lambda name: -counts[name])
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.trainers import Settings
+
+
+def without_left_out(model: torch.nn.Module, fields: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The LoRA fields with the parts excluded that the trainer leaves out, as far as this model has them."""
+    paths = [path for path, _ in model.named_modules()]
+    present = [pattern for pattern in settings.left_out if any(re.search(rf"(^|\.)({pattern})(\.|$)", path) for path in paths)]
+    if not present or fields.get("exclude_modules"):
+        return dict(fields)
+    return {**fields, "exclude_modules": rf"(.*\.)?({'|'.join(present)})(\..*)?"}
 
 
 def apply(model: torch.nn.Module, settings: Settings) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
-def closest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """At most `limit` of `known`, nearest spelling to `name` first."""
+def closest(name: str, known: Iterable[str], limit: int = 3, cutoff: float = 0.5) -> list[str]:
+    """At most `limit` of `known`, nearest spelling to `name` first; `cutoff` 1 accepts only equal names, 0 any."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)]
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=cutoff)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

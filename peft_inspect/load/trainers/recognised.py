@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from peft_inspect.load.words import listed
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -13,7 +15,8 @@ class Settings:
 
     gradient_checkpointing: bool = False
     checkpointing_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    input_gradients: bool = False  # the trainer makes the embeddings' output require a gradient
+    input_gradients: bool = False  # the trainer makes the output of the embeddings require a gradient
+    left_out: tuple[str, ...] = ()  # regular expressions of parts that get no adapter, where the model has them
     frozen: tuple[str, ...] = ()  # regular expressions of parameters that the trainer freezes
     unfrozen: tuple[str, ...] = ()  # and of those it trains besides the adapter
 
@@ -26,14 +29,44 @@ class Recognised:
     model: str | None = None  # the base model it names
     settings: Settings = field(default_factory=Settings)
     notes: tuple[str, ...] = ()
-    trust_remote_code: bool = False  # what the file asks for; only the user's own flag allows it
 
 
-def recognise(data: Mapping[str, Any], where: str) -> Recognised:
-    """Read a config file by its fields: a trainer's, or PEFT's own.
+class Reader:
+    """Takes fields out of a trainer's file and keeps track of those that nobody asked for."""
 
-    Args:
-        data: the contents of the file.
-        where: the file as the user knows it, for messages.
-    """
-    return Recognised(fields=data)
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._data = data
+        self._taken: set[str] = set()
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """The field's value; `default` where it is absent or empty."""
+        self._taken.add(name)
+        value = self._data.get(name)
+        return default if value is None else value
+
+    def renamed(self, names: Mapping[str, str]) -> dict[str, Any]:
+        """The fields present, under the names that PEFT gives them. `names` maps trainer's to PEFT's."""
+        values = {peft: self.take(name) for name, peft in names.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def rest(self) -> dict[str, Any]:
+        """The fields that were not taken."""
+        return {name: value for name, value in self._data.items() if name not in self._taken}
+
+    def note(self, trainer: str, where: str) -> str:
+        """What was recognised, and which fields do not matter here."""
+        rest = sorted(name for name, value in self.rest().items() if value is not None)
+        return f"{where} is a config of {trainer}" + (f"; these fields do not matter here: {listed(rest, 6)}" if rest else "")
+
+
+def names(value: Any) -> list[str] | None:
+    """A list of names, also when it is written as one string with commas."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return None if value is None else [str(name) for name in value]
+
+
+def quantisation_note(reader: Reader) -> tuple[str, ...]:
+    """A note where the file asks for a quantised base."""
+    asked = [name for name in ("load_in_4bit", "load_in_8bit", "quantization_bit", "use_bnb_nested_quant") if reader.take(name)]
+    return (f"{asked[0]}: the base is inspected with plain linear layers of the same names and shapes",) if asked else ()

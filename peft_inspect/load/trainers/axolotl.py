@@ -1,0 +1,51 @@
+"""Axolotl: one YAML with `base_model`, `adapter` and fields that start with `lora_` or `peft_`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, names, quantisation_note
+from peft_inspect.records import InspectionError
+
+_FIELDS = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "lora_fan_in_fan_out": "fan_in_fan_out",
+    "lora_modules_to_save": "modules_to_save",
+    "lora_bias": "bias",
+    "peft_layers_to_transform": "layers_to_transform",
+    "peft_layers_pattern": "layers_pattern",
+    "peft_use_dora": "use_dora",
+    "peft_use_rslora": "use_rslora",
+    "peft_init_lora_weights": "init_lora_weights",
+    "peft_ensure_weight_tying": "ensure_weight_tying",
+}
+
+
+def read(data: Mapping[str, Any], where: str) -> Recognised | None:
+    """An axolotl config; None for any other."""
+    if "base_model" not in data or not ({"adapter", "lora_r", "sequence_len", "micro_batch_size"} & data.keys()):
+        return None
+    reader = Reader(data)
+    if (adapter := reader.take("adapter")) not in ("lora", "qlora"):
+        raise InspectionError(f"{where} is a config of axolotl with adapter: {adapter or 'none'}, which trains no LoRA")
+    targets = reader.take("lora_target_modules")
+    fields = {**reader.renamed(_FIELDS), "task_type": "CAUSAL_LM"}
+    fields["target_modules"] = targets if isinstance(targets, str) else names(targets)
+    if reader.take("lora_target_linear") or targets == ["all-linear"]:
+        fields["target_modules"] = "all-linear"
+    fields["target_parameters"] = names(reader.take("lora_target_parameters"))
+    settings = Settings(
+        gradient_checkpointing=bool(reader.take("gradient_checkpointing", False)),
+        checkpointing_kwargs=reader.take("gradient_checkpointing_kwargs", {}),
+        input_gradients=True,
+        unfrozen=tuple(reader.take("unfrozen_parameters", ())),
+    )
+    model = reader.take("base_model")
+    revision = reader.take("revision_of_model")
+    notes = (*quantisation_note(reader), reader.note("axolotl", where))
+    return Recognised(
+        {name: value for name, value in fields.items() if value is not None}, f"{model}@{revision}" if revision else model, settings, notes
+    )

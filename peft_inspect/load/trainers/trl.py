@@ -1,0 +1,44 @@
+"""TRL: the YAML of its scripts, with `model_name_or_path`, `use_peft` and fields that start with `lora_`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, names, quantisation_note
+from peft_inspect.records import InspectionError
+
+_FIELDS = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "lora_modules_to_save": "modules_to_save",
+    "lora_target_parameters": "target_parameters",
+    "lora_task_type": "task_type",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+}
+_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "task_type": "CAUSAL_LM"}
+
+
+def read(data: Mapping[str, Any], where: str) -> Recognised | None:
+    """A config of TRL's scripts; None for any other."""
+    if "model_name_or_path" not in data or not ({"use_peft", "lora_r", "lora_target_modules"} & data.keys()):
+        return None
+    reader = Reader(data)
+    if not reader.take("use_peft", False):
+        raise InspectionError(f"{where} is a config of TRL without `use_peft: true`: TRL would train the whole model and ignore the lora_ fields")
+    fields = {**_DEFAULTS, **reader.renamed(_FIELDS)}
+    targets = reader.take("lora_target_modules")
+    # A single entry is passed on as text, so that "all-linear" and regular expressions work in the list.
+    fields["target_modules"] = targets[0] if isinstance(targets, list) and len(targets) == 1 else names(targets)
+    settings = Settings(
+        gradient_checkpointing=bool(reader.take("gradient_checkpointing", True)),
+        checkpointing_kwargs=reader.take("gradient_checkpointing_kwargs", {"use_reentrant": False}),
+        input_gradients=True,
+    )
+    model, revision = reader.take("model_name_or_path"), reader.take("model_revision")
+    notes = (*quantisation_note(reader), reader.note("TRL", where))
+    return Recognised(
+        {name: value for name, value in fields.items() if value is not None}, f"{model}@{revision}" if revision else model, settings, notes
+    )

@@ -1,0 +1,168 @@
+"""Hub ids, fetched by the real client from a hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from huggingface_hub import constants
+from safetensors.torch import save
+
+from peft_inspect.records import InspectionError
+
+from hub_server import COMMIT, Repo, serve
+
+CONFIG = {
+    "config.json": json.dumps(
+        {
+            "model_type": "llama",
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "vocab_size": 64,
+        }
+    ).encode()
+}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Serve repositories, with an empty cache and no token."""
+    repos = {"team/tiny": Repo(dict(CONFIG))}
+    with serve(repos) as running:
+        point_to(running.endpoint, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield running
+
+
+def point_to(endpoint, monkeypatch):
+    """What HF_ENDPOINT does, read by the client when it is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def test_an_id_fetches_the_config_and_nothing_else(load, hub):
+    hub.repos["team/tiny"].files["model.safetensors"] = b"never read"
+    subject = load("team/tiny", lora_fields={"target_modules": "q_proj"})
+    assert subject.weights == "none"
+    assert sum(parameter.numel() for parameter in subject.model.get_base_model().parameters()) > 0
+    assert {request for request in hub.requests if request.startswith("GET")} == {"GET team/tiny/config.json"}
+
+
+def test_a_revision_is_honoured(load, hub):
+    hub.repos["team/tiny"].revisions = ("v2", COMMIT)
+    assert type(load("team/tiny@v2").model).__name__ == "LlamaForCausalLM"
+    with pytest.raises(InspectionError, match=r"team/tiny on the hub has no revision 'v3'"):
+        load("team/tiny@v3")
+
+
+def test_a_second_load_answers_from_the_cache_while_the_hub_is_down(load, hub):
+    load("team/tiny")
+    hub.repos["team/tiny"].refuses = "broken"
+    assert type(load("team/tiny").model).__name__ == "LlamaForCausalLM"
+
+
+def test_offline_mode_uses_the_cache_and_says_where_it_looked(load, hub, monkeypatch):
+    load("team/tiny")
+    asked = len(hub.requests)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert type(load("team/tiny").model).__name__ == "LlamaForCausalLM"
+    with pytest.raises(InspectionError, match=r"team/other is not in the cache .*cache, and HF_HUB_OFFLINE"):
+        load("team/other")
+    assert len(hub.requests) == asked
+
+
+def test_a_gated_repository_says_how_to_get_in_and_a_token_does(load, hub, monkeypatch):
+    hub.repos["team/gated"] = Repo(dict(CONFIG), refuses="gated", token="hf_key")
+    with pytest.raises(InspectionError, match=r"team/gated is gated: accept its conditions on .*HF_TOKEN"):
+        load("team/gated")
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    with pytest.raises(InspectionError, match=r"the account of your token has no access yet"):
+        load("team/gated")
+    monkeypatch.setenv("HF_TOKEN", "hf_key")
+    assert type(load("team/gated").model).__name__ == "LlamaForCausalLM"
+
+
+def test_a_missing_or_private_repository_says_both(load, hub):
+    hub.repos["team/private"] = Repo(dict(CONFIG), refuses="private")
+    for name in ("team/nothing", "team/private"):
+        with pytest.raises(InspectionError, match=rf"the hub has no model '{name}', or it is private and you are not logged in"):
+            load(name)
+
+
+def test_a_model_type_without_its_prefix_is_recognised(load, hub):
+    with pytest.raises(InspectionError, match=r"did you mean arch:qwen2_audio\?"):
+        load("qwen2_audio")
+
+
+def test_a_repository_without_a_config_says_so(load, hub):
+    hub.repos["team/data"] = Repo({"README.md": b"hello"})
+    with pytest.raises(InspectionError, match=r"team/data on the hub has no config.json"):
+        load("team/data")
+
+
+def test_a_hub_that_fails_is_named_with_its_answer(load, hub):
+    hub.repos["team/tiny"].refuses = "broken"
+    with pytest.raises(InspectionError, match=r"http://127.0.0.1:\d+ answers 500 for config.json of team/tiny: try again later"):
+        load("team/tiny")
+
+
+def test_a_hub_that_does_not_answer_is_given_up_after_the_timeout(load, hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
+    hub.repos["team/slow"] = Repo(dict(CONFIG), delay=3)
+    started = time.monotonic()
+    with pytest.raises(InspectionError, match=r"config.json of team/slow could not be fetched .*Timeout"):
+        load("team/slow")
+    assert time.monotonic() - started < 3
+
+
+def test_a_connection_that_is_cut_is_a_failure_and_not_a_half_config(load, hub, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    hub.repos["team/cut"] = Repo(dict(CONFIG), cut=True)
+    with pytest.raises(InspectionError, match=r"config.json of team/cut could not be fetched"):
+        load("team/cut")
+
+
+def test_no_hub_at_all_names_the_ways_out(load, hub, monkeypatch):
+    point_to("http://127.0.0.1:9", monkeypatch)
+    with pytest.raises(InspectionError, match=r"could not be fetched from http://127.0.0.1:9 .*arch:TYPE works without a network"):
+        load("team/tiny")
+
+
+def test_pretrained_weights_come_through_a_redirect(load, hub):
+    state = load("team/tiny", weights="random").model.state_dict()
+    hub.repos["team/tiny"].files["model.safetensors"] = save({name: tensor.clone() for name, tensor in state.items()}, {"format": "pt"})
+    hub.repos["team/tiny"].redirects = True
+    loaded = load("team/tiny", weights="pretrained").model.state_dict()
+    assert all((loaded[name] == tensor).all() for name, tensor in state.items())
+
+
+def test_code_of_a_repository_is_never_run_unasked(load, hub, tmp_path):
+    marker = tmp_path / "ran"
+    config = {"model_type": "homegrown", "auto_map": {"AutoConfig": "code.HomeConfig", "AutoModel": "code.HomeModel"}}
+    hub.repos["team/code"] = Repo({"config.json": json.dumps(config).encode(), "code.py": f"open({str(marker)!r}, 'w')".encode()})
+    with pytest.raises(InspectionError, match=r"read that code, then pass --trust-remote-code"):
+        load("team/code")
+    assert not marker.exists()
+    assert not any("code.py" in request for request in hub.requests)
+
+
+def test_the_environment_variables_of_the_client_are_honoured(hub, tmp_path):
+    """HF_ENDPOINT, HF_HOME and HF_TOKEN in a process of its own, since the client reads them when it is imported."""
+    hub.repos["team/gated"] = Repo(dict(CONFIG), refuses="gated", token="hf_key")
+    program = (
+        "from peft_inspect.load import load; from peft_inspect.records import Request;"
+        "print(type(load(Request(model='team/gated'), lambda _: None).model).__name__)"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_key"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("LlamaForCausalLM\n", 0), done.stderr
+    assert (tmp_path / "home" / "hub").is_dir()
