@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from typing import TextIO
 
 from rich.console import Console
@@ -42,7 +43,7 @@ class Screen:
         """A console that neither reads markup nor highlights nor wraps by itself."""
         terminal = self.out.isatty() if self.view.color is None else self.view.color
         return Console(
-            file=self.out, width=self.width, force_terminal=terminal, markup=False, highlight=False, emoji=False, legacy_windows=False
+            file=StringIO(), width=self.width, force_terminal=terminal, markup=False, highlight=False, emoji=False, legacy_windows=False
         )
 
     @cached_property
@@ -70,6 +71,11 @@ class Screen:
         for line in lines:
             for text in self.fitted(line):
                 self.console.print(_seven_bit(text) if self.ascii else text, soft_wrap=True)
+        buffer = self.console.file
+        assert isinstance(buffer, StringIO)
+        self.out.write(buffer.getvalue())  # not by rich, which ends the process when the reader of a pipe is gone
+        buffer.seek(0)
+        buffer.truncate()
 
     def fitted(self, line: Line) -> Iterator[Text]:
         """The lines on the screen that one line takes."""

@@ -8,6 +8,8 @@ from typing import TextIO
 from rich.text import Text
 
 from peft_inspect.formats.findings import finding_lines, outcome_lines
+from peft_inspect.formats.gradient_map import gradient_map
+from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
@@ -18,7 +20,8 @@ from peft_inspect.records import Diagnosis, GradientInfo, Trace
 
 def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
     """Write the report for a person to read."""
-    Screen(out, view or View()).show(lines(report))
+    screen = Screen(out, view or View())
+    screen.show(lines(report, screen))
 
 
 def plain(report: Diagnosis) -> str:
@@ -26,12 +29,15 @@ def plain(report: Diagnosis) -> str:
     return "\n".join(line.plain for line in lines(report))
 
 
-def lines(report: Diagnosis) -> Iterator[Line]:
-    """What was inspected, the gradient counts, the findings, and what became of the rules."""
+def lines(report: Diagnosis, screen: Screen | None = None) -> Iterator[Line]:
+    """What was inspected, the gradient counts, the findings, and what became of the rules; on a screen for gradcheck the map too."""
     yield from heading(report)
     if report.trace is not None:
         yield Line(Text())
         yield from _gradient_lines(report.trace)
+        if screen is not None and screen.view.command == "gradcheck":
+            yield Line(Text())
+            yield from map_lines(gradient_map(report.trace), screen.width, ascii_only=screen.ascii)
     for finding in report.findings:
         yield Line(Text())
         yield from finding_lines(finding, report.structure)

@@ -1,0 +1,44 @@
+"""The target table: what each entry of the LoRA config reached, and what it missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from peft_inspect.formats.layout import layer_indices
+from peft_inspect.formats.names import ranges, visible
+from peft_inspect.formats.screen import Line
+from peft_inspect.formats.table import table
+from peft_inspect.records import AdapterInfo, Structure, Target
+
+
+def target_lines(structure: Structure) -> Iterator[Line]:
+    """One table per adapter."""
+    for adapter in structure.adapters:
+        yield Line(Text(visible(f"targets of adapter {adapter.name} ({adapter.type})"), style="bold"))
+        if not adapter.targets:
+            yield Line(Text("its config names no targets"), 2)
+            continue
+        rows = [target_row(target, structure) for target in adapter.targets]
+        yield from table(("field", "entry", "modules", "layers", "towers"), rows, right=frozenset({2}))
+        yield from _remarks(adapter, structure)
+
+
+def target_row(target: Target, structure: Structure) -> tuple[str, ...]:
+    """Field, entry, modules reached, layer indices, modules per tower."""
+    towers = ", ".join(f"{tower or 'outside towers'} {count}" for tower, count in target.by_tower.items())
+    layers = ranges(layer_indices(target.matched, structure))
+    return tuple(visible(cell) for cell in (target.field, target.entry, str(len(target.matched)), layers, towers))
+
+
+def _remarks(adapter: AdapterInfo, structure: Structure) -> Iterator[Line]:
+    """What an entry did not reach, and names that exist."""
+    for target in adapter.targets:
+        if target.missed:
+            missed = ranges(layer_indices(target.missed, structure)) or ", ".join(target.missed[:3])
+            yield Line(Text(visible(f"{target.entry} misses layers {missed}"), style="yellow"), 2)
+        if target.dropped:
+            yield Line(Text(visible(f"{target.entry} matches {len(target.dropped)} modules that another field drops again"), style="yellow"), 2)
+        if not target.matched and target.closest:
+            yield Line(Text(visible(f"{target.entry} matches nothing; the closest names are {', '.join(target.closest)}"), style="red"), 2)
