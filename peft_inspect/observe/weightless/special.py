@@ -74,16 +74,18 @@ def _attention_kernel(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[st
     return _FLASH if fused else _MATH
 
 
-def _grouped_in_bfloat16(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The meta kernel takes bfloat16 alone, the CPU's takes every floating type."""
-    from peft_inspect.observe.weightless.execute import execute
-
-    left, right, *others = args
-    if left.dtype is torch.bfloat16:
-        return NotImplemented
-    shadows = (make(operand.shape, operand.stride(), torch.bfloat16) for operand in (left, right))
-    made = execute(func, (*shadows, *others), {**kwargs, "out_dtype": None})
-    return make(made.shape, made.stride(), kwargs.get("out_dtype") or left.dtype)
+def _grouped_product(_func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Weightless:
+    """The meta kernel takes bfloat16 with aligned rows alone; a CPU's takes every floating type and layout."""
+    left, right = args[:2]
+    if left.shape[-1] != right.shape[-2]:
+        raise RuntimeError(f"contraction dimension of mat_a and mat_b must match, got {list(left.shape)} and {list(right.shape)}")
+    rows, columns = left.shape[-2], right.shape[-1]
+    if left.dim() == right.dim() == 2:  # the groups divide the contraction
+        size = (kwargs["offs"] if "offs" in kwargs else args[2]).shape[0], rows, columns
+    else:
+        size = (*left.shape[:-2], rows, columns) if left.dim() == right.dim() else (rows, columns)
+    strides = (rows * columns, columns, 1)[-len(size) :]
+    return make(size, strides, kwargs.get("out_dtype") or left.dtype)
 
 
 SPECIAL: dict[Any, Special] = {
@@ -100,6 +102,6 @@ SPECIAL: dict[Any, Special] = {
     _aten._unsafe_index_put.default: _with_index_lists,
     _aten.masked_select.default: _masked_select,
     _aten._fused_sdp_choice.default: _attention_kernel,
-    _aten._grouped_mm.default: _grouped_in_bfloat16,
+    _aten._grouped_mm.default: _grouped_product,
 }
 """By operation, what has to look at more than layouts."""
