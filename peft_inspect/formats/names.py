@@ -49,10 +49,15 @@ def fold(paths: Iterable[str], dash: str = "–") -> tuple[str, ...]:
 
     Never hides a difference: what a folded path stands for is exactly `paths`.
     """
+    return tuple(label for label, _ in fold_with_first(paths, dash))
+
+
+def fold_with_first(paths: Iterable[str], dash: str = "–") -> tuple[tuple[str, str], ...]:
+    """The folded paths, each with the first path that it stands for."""
     root = _Branch()
     for path in dict.fromkeys(paths):
         root.add(path.split("."))
-    return tuple(".".join(part for part in folded if part) for folded in root.folded(_Interned(), dash))
+    return tuple((".".join(labels), ".".join(names)) for labels, names in root.folded(_Interned(), dash))
 
 
 class _Interned(dict[tuple[object, ...], int]):
@@ -78,13 +83,14 @@ class _Branch:
     def shape(self, interned: _Interned) -> int:
         return interned.of((self.ends, *((name, child.shape(interned)) for name, child in sorted(self.children.items()))))
 
-    def folded(self, interned: _Interned, dash: str) -> list[list[str]]:
-        """The lists of names below this one, equal branches in one."""
+    def folded(self, interned: _Interned, dash: str) -> list[tuple[list[str], list[str]]]:
+        """The labels and the first names below this one, equal branches in one."""
         alike: dict[tuple[int, bool], list[str]] = {}
         for name, child in self.children.items():
             alike.setdefault((child.shape(interned), is_index(name)), []).append(name)
-        lines: list[list[str]] = [[]] if self.ends else []
+        lines: list[tuple[list[str], list[str]]] = [([], [])] if self.ends else []
         for (_, numbered), names in alike.items():
-            head = ranges(map(int, names), dash) if numbered else names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
-            lines += [[head, *rest] for rest in self.children[names[0]].folded(interned, dash)]
+            first = names[0]
+            head = ranges(map(int, names), dash) if numbered else first if len(names) == 1 else "{" + ",".join(names) + "}"
+            lines += [([head, *labels], [first, *firsts]) for labels, firsts in self.children[first].folded(interned, dash)]
         return lines

@@ -234,3 +234,7 @@ def broken_report():
 def healthy_report():
     structure = llama_structure()
     return report_of(structure, traced(structure))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "browser: opens the HTML report in headless Chromium (apt-get install chromium chromium-driver; pip install selenium)")

@@ -1,0 +1,198 @@
+"""The HTML report in a real browser."""
+
+import shutil
+import time
+from dataclasses import replace
+
+import pytest
+
+from peft_inspect.formats.html import write
+from peft_inspect.records import GradientInfo
+
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.keys import Keys  # noqa: E402  # after the check that it is there
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage", "--window-size=1280,1600"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium, driver = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield session
+    session.quit()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Write the page of a report and open it; afterwards the console must have stayed empty."""
+
+    def open_page(report):
+        page = tmp_path / "report.html"
+        with page.open("w", encoding="utf-8") as out:
+            write(report, out)
+        browser.get(page.as_uri())
+        wait(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "yes")
+        return browser
+
+    yield open_page
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+def wait(condition, seconds=10):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.02)
+
+
+def texts(browser, selector):
+    return [element.text for element in browser.find_elements("css selector", selector)]
+
+
+def rows(browser):
+    return texts(browser, "#modules .name")
+
+
+def test_the_page_shows_counts_findings_and_folded_blocks(opened, broken_report):
+    page = opened(broken_report)
+    assert "0/16" in texts(page, "#tiles b")
+    assert "hidden = self.tower(x)" in texts(page, ".finding code")
+    assert "Verified: 16/16 with use_reentrant=False" in texts(page, ".finding p")
+    assert "0–3 ×4" in rows(page)
+    assert "self_attn" not in rows(page)
+    requests = page.execute_script("return performance.getEntriesByType('resource').length")
+    assert requests == 0
+
+
+def test_a_finding_leads_to_its_place_in_the_tree(opened, broken_report):
+    page = opened(broken_report)
+    page.find_element("css selector", ".finding button.link").click()
+    focused = page.switch_to.active_element
+    assert focused.get_attribute("role") == "treeitem"
+    assert page.execute_script("return document.activeElement.node.path") == "base_model.model.model.layers.0.self_attn.q_proj"
+    assert "✗ PI304" in focused.text
+
+
+def test_a_cell_of_the_map_tells_its_value_and_leads_to_its_module(opened, healthy_report):
+    page = opened(healthy_report)
+    cells = page.find_elements("css selector", ".map td[data-state]")
+    assert len(cells) == 8
+    webdriver.ActionChains(page).move_to_element(cells[2]).perform()
+    assert "self_attn.q_proj [default] layer 2: gradient, norm 3.54e-1, 2/2 parameters" in page.find_element("id", "cell").text
+    cells[2].click()
+    assert page.execute_script("return document.activeElement.node.path") == "base_model.model.model.layers.2.self_attn.q_proj"
+
+
+def test_the_map_is_walked_with_the_arrow_keys(opened, broken_report):
+    page = opened(broken_report)
+    page.execute_script("document.querySelector('.map td[tabindex=\"0\"]').focus()")
+    page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    page.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    assert "self_attn.v_proj [default] layer 1: no gradient" in page.find_element("id", "cell").text
+    page.switch_to.active_element.send_keys(Keys.ENTER)
+    assert page.execute_script("return document.activeElement.node.path") == "base_model.model.model.layers.1.self_attn.v_proj"
+
+
+def test_search_and_filters_show_matches_and_the_way_to_them(opened, broken_report):
+    page = opened(broken_report)
+    page.find_element("id", "search").send_keys("o_proj")
+    wait(lambda: page.find_element("id", "matches").text == "4 modules")
+    assert "o_proj" in rows(page)
+    assert "mlp" not in rows(page)
+    page.find_element("id", "search").clear()
+    page.find_element("id", "search").send_keys(" ")
+    page.find_element("id", "only-flagged").click()
+    wait(lambda: page.find_element("id", "matches").text == "8 modules")
+    page.find_element("id", "only-flagged").click()
+    wait(lambda: page.find_element("id", "matches").text == "")
+    page.find_element("id", "only-adapters").click()
+    wait(lambda: page.find_element("id", "matches").text == "8 modules")
+
+
+def test_the_tree_is_walked_with_the_keyboard(opened, broken_report):
+    page = opened(broken_report)
+    page.execute_script("document.querySelector('#modules [tabindex=\"0\"]').focus()")
+
+    def press(*keys):
+        for key in keys:
+            page.switch_to.active_element.send_keys(key)
+        return page.execute_script("const at = document.activeElement; return [at.node.path, at.getAttribute('aria-expanded')]")
+
+    assert press(Keys.ARROW_LEFT) == ["", "false"]
+    assert press(Keys.ARROW_RIGHT) == ["", "true"]
+    assert press(Keys.ARROW_DOWN) == ["base_model", "false"]
+    assert press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)[0] == "base_model.model"
+    assert press(Keys.HOME)[0] == ""
+    assert press(Keys.END)[0] == "base_model.model"
+
+
+def test_a_path_is_copied(opened, broken_report):
+    page = opened(broken_report)
+    page.execute_script("window.copied = []; Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { copied.push(text); }}})")
+    page.find_element("css selector", ".finding button.link").click()
+    page.switch_to.active_element.send_keys("c")
+    assert page.execute_script("return copied") == ["base_model.model.model.layers.0.self_attn.q_proj"]
+
+
+def test_hostile_names_are_shown_and_not_run(opened, broken_report):
+    hostile = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\x1b[31m\u202e"
+    finding = replace(broken_report.findings[0], message=hostile)
+    page = opened(replace(broken_report, source=hostile, findings=(finding,)))
+    assert page.find_element("id", "source").text == "<img src=x onerror=alert(1)></script><script>alert(2)</script>\\u{1b}[31m\\u{202e}"
+    assert page.find_elements("css selector", "img") == []
+
+
+def test_fifty_thousand_modules_open_and_search_quickly(opened, make_llama, make_trace, make_report):
+    structure = make_llama(2400)
+    assert len(structure.modules) > 50_000
+    trace = make_trace(structure, "none")
+    started = time.monotonic()
+    page = opened(make_report(structure, replace(trace, gradients=(GradientInfo("x", None, None, "ok"),))))
+    assert len(page.find_elements("css selector", "[role=treeitem]")) < 500
+    page.find_element("id", "search").send_keys("layers.2399.self_attn.q_proj.lora_A.default")
+    wait(lambda: page.find_element("id", "matches").text == "1 module")
+    assert "default" in rows(page)
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_has_readable_contrast(opened, broken_report, scheme):
+    """At least 4.5 to 1, as WCAG AA asks of text."""
+    page = opened(broken_report)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    worst = page.execute_script(CONTRAST)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert worst[0] >= 4.5, worst
+
+
+CONTRAST = """
+const light = (text) => {
+  const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255).map((part) => (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const color = getComputedStyle(at).backgroundColor;
+    if (!/, 0\\)$|transparent/.test(color) && !color.startsWith("color(")) return color;
+  }
+  return "rgb(255, 255, 255)";
+};
+let worst = [99, ""];
+for (const element of document.querySelectorAll("body *")) {
+  if (![...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
+  if (getComputedStyle(element).visibility === "hidden" || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(element.tagName)) continue;
+  const [a, b] = [light(getComputedStyle(element).color), light(ground(element))];
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  if (ratio < worst[0]) worst = [ratio, element.tagName + "." + element.className + " " + element.textContent.slice(0, 40)];
+}
+return worst;
+"""
