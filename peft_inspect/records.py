@@ -122,6 +122,7 @@ class ModuleInfo:
     kind: ModuleKind
     training: bool
     aliases: tuple[str, ...] = ()
+    routes: bool = False  # chooses among experts
 
 
 @dataclass(frozen=True)

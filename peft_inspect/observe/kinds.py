@@ -1,0 +1,82 @@
+"""What sort of module something is, by what it holds and where it stands rather than by a list of class names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peft import PeftMixedModel, PeftModel
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from torch import nn
+from torch.nn.modules.module import _forward_unimplemented
+from transformers.pytorch_utils import Conv1D
+
+from peft_inspect.observe.adapter_layers import innermost_base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peft_inspect.observe.inventory import Inventory
+    from peft_inspect.records import ModuleKind
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LINEARS = (nn.Linear, Conv1D)
+
+
+def kind_of(module: nn.Module) -> ModuleKind:
+    """The kind of one module, without its surroundings; routers are known by theirs, see `routers_of`."""
+    if isinstance(module, BaseTunerLayer):
+        return "adapter-layer"
+    if isinstance(module, (*LINEARS, nn.Bilinear)):
+        return "linear"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return "embedding"
+    if isinstance(module, CONVOLUTIONS):
+        return "conv"
+    if isinstance(module, (PeftModel, PeftMixedModel)):
+        return "peft-model"
+    if isinstance(module, BaseTuner):
+        return "tuner"
+    if type(module).forward is _forward_unimplemented or isinstance(module, nn.Sequential):
+        return "container"
+    if not module._modules and "norm" in type(module).__name__.lower():
+        return "norm"
+    return "experts" if holds_experts(module) else "other"
+
+
+def holds_experts(module: nn.Module) -> bool:
+    """Whether a module keeps the weights of several experts as parameters of its own: nothing for `nn.Linear` to match."""
+    stacked = any(parameter is not None and parameter.dim() >= 2 for parameter in module._parameters.values())
+    named = "expert" in type(module).__name__.lower() or any("num_experts" in name for name in vars(module))
+    return stacked and named and not isinstance(module, (*LINEARS, nn.Embedding, *CONVOLUTIONS)) and expert_count(module) > 1
+
+
+def expert_count(module: nn.Module) -> int:
+    """How many experts: as the module itself says, else the first dimension of its stacked weights; 1 for no experts."""
+    for name, value in vars(module).items():
+        if "num_experts" in name and "per" not in name and isinstance(value, int):
+            return value
+    return max((p.shape[0] for p in module._parameters.values() if p is not None and p.dim() == 3), default=1)
+
+
+def routers_of(inventory: Inventory) -> Iterator[str]:
+    """Paths of the modules beside experts that choose among them: every matrix in them has one row per expert, or just one."""
+    for path in inventory.modules:
+        children = inventory.children(path)
+        count = max((_experts_in(name, child) for name, child in children.items()), default=1)
+        if count > 1:
+            for name, child in children.items():
+                if _experts_in(name, child) == 1 and _chooses(child, count):
+                    yield inventory.module_path[id(child)]
+
+
+def _experts_in(name: str, child: nn.Module) -> int:
+    base = innermost_base(child)
+    if isinstance(base, nn.ModuleList) and "expert" in name and len({type(expert) for expert in base}) == 1:
+        return len(base)
+    return expert_count(base) if holds_experts(base) else 1
+
+
+def _chooses(module: nn.Module, count: int) -> bool:
+    base = innermost_base(module)
+    matrices = [parameter.shape for parameter in base.parameters() if parameter.dim() >= 2]
+    return bool(matrices) and all(len(shape) == 2 and shape[0] in (1, count) for shape in matrices)

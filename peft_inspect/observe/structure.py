@@ -1,0 +1,117 @@
+"""What is there: modules, parameters, adapters asked for and built. Reads only; nothing runs, and weights are not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
+
+from peft_inspect.observe.adapter_layers import adapter_roles, adapter_rows, is_real
+from peft_inspect.observe.inventory import Inventory, take_inventory
+from peft_inspect.observe.kinds import kind_of, routers_of
+from peft_inspect.observe.owners import Owner, adapter_infos, base_of, owners_of
+from peft_inspect.observe.plain import config_values, dtype_name
+from peft_inspect.records import Mode, ModuleInfo, ParameterInfo, Role, Structure, Subject
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_structure(subject: Subject) -> Structure:
+    """Everything about a model that can be read without running it.
+
+    Works on real, meta and weightless models. Paths are those of `subject.model`.
+    """
+    inventory = take_inventory(subject.model)
+    owners = owners_of(inventory)
+    values = subject.weights != "none"
+    layers = tuple(adapter_rows(inventory, values=values))
+    base = _base_path(inventory, owners)
+    modules = tuple(_modules(inventory))
+    return Structure(
+        root_type=type(subject.model).__name__,
+        base_type=type(inventory.modules[base]).__name__,
+        modules=modules,
+        parameters=tuple(_parameters(inventory, owners, values=values)),
+        adapters=tuple(adapter_infos(owners, layers)),
+        adapter_layers=layers,
+        mode=_mode(modules),
+        weights=subject.weights,
+        model_config=config_values(getattr(inventory.modules[base], "config", None)),
+        optimizer=_optimized(subject, inventory),
+        source_file=subject.source_file,
+        notes=subject.notes,
+    )
+
+
+def _base_path(inventory: Inventory, owners: tuple[Owner, ...]) -> str:
+    """The model that was adapted; without adapters the model itself, or the one pretrained model that the user's module is built around."""
+    if owners:
+        return owners[0].base_path
+    pretrained = next((path for path, module in inventory.modules.items() if isinstance(module, PreTrainedModel)), "")
+    return base_of(pretrained, inventory)
+
+
+def _modules(inventory: Inventory) -> Iterator[ModuleInfo]:
+    routers = set(routers_of(inventory))
+    for path, module in inventory.modules.items():
+        kind = kind_of(module)
+        yield ModuleInfo(
+            path=path,
+            type=type(module).__name__,
+            defined_in=type(module).__module__,
+            kind="router" if path in routers and kind != "adapter-layer" else kind,
+            training=module.training,
+            aliases=tuple(inventory.module_aliases.get(path, ())),
+            routes=path in routers,
+        )
+
+
+def _parameters(inventory: Inventory, owners: tuple[Owner, ...], *, values: bool) -> Iterator[ParameterInfo]:
+    roles = adapter_roles(inventory)
+    wrapped = tuple(owner.base_path for owner in owners)
+    for path, parameter in inventory.parameters.items():
+        role, adapter = roles.get(path) or (_role(path, wrapped), None)
+        yield ParameterInfo(
+            path=path,
+            module=inventory.holder[path],
+            shape=tuple(parameter.shape),
+            dtype=dtype_name(parameter.dtype),
+            device=str(parameter.device),
+            requires_grad=parameter.requires_grad,
+            role=role,
+            adapter=adapter,
+            aliases=tuple(inventory.parameter_aliases.get(path, ())),
+            numel=parameter.numel(),
+            itemsize=parameter.element_size(),
+            zero=_is_zero(parameter) if values and role == "adapter" else None,
+        )
+
+
+def _role(path: str, wrapped: tuple[str, ...]) -> Role:
+    """Base weights are those inside a model that PEFT was given; for a model without adapters, all of them."""
+    return "base" if not wrapped or any(not base or path.startswith(base + ".") for base in wrapped) else "other"
+
+
+def _is_zero(parameter: torch.Tensor) -> bool | None:
+    """Whether all values are zero; most tensors are settled by their first value."""
+    if not is_real(parameter) or parameter.numel() == 0:
+        return None
+    flat = parameter.detach().reshape(-1)
+    return not (bool(flat[0]) or bool(flat.any()))
+
+
+def _mode(modules: tuple[ModuleInfo, ...]) -> Mode:
+    modes = {module.training for module in modules}
+    if len(modes) > 1:
+        return "mixed"
+    return "train" if modes == {True} else "eval"
+
+
+def _optimized(subject: Subject, inventory: Inventory) -> frozenset[str] | None:
+    """Paths of the parameters that the optimizer holds. An optimizer knows tensors, not names."""
+    if subject.optimizer is None:
+        return None
+    held = {id(tensor) for group in subject.optimizer.param_groups for tensor in group["params"]}
+    return frozenset(path for path, parameter in inventory.parameters.items() if id(parameter) in held)
