@@ -112,6 +112,7 @@ def _verdict(report: Diagnosis) -> Line:
     crashed = [outcome for outcome in report.outcomes if outcome.status == "crashed"]
     if crashed:
         return Line(Text(visible(f"crashed: {', '.join(f'{outcome.code} ({outcome.why})' for outcome in crashed)}"), style="bold red"))
-    found = f"{len(report.findings)} findings" if report.findings else "no findings"
+    count = len(report.findings)
+    found = f"{count} finding{'' if count == 1 else 's'}" if count else "no findings"
     more = "" if report.trace is not None else "; whether gradients arrive: peft-inspect gradcheck"
     return Line(Text(f"{found} from {judged} rules{more}", style="dim"))

@@ -1,0 +1,132 @@
+"""The report as Markdown, for job summaries and pull-request comments."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from typing import TextIO
+
+from peft_inspect.formats.findings import verdict
+from peft_inspect.formats.gradient_map import gradient_map
+from peft_inspect.formats.heatmap import map_lines
+from peft_inspect.formats.names import fold, visible
+from peft_inspect.formats.screen import Screen
+from peft_inspect.formats.targets import target_row
+from peft_inspect.formats.totals import gradient_totals, parameter_totals
+from peft_inspect.formats.tree import ModelTree
+from peft_inspect.formats.view import View
+from peft_inspect.formats.wrappers import chains
+from peft_inspect.records import Diagnosis, Finding, Severity, Trace
+
+WIDTH = 100  # columns of what is drawn
+FEW = 10  # folded paths per finding
+_SIGNS = {Severity.ERROR: "❌", Severity.WARNING: "⚠️", Severity.NOTE: "ℹ️"}  # noqa: RUF001  # the sign that renders as an icon
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
+
+
+def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
+    """Write the page."""
+    out.write("\n".join(_lines(report, view or View())) + "\n")
+
+
+def _lines(report: Diagnosis, view: View) -> Iterator[str]:
+    counts = Counter(finding.severity for finding in report.findings)
+    verdict_line = ", ".join(f"{counts[severity]} {severity}{'s' if counts[severity] != 1 else ''}" for severity in Severity if counts[severity])
+    yield f"## peft-inspect: {verdict_line or 'no findings'}"
+    yield ""
+    totals = parameter_totals(report.structure)
+    wrapped = "; ".join(str(chain) for chain in chains(report.structure))
+    yield f"{_code(report.source)}: {_text(wrapped)}, {totals.total:,} parameters, {totals.trainable:,} trainable"
+    if report.trace is not None:
+        yield from _gradients(report.trace)
+    for finding in report.findings:
+        yield from _finding(finding)
+    if view.command == "tree":
+        yield from _fenced("\n".join(text.plain.rstrip() for text in ModelTree(report, view).branches(view.width or WIDTH)))
+    elif report.trace is not None:
+        lines = map_lines(gradient_map(report.trace), WIDTH)
+        screen = Screen(StringIO(), replace(view, width=WIDTH))
+        yield from _fenced("\n".join(text.plain.rstrip() for line in lines for text in screen.fitted(line)))
+    yield from _targets(report)
+    yield from _outcomes(report)
+
+
+def _gradients(trace: Trace) -> Iterator[str]:
+    totals = gradient_totals(trace)
+    yield ""
+    yield f"**LoRA params with gradients: {totals.with_grad}/{totals.total}**  "
+    yield f"Other trainable params with gradients: {totals.other_with_grad}/{totals.other}"
+
+
+def _finding(finding: Finding) -> Iterator[str]:
+    yield ""
+    yield f"### {_SIGNS[finding.severity]} {finding.code} {_text(finding.rule)} ({finding.severity})"
+    yield ""
+    yield _text(finding.message)
+    if finding.source is not None:
+        yield ""
+        yield f"{_code(str(finding.source))} in {_code(finding.source.function)}"
+        yield from _fenced(finding.source.code.strip(), "python")
+    folded = fold(finding.modules)
+    if folded:
+        yield ""
+        yield from (f"- {_code(path or '(root)')}" for path in folded[:FEW])
+        if len(folded) > FEW:
+            yield f"- and {len(folded) - FEW} more"
+    if finding.fix:
+        yield ""
+        tried = verdict(finding)
+        yield f"**Fix:** {_text(finding.fix)}{f' (verified: {_text(tried)})' if tried else ''}"
+
+
+def _targets(report: Diagnosis) -> Iterator[str]:
+    for adapter in report.structure.adapters:
+        if adapter.targets:
+            yield ""
+            yield f"<details><summary>Targets of adapter {_text(adapter.name)}</summary>"
+            yield ""
+            yield "| field | entry | modules | layers | towers |"
+            yield "|---|---|--:|---|---|"
+            yield from (f"| {' | '.join(_text(cell) for cell in target_row(target, report.structure))} |" for target in adapter.targets)
+            yield ""
+            yield "</details>"
+
+
+def _outcomes(report: Diagnosis) -> Iterator[str]:
+    statuses = Counter(outcome.status for outcome in report.outcomes)
+    yield ""
+    yield f"<details><summary>{len(report.outcomes)} rules: {', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}</summary>"
+    yield ""
+    yield "| code | rule | outcome | why |"
+    yield "|---|---|---|---|"
+    yield from (f"| {outcome.code} | {_text(outcome.rule)} | {outcome.status} | {_text(outcome.why)} |" for outcome in report.outcomes)
+    yield ""
+    yield "</details>"
+
+
+def _text(text: str) -> str:
+    """Prose in which nothing is markup, a mention or a line break."""
+    plain = visible(text.replace("\n", " "))
+    return _SPECIAL.sub(r"\\\1", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+
+
+def _code(text: str) -> str:
+    """A code span that its content cannot end."""
+    plain = visible(text)
+    ticks = "`" * (_longest_ticks(plain) + 1)
+    pad = " " if plain.startswith("`") or plain.endswith("`") else ""
+    return f"{ticks}{pad}{plain}{pad}{ticks}"
+
+
+def _fenced(text: str, language: str = "text") -> Iterator[str]:
+    """A code block that its content cannot end."""
+    plain = visible(text, keep="\n")
+    fence = "`" * max(3, _longest_ticks(plain) + 1)
+    yield from ("", f"{fence}{language}", plain, fence)
+
+
+def _longest_ticks(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
