@@ -59,6 +59,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._guard = guard
         self.reads = reads
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled in here; saying so at every operation costs as much as watching it."""
+        return False
+
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         traits = _traits(func)
         if traits.writes or traits.writes_out:

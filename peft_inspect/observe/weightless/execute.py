@@ -130,6 +130,11 @@ def _change_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, 
 class _WeightlessMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees the operations whose operands hide the subclass, and factories of large floating tensors."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled in here; saying so twice per operation would import and ask the compiler each time."""
+        return False
+
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if _touches_weightless(args) or (kwargs and _touches_weightless(kwargs.values())):
