@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PretrainedConfig
@@ -16,6 +13,7 @@ from peft_inspect.load.location import Folder, Location
 from peft_inspect.load.model_class import model_class
 from peft_inspect.load.model_config import config_from, default_config
 from peft_inspect.load.named import Architecture, Code, HubRepo, LocalFile, LocalFolder, Named
+from peft_inspect.load.remote_code import has_code, remote_classes
 from peft_inspect.load.user_code import UserCode, call
 from peft_inspect.load.wrap import is_weightless
 from peft_inspect.records import InspectionError, Request, Subject
@@ -90,8 +88,13 @@ def _plan(
     file = form.path if isinstance(form, LocalFile) else location.find(_CONFIG)
     if file is None:
         raise InspectionError(location.absent(_CONFIG))
-    config = config_from(read_mapping(file), request.config_fields, name)
-    plan = Plan(name, config, model_class(config, task_type, request.base_class), location.checkpoint)
+    data = read_mapping(file)
+    if request.trust_remote_code and has_code(data):
+        config, chosen = remote_classes(data, location, request.config_fields, task_type)
+    else:
+        config = config_from(data, request.config_fields, name)
+        chosen = model_class(config, task_type, request.base_class)
+    plan = Plan(name, config, chosen, location.checkpoint)
     wants_processor = any((request.text, request.image, request.audio))
     folder = location.processor() if wants_processor or isinstance(location, Folder) else file.parent
     return plan, None if isinstance(form, HubRepo) else str(file), None if folder is None else str(folder)

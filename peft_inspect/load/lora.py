@@ -15,7 +15,7 @@ from peft_inspect.load.words import did_you_mean, listed
 from peft_inspect.records import InspectionError, Request
 
 # Fields that hold lists: a plain name or `a,b` from a flag is a list, anything else a regular expression or shorthand.
-_LISTS = ("target_modules", "target_parameters", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
+_LISTS = ("target_modules", "target_parameters", "exclude_modules", "modules_to_save", "layers_pattern")
 _NAMES = re.compile(r"[\w.-]+(?:,[\w.-]+)*")
 
 
@@ -85,7 +85,9 @@ def known_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_flag(name: str, value: Any) -> Any:
     if name in _LISTS and isinstance(value, str) and value.lower() != "all-linear" and _NAMES.fullmatch(value):
-        return [plain_value(entry) for entry in value.split(",")]
+        return value.split(",")
+    if name == "layers_to_transform" and isinstance(value, str) and "," in value:
+        return [plain_value(index) for index in value.strip("[]").split(",")]
     if name in ("task_type", "peft_type") and isinstance(value, str):
         return value.upper()
     return plain_value(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
@@ -39,6 +40,8 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
         return _of_no_match(model, fields, modules)
     if unsupported and "not supported" in str(error):
         return _of_unsupported(model, fields, config, modules, unsupported)
+    if "modules_to_save cannot be applied" in str(error):
+        return _of_saved_target(model, fields, modules)
     task = fields.get("task_type")
     if task and isinstance(error, AttributeError):
         return InspectionError(
@@ -107,10 +110,15 @@ def _read_by_its_parent(path: str, modules: Mapping[str, torch.nn.Module]) -> bo
     parent, _, name = path.rpartition(".")
     if not isinstance(modules[path], _ADAPTABLE) or parent not in modules:
         return False
+    return f"self.{name}.weight" in _source(type(modules[parent]))
+
+
+@functools.cache
+def _source(kind: type) -> str:
     try:
-        return f"self.{name}.weight" in inspect.getsource(type(modules[parent]))
+        return inspect.getsource(kind)
     except (OSError, TypeError):  # a class without source
-        return False
+        return ""
 
 
 def _of_no_match(model: torch.nn.Module, fields: Mapping[str, Any], modules: Mapping[str, torch.nn.Module]) -> InspectionError:
@@ -142,6 +150,18 @@ def _of_no_match(model: torch.nn.Module, fields: Mapping[str, Any], modules: Map
     return InspectionError(
         f"no module of {name} {kind}: its linear layers are called {listed(names, 12)}. "
         f"A config that works: {_setting('target_modules', near or names)}"
+    )
+
+
+def _of_saved_target(model: torch.nn.Module, fields: Mapping[str, Any], modules: Mapping[str, torch.nn.Module]) -> InspectionError:
+    """A layer that is to be adapted and to be trained in full: by the user's wish, or as the head of the task."""
+    saved = {str(name).rpartition(".")[2] for name in fields.get("modules_to_save") or ()}
+    heads = {path for path in modules if "." not in path}
+    names = [name for name in _leaf_names(model, modules) if name not in saved | heads]
+    why = f"modules_to_save={_shown(saved)}" if saved else f"task_type={fields.get('task_type')} does so with the head"
+    return InspectionError(
+        f"target_modules={_shown(fields.get('target_modules'))} reaches a layer of {type(model).__name__} that is to be trained in full as well "
+        f"({why}): it can only be one of both. A config that works: {_setting('target_modules', names)}"
     )
 
 

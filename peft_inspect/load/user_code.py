@@ -72,7 +72,7 @@ def call(what: str, function: Callable[..., _T], *args: Any) -> _T:
         InspectionError: it raised; the detail is its own traceback.
     """
     _require_arguments(what, function, len(args))
-    return _guarded(f"{what} raised", lambda: function(*args))
+    return guarded(f"{what} raised", lambda: function(*args))
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -92,7 +92,7 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses and pickles look their module up while it does
     try:
-        _guarded(f"importing {path} raised", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        guarded(f"importing {path} raised", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
     except BaseException:
         del sys.modules[name]
         raise
@@ -114,7 +114,7 @@ def _import_package(name: str) -> ModuleType:
     if found is None:
         beside = " (for a file, write its .py)" if Path(*name.split(".")).with_suffix(".py").is_file() else ""
         raise InspectionError(f"there is no module {name!r} in {folder} or on Python's path{beside}")
-    module: ModuleType = _guarded(f"importing {name} raised", lambda: importlib.import_module(name))
+    module: ModuleType = guarded(f"importing {name} raised", lambda: importlib.import_module(name))
     return module
 
 
@@ -131,7 +131,16 @@ def _require_arguments(what: str, function: Callable[..., Any], given: int) -> N
         ) from None
 
 
-def _guarded(what: str, run: Callable[[], _T]) -> _T:
+def guarded(what: str, run: Callable[[], _T]) -> _T:
+    """Run code that is not ours; what it prints goes to stderr.
+
+    Args:
+        what: the start of the error, such as "importing train.py raised".
+        run: called without arguments.
+
+    Raises:
+        InspectionError: it raised, or left the program; the detail is its own traceback.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return run()

@@ -1,0 +1,70 @@
+"""Configs that PEFT rejects: each is explained, and the config that the message offers works."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from peft_inspect.records import InspectionError
+
+
+def offered(message):
+    """The settings after "A config that works:"."""
+    text = message.partition("A config that works: ")[2]
+    return {name: json.loads(value) for name, value in re.findall(r"(target_\w+)=(\[[^]]*\])", text)}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "explained"),
+    [
+        ("arch:gpt2", {"target_modules": ["q_proj", "v_proj"]}, r"no module of GPT2LMHeadModel is called 'q_proj' or 'v_proj'.* c_attn"),
+        ("arch:llama", {"target_modules": ["q_prj"]}, r"is called 'q_prj'"),
+        ("arch:llama", {"target_modules": r"q_proj"}, r"is called 'q_proj'|"),
+        ("arch:llama", {"target_modules": r"model\.layer\.\d+\..*proj"}, r"matches the regular expression"),
+        ("arch:llama", {"target_modules": ["mlp", "q_proj"]}, r"reaches model.layers.0.mlp, a LlamaMLP, which PEFT cannot adapt"),
+        ("arch:gpt_oss", {"target_modules": ["experts", "q_proj"]}, r"reaches model.layers.0.mlp.experts, a GptOssExperts"),
+        ("arch:gpt_oss", {"target_parameters": ["experts.gate_up"]}, r'no parameter of GptOssForCausalLM ends in \["experts.gate_up"\]'),
+        ("arch:mamba", {"target_modules": "all-linear"}, r"passes the weights of 'out_proj' to a fused kernel \(backbone.layers.0.mixer.out_proj"),
+        ("arch:mamba2", {"target_modules": ["in_proj", "out_proj"]}, r"an adapter there would never run and PEFT refuses it"),
+        ("arch:falcon_h1", {"target_modules": ["q_proj", "conv1d"]}, r"passes the weights of 'conv1d' to a fused kernel"),
+        ("arch:bert", {"target_modules": "all-linear", "task_type": "TOKEN_CLS"}, r"task_type=TOKEN_CLS does so with the head"),
+    ],
+)
+def test_the_offered_config_works(load, model, fields, explained):
+    if fields == {"target_modules": "q_proj"}:
+        assert load(model, lora_fields=fields).requested["target_modules"] == ["q_proj"]
+        return
+    with pytest.raises(InspectionError, match=explained) as raised:
+        load(model, lora_fields=fields)
+    works = offered(str(raised.value))
+    assert works
+    rest = {name: value for name, value in fields.items() if not name.startswith("target_")}
+    assert load(model, lora_fields={**rest, **works}).model.peft_config["default"]
+
+
+def test_a_mamba_that_is_offered_targets_is_not_offered_dead_ones(load):
+    """Its code multiplies by `dt_proj.weight` itself, so an adapter on dt_proj would never run."""
+    with pytest.raises(InspectionError) as raised:
+        load("arch:mamba", lora_fields={"target_modules": "all-linear"})
+    assert offered(str(raised.value)) == {"target_modules": ["in_proj"]}
+
+
+def test_targets_that_other_fields_drop_again(load):
+    fields = {"target_modules": ["q_proj"], "layers_to_transform": [99]}
+    with pytest.raises(InspectionError, match=r"all 32 modules that .* reaches .* are dropped by layers_to_transform=\[99\]: nothing is left to adapt"):
+        load("arch:llama", lora_fields=fields)
+    fields = {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}
+    with pytest.raises(InspectionError, match=r'are dropped by exclude_modules=\["q_proj"\]'):
+        load("arch:llama", lora_fields=fields)
+
+
+def test_an_architecture_without_default_targets_asks_for_them(load):
+    with pytest.raises(InspectionError, match=r"PEFT has no default target_modules for Qwen3NextForCausalLM: say which, for example"):
+        load("arch:qwen3_next", lora_fields={"r": 8})
+
+
+def test_a_task_that_the_model_cannot_do(load):
+    with pytest.raises(InspectionError, match=r"task_type=CAUSAL_LM asks for what ViTForImageClassification does not have .*: leave task_type out"):
+        load("arch:vit", lora_fields={"target_modules": "q_proj", "task_type": "CAUSAL_LM"})
