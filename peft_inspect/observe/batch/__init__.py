@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from peft_inspect.observe.batch import labels, rest, text, towers
 from peft_inspect.observe.batch.describe import describe
 from peft_inspect.observe.batch.plan import Plan
+from peft_inspect.observe.batch.settle import needs_trial, settle
 from peft_inspect.observe.batch.target import find_target
+from peft_inspect.observe.undisturbed import undisturbed
+from peft_inspect.observe.weightless import running
 from peft_inspect.records import BatchInfo, InspectionError, Subject
 
 __all__ = ["make_batch"]
 
-_MAKERS = (towers.make, text.make, rest.make, labels.make)
+_MAKERS = (towers.make, text.make, rest.make, labels.make, text.make_decoder)
 
 
 def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
@@ -25,11 +29,20 @@ def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
     if subject.batch is not None:
         return dict(subject.batch), describe(subject.batch, target.parameters, "user")
     plan = Plan(target)
+    if not needs_trial(plan):
+        _make(plan)
+    else:
+        with undisturbed(subject.model), running() if subject.weights == "none" else nullcontext():
+            _make(plan)
+            settle(plan)
+    return plan.inputs, describe(plan.inputs, target.parameters, "signature and config", plan.notes)
+
+
+def _make(plan: Plan) -> None:
     for make in _MAKERS:
         make(plan)
     if missing := rest.missing(plan):
         raise InspectionError(
-            f"no batch could be made: {type(target.module).__name__}.forward requires {', '.join(missing)}. "
+            f"no batch could be made: {type(plan.target.module).__name__}.forward requires {', '.join(missing)}. "
             "Pass --batch FILE or file.py:make_batch, or batch={...} in Python."
         )
-    return plan.inputs, describe(plan.inputs, target.parameters, "signature and config", plan.notes)

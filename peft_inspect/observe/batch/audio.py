@@ -11,7 +11,8 @@ from peft_inspect.observe.batch.image import Layout
 from peft_inspect.observe.batch.plan import Plan
 
 _SAMPLES = 16_000
-_FRAMES = 256
+_FRAMES = 400
+_CLIP = 1000  # frames of a clip that is looked at as an image
 _MASKS = ("input_features_mask", "feature_attention_mask", "audio_attention_mask", "audio_mel_mask")
 _BINS = (
     "num_mel_bins",
@@ -36,32 +37,43 @@ def waveforms(plan: Plan, name: str = "input_values") -> Iterator[Layout]:
     if len(shape) == 3:
         yield {name: plan.floats(plan.size, find(plan.config, "audio_channels") or 1, _SAMPLES)}
     yield {name: plan.floats(plan.size, _SAMPLES)}
+    yield {name: plan.floats(plan.size, 1, _SAMPLES)}
 
 
 def features(plan: Plan, name: str = "input_features") -> Iterator[Layout]:
-    """Spectral features, laid out as the first layer that reads that many bins wants them."""
+    """Spectral features, laid out as the first layer that reads them wants them."""
     bins = find(plan.config, *_BINS, within=AUDIO)
-    bins = bins if isinstance(bins, int) else 80
-    first = _reader(plan.target.module, bins)
-    if isinstance(first, torch.nn.Conv1d):
+    reader = _reader(plan, bins if isinstance(bins, int) else None)
+    if isinstance(reader, torch.nn.Conv1d):
+        bins = reader.in_channels
         positions = find(plan.config, "max_source_positions", within=AUDIO)
-        lengths = [2 * positions, _FRAMES] if isinstance(positions, int) else [_FRAMES]
-        shapes = [(bins, length) for length in lengths]
+        lengths = [2 * positions, _FRAMES] if isinstance(positions, int) and reader.stride[0] == 1 else [_FRAMES]
+        shapes = [(bins, length) for length in lengths] + [(_FRAMES, bins)]
     else:
+        bins = reader.in_features if isinstance(reader, torch.nn.Linear) else bins if isinstance(bins, int) else 80
         shapes = [(_FRAMES, bins), (bins, _FRAMES)]
     for shape in shapes:
-        length = max(shape) if isinstance(first, torch.nn.Conv1d) else _FRAMES
+        length = shape[0] if shape[1] == bins else shape[1]
         masks = {mask: plan.ones(plan.size, length) for mask in _MASKS if plan.wants(mask)}
         yield {name: plan.floats(plan.size, *shape), **masks}
+    yield {name: plan.floats(plan.size, 1, _CLIP, bins)}
 
 
-def _reader(module: torch.nn.Module, bins: int) -> torch.nn.Module | None:
-    """The first layer whose input is as wide as a frame has bins."""
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.Conv1d) and layer.in_channels == bins:
+def _reader(plan: Plan, bins: int | None) -> torch.nn.Module | None:
+    """The first layer whose input is as wide as a frame has bins; else the first of the audio tower."""
+    first = None
+    for path, layer in plan.target.module.named_modules():
+        width = _input_width(layer)
+        if width is None:
+            continue
+        if width == bins or (isinstance(layer, torch.nn.Conv2d) and width == 1):
             return layer
-        if isinstance(layer, torch.nn.Linear) and layer.in_features == bins:
-            return layer
-        if isinstance(layer, torch.nn.Conv2d) and layer.in_channels == 1:
-            return layer
-    return None
+        if first is None and AUDIO.search(path):
+            first = layer
+    return first
+
+
+def _input_width(layer: torch.nn.Module) -> int | None:
+    if isinstance(layer, (torch.nn.Conv1d, torch.nn.Conv2d)):
+        return layer.in_channels
+    return layer.in_features if isinstance(layer, torch.nn.Linear) else None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
+
+import torch
 
 from peft_inspect.observe.batch.fields import VISION, find, pair
 from peft_inspect.observe.batch.plan import Plan
@@ -11,10 +14,14 @@ from peft_inspect.observe.batch.plan import Plan
 Layout = dict[str, Any]
 
 
-def image_size(plan: Plan) -> tuple[int, int]:
-    """Height and width that the position embeddings are made for; 224 where any size will do."""
+def image_size(plan: Plan, part: str = "") -> tuple[int, int]:
+    """Height and width that the position embeddings are made for; 224 where any size will do.
+
+    `part` names the vision tower that is meant, where there are several.
+    """
+    within = re.compile(part) if part else VISION
     for name in ("image_size", "img_size", "input_size", "crop_size", "pretrain_image_size"):
-        value = find(plan.config, name, within=VISION)
+        value = find(plan.config, name, within=within)
         try:
             return pair(value)
         except (ValueError, KeyError):
@@ -38,10 +45,14 @@ def layouts(plan: Plan) -> Iterator[Layout]:
     """Ways to give images, the one with the most evidence first."""
     if plan.wants("image_grid_thw"):
         yield from _grids(plan, "pixel_values", "image_grid_thw", frames=1)
+    if plan.wants("grid_thw"):
+        main = "hidden_states" if plan.wants("hidden_states") else "pixel_values"
+        yield from _grids(plan, main, "grid_thw", frames=1)
     if plan.wants("image_grid_hw"):
         yield from _grids(plan, "pixel_values", "image_grid_hw", frames=1)
-    if plan.wants("image_position_ids"):
-        yield _positioned(plan, "pixel_values", "image_position_ids")
+    for positions in ("image_position_ids", "pixel_position_ids"):
+        if plan.wants(positions):
+            yield _positioned(plan, "pixel_values", positions)
     if plan.wants("spatial_shapes"):
         yield _shaped_patches(plan)
     if plan.wants("aspect_ratio_ids"):
@@ -50,15 +61,42 @@ def layouts(plan: Plan) -> Iterator[Layout]:
         yield from _sized(plan)
     if plan.wants("pixel_attention_mask"):
         yield _several_images(plan)
+    if plan.wants("image_attention_mask"):
+        height, width = image_size(plan)
+        yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width)}
+    yield from _whole(plan)
+    yield {"pixel_values": plan.floats(plan.size, 4, patch_values(plan))}
+
+
+def _whole(plan: Plan) -> Iterator[Layout]:
+    """Whole images; smaller ones too, whose patches divide evenly where several become one feature."""
     height, width = image_size(plan)
-    yield {"pixel_values": plan.floats(plan.size, channels(plan), height, width)}
-    yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width)}
+    others = {
+        name: plan.floats(plan.size, channels(plan), *image_size(plan, part=name.replace("pixel_values", "").strip("_")))
+        for name in plan.target.parameters
+        if name.endswith("_pixel_values") and "codebook" not in name and "prompt" not in name and plan.wants(name)
+    }
+    yield {"pixel_values": plan.floats(plan.size, channels(plan), height, width), **others}
+    unit = patch_size(plan) * merge_size(plan) * 2
+    if height > unit:
+        side = height // unit * unit
+        yield {"pixel_values": plan.floats(plan.size, channels(plan), side, side), **others}
+    yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width), **others}
+    yield {"pixel_values": plan.floats(plan.size, 2, channels(plan), height, width), **others}
 
 
 def patch_values(plan: Plan) -> int:
-    """Values in one flattened patch: channels, frames and both sides."""
-    temporal = find(plan.config, "temporal_patch_size", within=VISION)
-    return channels(plan) * (temporal if isinstance(temporal, int) else 1) * patch_size(plan) ** 2
+    """Values in one flattened patch, as the layer that embeds patches reads them: with or without the frames of a tubelet."""
+    flat = channels(plan) * patch_size(plan) ** 2
+    temporal = find(plan.config, "temporal_patch_size", "video_temporal_patch_size", within=VISION)
+    deep = flat * temporal if isinstance(temporal, int) else flat
+    for path, layer in plan.target.module.named_modules():
+        if "patch" in path or VISION.search(path) or not plan.target.composite:
+            if isinstance(layer, torch.nn.Conv3d) or (isinstance(layer, torch.nn.Linear) and layer.in_features == deep):
+                return deep
+            if isinstance(layer, torch.nn.Conv2d) or (isinstance(layer, torch.nn.Linear) and layer.in_features == flat):
+                return flat
+    return deep
 
 
 def merge_size(plan: Plan) -> int:
@@ -69,15 +107,32 @@ def merge_size(plan: Plan) -> int:
 
 def _grids(plan: Plan, pixels: str, grid: str, frames: int) -> Iterator[Layout]:
     """Patches of all images in one row, and the grid of each: frames, rows, columns."""
-    side = 2 * merge_size(plan)
-    shape = [frames, side, side] if grid.endswith("thw") else [side, side]
-    patches = plan.floats(plan.size * frames * side * side, patch_values(plan))
-    yield {pixels: patches, grid: plan.integers([shape] * plan.size)}
+    for factor in (2, 4, 8):
+        side = factor * merge_size(plan)
+        shape = [frames, side, side] if grid.endswith("thw") else [side, side]
+        count = plan.size * frames * side * side
+        layout: Layout = {grid: plan.integers([shape] * plan.size)}
+        for name in ("image_merge_sizes", "merge_sizes", "video_merge_sizes"):
+            if plan.wants(name) and name.startswith("video") == grid.startswith("video"):
+                layout[name] = plan.integers([merge_size(plan)] * plan.size)
+        yield {pixels: plan.floats(count, patch_values(plan)), **layout}
+        square = (channels(plan), patch_size(plan), patch_size(plan))
+        yield {pixels: plan.floats(count, *square), **layout}
+        yield {pixels: plan.floats(1, count, *square), **layout}
 
 
 def video_grids(plan: Plan) -> Iterator[Layout]:
-    """Patches of a video of two temporal patches, and its grid."""
-    yield from _grids(plan, "pixel_values_videos", "video_grid_thw", frames=2)
+    """Patches of a video of one temporal patch (several may need text between them), and its grid."""
+    yield from _grids(plan, "pixel_values_videos", "video_grid_thw", frames=1)
+
+
+def flattened(plan: Plan) -> Iterator[Layout]:
+    """Patches that each begin with their row and column."""
+    side = 4
+    patches = plan.floats(plan.size, side * side, 2 + channels(plan) * patch_size(plan) ** 2)
+    rows = torch.arange(side * side, device=plan.device)
+    patches[..., 0], patches[..., 1] = (rows // side + 1).to(plan.dtype), (rows % side + 1).to(plan.dtype)
+    yield {"flattened_patches": patches}
 
 
 def _positioned(plan: Plan, pixels: str, positions: str) -> Layout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from transformers.utils import is_scipy_available
 
 from peft_inspect.observe.batch import ids
 from peft_inspect.observe.batch.image import image_size
@@ -24,11 +25,22 @@ def make(plan: Plan) -> None:
     plan.give("next_sentence_label", plan.zeros(plan.size))
     plan.give("sentence_order_label", plan.zeros(plan.size))
     if plan.wants("labels"):
-        name = type(plan.target.module).__name__
-        make_labels = next((maker for ending, maker in _TASKS if ending in name), None)
+        make_labels = _maker(plan)
         labels = make_labels(plan) if make_labels else None
         if labels is not None:
             plan.give("labels", labels)
+
+
+def _maker(plan: Plan) -> Callable[[Plan], object] | None:
+    """By the task that the class is named after, else by the shape that its docstring gives the labels."""
+    name = type(plan.target.module).__name__
+    for task, maker in _TASKS:
+        if task in name:
+            return maker if maker not in (_boxes, _boxes_with_masks) or is_scipy_available() else None
+    shape = plan.target.documented.get("labels", ())
+    if len(shape) == 2 and "length" in shape[1]:
+        return _tokens
+    return _class if len(shape) == 1 and "batch" in shape[0] else None
 
 
 def _tokens(plan: Plan) -> torch.Tensor | None:

@@ -34,12 +34,13 @@ class Plan:
     inputs: dict[str, Any] = field(default_factory=dict)
     placeholders: list[Placeholder] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    alternatives: list[dict[str, Any]] = field(default_factory=list)  # other layouts of the main input, for a trial
     size: int = 1  # samples in the batch
 
     def __post_init__(self) -> None:
         parameter = next((p for p in self.target.module.parameters() if p.dtype in _FLOATS), None)
         self.dtype = torch.float32 if parameter is None else parameter.dtype
-        self.device = torch.device("cpu") if parameter is None else parameter.device
+        self.device = torch.device("cpu") if parameter is None or parameter.is_meta else parameter.device
         if "return_loss" in self.target.parameters or any(isinstance(m, _BatchNorm) for m in self.target.module.modules()):
             self.size = 2
         self.special = token_ids(self.target.config)

@@ -23,32 +23,51 @@ def method(plan: Plan, *names: str) -> Callable[..., Any] | None:
 
 
 def first_accepted(plan: Plan, read: Callable[..., Any], layouts: Iterable[Layout]) -> tuple[Layout, int] | str:
-    """The first layout that `read` takes, with the number of features it makes of it; else why it took none."""
-    why = "no layout to try"
+    """The first layout that `read` takes, with the number of features it makes of it; else why the first was refused."""
+    refused = None
     for layout in layouts:
         try:
-            return layout, count_features(run(plan, read, layout))
+            return layout, count_features(run(plan, read, layout), text_width(plan))
         except Exception as error:  # whatever the model raises on a wrong layout: the next one is tried
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
-    return why
+            refused = refused or f"{type(error).__name__}: {error}".splitlines()[0]
+    return refused or "no layout to try"
 
 
 def run(plan: Plan, read: Callable[..., Any], layout: Layout) -> Any:
     """Call a method of the model with those inputs it takes, without gradients."""
-    accepted = inspect.signature(read).parameters
-    given = {**plan.inputs, **layout}
+    parameters = inspect.signature(read).parameters.values()
+    accepted = {parameter.name for parameter in parameters}
+    given = {name: value for name, value in plan.inputs.items() if name in accepted}
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    given.update((name, value) for name, value in layout.items() if open_ended or name in accepted)
     with torch.no_grad():
-        return read(**{name: value for name, value in given.items() if name in accepted})
+        return read(**given)
 
 
-def count_features(output: Any) -> int:
-    """Rows of features, however they are packed: tensors in lists, or an output with a pooled field."""
+def text_width(plan: Plan) -> int | None:
+    """Width of the embeddings that features are written over."""
+    config = plan.config.get_text_config() if plan.config is not None else None
+    width = getattr(config, "hidden_size", None) or getattr(config, "d_model", None)
+    return width if isinstance(width, int) else None
+
+
+def count_features(output: Any, width: int | None) -> int:
+    """Tokens that the features fill, however they are packed: tensors in lists, or an output with a pooled field.
+
+    Raises:
+        ValueError: they fill no whole number of tokens.
+    """
     pooled = getattr(output, "pooler_output", None)
     if pooled is None:
         pooled = getattr(output, "last_hidden_state", None)
     if pooled is None:
         pooled = output[0] if isinstance(output, tuple) and len(output) and not isinstance(output[0], tuple) else output
-    return sum(tensor.numel() // tensor.shape[-1] for tensor in _tensors(pooled))
+    tensors = _tensors(pooled)
+    if width is None or any(tensor.shape[-1] % width for tensor in tensors) and sum(tensor.numel() for tensor in tensors) % width:
+        if width is not None:
+            raise ValueError(f"features of width {tensors[0].shape[-1]} for embeddings of width {width}")
+        return sum(tensor.numel() // tensor.shape[-1] for tensor in tensors)
+    return sum(tensor.numel() for tensor in tensors) // width
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
 from peft_inspect.observe.batch.fields import find
+from peft_inspect.observe.batch.image import image_size
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
 
 _INTEGER = ("ids", "idx", "labels", "positions", "length", "shapes", "sizes", "grid", "num_", "index")
@@ -16,9 +13,7 @@ def make(plan: Plan) -> None:
     """Give what is required and still missing."""
     for name in plan.target.required:
         if plan.needs(name):
-            made = _from_documentation(plan, name)
-            if made is not None:
-                plan.inputs[name] = made
+            give_documented(plan, name)
 
 
 def missing(plan: Plan) -> tuple[str, ...]:
@@ -26,16 +21,23 @@ def missing(plan: Plan) -> tuple[str, ...]:
     return tuple(name for name in plan.target.required if plan.needs(name))
 
 
-def _from_documentation(plan: Plan, name: str) -> Any:
+def give_documented(plan: Plan, name: str) -> bool:
+    """Give an input as its docstring describes it; False where it describes no shape."""
     shape = plan.target.documented.get(name)
-    if not shape:
-        return None
+    if not shape or not plan.wants(name):
+        return False
+    kind = plan.target.documented_type.get(name, "")
     sizes = [_size(plan, part) for part in shape]
     if "mask" in name:
-        return plan.ones(*sizes)
-    if any(word in name for word in _INTEGER):
-        return plan.zeros(*sizes)
-    return plan.floats(*sizes) if torch.is_floating_point(torch.empty(0)) else None
+        made = plan.ones(*sizes)
+    elif "Bool" in kind:
+        made = plan.zeros(*sizes).bool()
+    elif "Long" in kind or "Int" in kind or ("Float" not in kind and any(word in name for word in _INTEGER)):
+        made = plan.zeros(*sizes)
+    else:
+        made = plan.floats(*sizes)
+    plan.give(name, made)
+    return True
 
 
 def _size(plan: Plan, dimension: str) -> int:
@@ -44,6 +46,10 @@ def _size(plan: Plan, dimension: str) -> int:
         return int(dimension)
     if "batch" in dimension or dimension == "bs":
         return plan.size
+    if dimension in ("sequence_length", "seq_length", "seq_len") and "input_ids" in plan.inputs:
+        return int(plan.inputs["input_ids"].shape[-1])
+    if dimension in ("height", "width", "image_size"):
+        return image_size(plan)[0]
     value = find(plan.config, dimension)
     if isinstance(value, int):
         return value

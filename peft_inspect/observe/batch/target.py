@@ -32,6 +32,11 @@ class Target:
         return not isinstance(self.module, PreTrainedModel)
 
     @property
+    def composite(self) -> bool:
+        """Whether it has parts with configs of their own."""
+        return self.config is not None and any(isinstance(value, PretrainedConfig) for value in vars(self.config).values())
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Inputs without a default."""
         return tuple(name for name, parameter in self.parameters.items() if parameter.default is inspect.Parameter.empty)
@@ -40,7 +45,12 @@ class Target:
     def documented(self) -> Mapping[str, tuple[str, ...]]:
         """Names of the dimensions of each input, as the forward's docstring gives them."""
         found = _SHAPE.findall(inspect.getdoc(type(self.module).forward) or "")
-        return {name: tuple(part.strip() for part in shape.split(",") if part.strip()) for name, _, shape in found if shape}
+        return {name: tuple(part.strip(" ()'") for part in shape.split(",") if part.strip(" ()'")) for name, _, shape in found if shape}
+
+    @cached_property
+    def documented_type(self) -> Mapping[str, str]:
+        """What the forward's docstring says each input is, such as `torch.LongTensor`."""
+        return {name: kind for name, kind, _ in _SHAPE.findall(inspect.getdoc(type(self.module).forward) or "")}
 
 
 def find_target(model: torch.nn.Module) -> Target:

@@ -17,12 +17,24 @@ def make(plan: Plan) -> None:
         plan.give("input_ids", plan.integers([row] * plan.size))
         kinds = plan.integers([types] * plan.size)
         plan.give("mm_token_type_ids", kinds)
+        plan.give("image_embeds_position_mask", (kinds == _TYPE["image"]).long())
+        if plan.wants("global_attention_mask"):
+            plan.give("global_attention_mask", torch.nn.functional.one_hot(plan.zeros(plan.size), len(row)))
+        if plan.wants("bbox") and len(plan.target.documented.get("bbox", ())) != 2:
+            boxes = plan.integers([[[1, 1, 2, 2]] * len(row)] * plan.size)
+            plan.give("bbox", boxes if "Long" in plan.target.documented_type.get("bbox", "Long") else boxes.to(plan.dtype))
         plan.give("attention_mask", plan.ones(plan.size, len(row)))
         if plan.placeholders:
             plan.give("token_type_ids", (kinds > 0).long())
     elif plan.wants("attention_mask"):
         _mask_of_main_input(plan)
-    if plan.wants("decoder_input_ids") and not _labels_make_decoder_ids(plan):
+
+
+def make_decoder(plan: Plan) -> None:
+    """Give `decoder_input_ids` where no labels make them."""
+    start = getattr(plan.config, "decoder_start_token_id", None)
+    classifies = "Classification" in type(plan.target.module).__name__
+    if plan.wants("decoder_input_ids") and ("labels" not in plan.inputs or start is None or classifies):
         plan.give("decoder_input_ids", ids.text(plan, TEXT_LENGTH // 2, vocab=ids.vocabulary(plan, decoder=True)))
 
 
@@ -52,14 +64,9 @@ def _single(token: int | None) -> list[int]:
 
 
 def _mask_of_main_input(plan: Plan) -> None:
-    """A mask over samples or frames, where the model reads sound and no text."""
-    for name in ("input_values", "input_features"):
-        value = plan.inputs.get(name)
-        if isinstance(value, torch.Tensor) and value.dim() in (2, 3):
-            length = value.shape[-1] if value.dim() == 2 or value.shape[-1] > value.shape[1] else value.shape[1]
-            plan.give("attention_mask", plan.ones(plan.size, length))
-
-
-def _labels_make_decoder_ids(plan: Plan) -> bool:
-    start = getattr(plan.config, "decoder_start_token_id", None)
-    return "labels" in plan.target.parameters and start is not None and "Classification" not in type(plan.target.module).__name__
+    """A mask over samples or frames, where the model reads sound and no text; encoders alone may want it in other forms."""
+    waveform, frames = plan.inputs.get("input_values"), plan.inputs.get("input_features")
+    if isinstance(waveform, torch.Tensor) and waveform.dim() == 2:
+        plan.give("attention_mask", plan.ones(plan.size, waveform.shape[-1]))
+    elif isinstance(frames, torch.Tensor) and frames.dim() == 3 and ("labels" in plan.target.parameters or plan.needs("attention_mask")):
+        plan.give("attention_mask", plan.ones(plan.size, max(frames.shape[1:])))

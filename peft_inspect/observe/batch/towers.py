@@ -11,6 +11,8 @@ from peft_inspect.observe.batch.image import Layout
 from peft_inspect.observe.batch.plan import Placeholder, Plan
 from peft_inspect.observe.batch.probe import first_accepted, method
 
+_GUESS = 2  # placeholders where no method of the model counts features; the trial corrects it
+
 
 @dataclass(frozen=True)
 class Modality:
@@ -39,8 +41,15 @@ def _modality(
     )
 
 
+def _standalone(plan: Plan) -> Iterable[Layout]:
+    """Patches of a vision tower that stands alone."""
+    return image.layouts(plan) if plan.wants("grid_thw") else ({},)
+
+
 MODALITIES = (
     _modality("image", "pixel_values", ("get_image_features", "get_image_tokens"), "image|img|media|vision", "i", image.layouts),
+    _modality("image", "hidden_states", (), "image", "i", _standalone),
+    _modality("image", "flattened_patches", (), "image|img", "i", image.flattened),
     _modality("video", "pixel_values_videos", ("get_video_features",), "video", "v", video.layouts),
     _modality("audio", "input_features", ("get_audio_features", "get_speech_features"), "audio|sound|speech", "a", audio.features),
     _modality("audio", "input_values", ("get_audio_features", "get_speech_features"), "audio|sound|speech", "a", audio.waveforms),
@@ -60,12 +69,14 @@ def _give(plan: Plan, modality: Modality) -> None:
     if modality.argument == "pixel_values" and token is None and video.is_video_model(plan):
         plan.inputs.update(next(iter(video.layouts(plan, "pixel_values"))))
         return
-    if read is None or token is None or "input_ids" not in plan.target.parameters:
-        plan.inputs.update(next(iter(modality.layouts(plan))))
+    layouts = list(modality.layouts(plan))
+    if token is None or "input_ids" not in plan.target.parameters:
+        plan.inputs.update(layouts[0])
+        plan.alternatives = layouts[1:]
         return
-    accepted = first_accepted(plan, read, modality.layouts(plan))
+    accepted = first_accepted(plan, read, layouts) if read is not None else (layouts[0], _GUESS)
     if isinstance(accepted, str):
-        plan.notes.append(f"{modality.name} not given: {read.__name__} took none of the layouts tried ({accepted})")
+        plan.notes.append(f"{modality.name} not given: {modality.methods[0]} took none of the layouts tried ({accepted})")
         return
     layout, count = accepted
     plan.inputs.update(layout)

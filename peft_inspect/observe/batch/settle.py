@@ -1,0 +1,115 @@
+"""Trying a batch where signature and config leave room for doubt, and mending it by what the model complains of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+
+from peft_inspect.observe.batch import labels, text
+from peft_inspect.observe.batch.plan import Placeholder, Plan
+from peft_inspect.observe.batch.rest import give_documented
+
+_ATTEMPTS = 8
+_ORDINARY = re.compile(
+    r"^(decoder_|encoder_)?(input_ids|attention_mask|position_ids|inputs_embeds|head_mask|hidden_states|outputs)$|^cross_attn_head_mask$|"
+    r"^(token_type_ids|labels|past_key_values|cache_\w+|use_cache|logits_to_keep|return_dict|output_\w+|start_positions|end_positions)$"
+)
+_COUNTS = re.compile(r"(\w+) features and \w+ tokens do not match,? tokens: (\d+),? features:? (\d+)", re.IGNORECASE)
+
+
+def needs_trial(plan: Plan) -> bool:
+    """Whether the forward takes anything beyond text, or is the user's own."""
+    return plan.target.own or not all(_ORDINARY.match(name) for name in plan.target.parameters)
+
+
+def settle(plan: Plan) -> None:
+    """Run the forward without gradients, and mend the batch until it passes or nothing is left to mend.
+
+    A batch that cannot be mended stays as it was first made, so that the run itself reports what is wrong with it.
+    """
+    first, notes = dict(plan.inputs), list(plan.notes)
+    for _ in range(_ATTEMPTS):
+        complaint = _complaint(plan)
+        if complaint is None:
+            return
+        if not any(mend(plan, complaint) for mend in _MENDS):
+            break
+    if _complaint(plan) is not None:
+        plan.inputs.clear()
+        plan.inputs.update(first)
+        plan.notes[:] = notes
+
+
+def _complaint(plan: Plan) -> str | None:
+    try:
+        with torch.no_grad():
+            plan.target.called(**plan.inputs)
+    except Exception as error:  # whatever the model raises is what there is to mend
+        return str(error) or type(error).__name__
+    return None
+
+
+def _count(plan: Plan, complaint: str) -> bool:
+    """Another number of placeholders, where the model says how many features there are."""
+    found = _COUNTS.search(complaint)
+    if found is None:
+        return False
+    modality, tokens, features = found[1].lower(), int(found[2]), int(found[3])
+    for index, run in enumerate(plan.placeholders):
+        if run.modality == modality and run.count * plan.size == tokens and features != tokens and features % plan.size == 0:
+            plan.placeholders[index] = Placeholder(run.modality, run.token, features // plan.size, run.start, run.end)
+            _rewrite(plan)
+            return True
+    return False
+
+
+def _rewrite(plan: Plan) -> None:
+    """Make everything with one entry per token again."""
+    for name in ("input_ids", "mm_token_type_ids", "attention_mask", "token_type_ids", "decoder_input_ids", "labels"):
+        plan.inputs.pop(name, None)
+    text.make(plan)
+    labels.make(plan)
+    text.make_decoder(plan)
+
+
+def _named(plan: Plan, complaint: str) -> bool:
+    """An input that the complaint names and that was not given."""
+    return any([give_documented(plan, name) for name in plan.target.parameters if re.search(rf"\b{re.escape(name)}\b", complaint)])
+
+
+def _both(plan: Plan, complaint: str) -> bool:
+    """Of two inputs that exclude each other, the later one goes."""
+    if not re.search(r"both|same time|exactly one|only one", complaint):
+        return False
+    given = [name for name in plan.inputs if re.search(rf"\b{re.escape(name)}\b", complaint)]
+    if len(given) < 2:
+        return False
+    del plan.inputs[given[-1]]
+    plan.notes.append(f"{given[-1]} not given: the model does not take it together with {given[0]}")
+    return True
+
+
+def _another_layout(plan: Plan, complaint: str) -> bool:
+    """The next way to lay out the main input."""
+    del complaint
+    if not plan.alternatives:
+        return False
+    layout = plan.alternatives.pop(0)
+    plan.inputs.update(layout)
+    return True
+
+
+def _without_labels(plan: Plan, complaint: str) -> bool:
+    """Without labels, where the loss cannot be computed from them."""
+    given = [name for name in plan.inputs if "label" in name]
+    if not given or any(name in plan.target.required for name in given):
+        return False
+    for name in given:
+        del plan.inputs[name]
+    plan.notes.append(f"no labels: the model's own loss refused them ({complaint.splitlines()[0][:120]}); the outputs are summed instead")
+    return True
+
+
+_MENDS: tuple[Callable[[Plan, str], bool], ...] = (_count, _named, _both, _another_layout, _without_labels)
