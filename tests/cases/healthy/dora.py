@@ -1,0 +1,17 @@
+"""DoRA: lora_A is zero at init as ever; the magnitude vector and lora_B are not."""
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from peft_inspect.rules import Example
+
+
+def healthy():
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(
+        LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2)
+    )
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], use_dora=True))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    return Example(model, {"input_ids": ids, "labels": ids})
