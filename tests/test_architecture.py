@@ -54,7 +54,13 @@ def test_right_of_the_diagnosis_nobody_names_torch(room):
     assert files
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             imported = {name.partition(".")[0] for name in names}
             if room == "records.py":  # the types of the one live record
                 imported.discard("torch")

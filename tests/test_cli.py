@@ -41,7 +41,9 @@ def call(monkeypatch, capsys):
 
 
 def shell(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "peft_inspect", *arguments], capture_output=True, text=True, check=False, timeout=60, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "peft_inspect", *arguments], capture_output=True, text=True, check=False, timeout=60, **options
+    )
 
 
 # --- exit codes ----------------------------------------------------------------------------------
@@ -163,8 +165,33 @@ def test_all_options_reach_the_request(call):
         *["gradcheck", "arch:llama", "--lora", "lora.yaml", "--target-modules", "q_proj, v_proj", "--target-parameters", "experts.up"],
         *["--exclude-modules", ".*vision.*", "--modules-to-save", "head", "-r", "16", "--lora-alpha", "32", "--task-type", "CAUSAL_LM"],
         *["--set", "use_dora=true", "--set", "init_lora_weights=gaussian", "--set", "layers_to_transform=[0, 1]"],
-        *["--config-set", "num_hidden_layers=2", "--config-set", "text_config.hidden_size=8", "--adapter", "out", "--base", "b", "--base-class", "C"],
-        *["--weights", "random", "--reduce", "--batch", "b.json", "--loss", "l.py:loss", "--optimizer", "o.py:opt", "--text", "hi", "--image", "i.png"],
+        *[
+            "--config-set",
+            "num_hidden_layers=2",
+            "--config-set",
+            "text_config.hidden_size=8",
+            "--adapter",
+            "out",
+            "--base",
+            "b",
+            "--base-class",
+            "C",
+        ],
+        *[
+            "--weights",
+            "random",
+            "--reduce",
+            "--batch",
+            "b.json",
+            "--loss",
+            "l.py:loss",
+            "--optimizer",
+            "o.py:opt",
+            "--text",
+            "hi",
+            "--image",
+            "i.png",
+        ],
         *["--audio", "a.wav", "--trust-remote-code", "--select", "PI1,PI304", "--select", "PI2", "--ignore", "PI103", "--no-verify"],
     )
     assert request == Request(
@@ -204,7 +231,13 @@ def test_all_options_reach_the_request(call):
 
 @pytest.mark.parametrize(
     ("value", "modules"),
-    [("q_proj", ["q_proj"]), ("a,b", ["a", "b"]), ("all-linear", "all-linear"), (r".*\.(q|v)_proj", r".*\.(q|v)_proj"), ("mlp.up", ["mlp.up"])],
+    [
+        ("q_proj", ["q_proj"]),
+        ("a,b", ["a", "b"]),
+        ("all-linear", "all-linear"),
+        (r".*\.(q|v)_proj", r".*\.(q|v)_proj"),
+        ("mlp.up", ["mlp.up"]),
+    ],
 )
 def test_target_modules_are_names_all_linear_or_a_regex(call, value, modules):
     assert asked(call, "tree", "x", "--target-modules", value)[0].lora_fields == {"target_modules": modules}
@@ -293,7 +326,10 @@ def test_ctrl_c_while_libraries_are_imported_is_immediate_and_clean(tmp_path):
     """A real process, a real signal, in the middle of the user's own code."""
     (tmp_path / "slow.py").write_text("import sys, time\nprint('waiting', file=sys.stderr, flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
-        [sys.executable, "-m", "peft_inspect", "check", f"{tmp_path / 'slow.py'}:build"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "peft_inspect", "check", f"{tmp_path / 'slow.py'}:build"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     line = process.stderr.readline()
     assert line == "waiting\n"

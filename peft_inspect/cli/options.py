@@ -32,7 +32,8 @@ def _request(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="A hub id, a model or adapter folder, a config.json, arch:TYPE, or train.py:build_model.",
+            metavar="MODEL",
+            help="A hub id, a model or adapter folder, a config.json, arch:TYPE, or train.py:build_model.",
             show_default=False,
             rich_help_panel="Argument",
         ),

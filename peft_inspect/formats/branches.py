@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from peft_inspect.formats.labels import Part, adapter_parts, flag_parts, shape_of, short_dtype, weight_of
+from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.nodes import Node, pruned, reshape
 from peft_inspect.formats.numbers import count, size
@@ -48,7 +49,7 @@ class _Painter:
     def __init__(self, structure: Structure, view: View, narrow: bool) -> None:
         self.structure = structure
         self.view = view
-        self.towers = {tower.path for tower in structure.towers}
+        self.towers = frozenset(towers_of(structure))
         self.tee, self.end, self.bar, self.gap = ("├ ", "└ ", "│ ", "  ") if narrow else ("├─ ", "└─ ", "│  ", "   ")
 
     def below(self, node: Node, guide: str, level: int, like: Node | None = None) -> Iterator[Row]:
@@ -62,7 +63,7 @@ class _Painter:
             yield from self._inside(run, guide + (self.gap if last else self.bar), level, _counterpart(run, like))
         if same:
             names = ", ".join(label for label, _ in same)
-            yield Row(guide + self.end, (Part(f"{visible(names)}: as there", "dim"),))
+            yield Row(guide + self.end, (Part(f"{visible(names)}: as above", "dim"),))
 
     def _inside(self, run: Run, guide: str, level: int, like: Node | None) -> Iterator[Row]:
         if run.like is not None:
@@ -117,16 +118,16 @@ class _Painter:
             yield Part(visible(f"= {node.alias_of}, the same object"), "cyan")
             return
         if "shape" not in self.view.columns and (not node.children or node.layers) and (shape := shape_of(weight_of(node, self.structure))):
-            yield Part(shape, "dim", drop=3)
+            yield Part(shape, "dim", drop=4)
         if node.path in self.towers:
             yield Part("(tower)", "cyan")
         if len(run.nodes) > 1 and run.nodes[0].total:
-            yield Part(f"each {count(node.total, exact=self.view.exact)}", "dim", drop=4)
+            yield Part(f"each {count(node.total, exact=self.view.exact)}", "dim", drop=5)
         yield from self._states(node)
 
     def _states(self, node: Node) -> Iterator[Part]:
         if self.structure.mode == "mixed":
-            yield Part("train" if node.module.training else "eval", "dim", drop=5)
+            yield Part("train" if node.module.training else "eval", "dim", drop=6)
         if node.layers:
             yield from adapter_parts(node.all_layers(), self.structure)
         yield from (Part(visible(f"tied to {_short(tie)}"), "cyan") for tie in node.ties)

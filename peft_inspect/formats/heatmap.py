@@ -13,13 +13,22 @@ from peft_inspect.formats.screen import Line
 
 LEVELS, ASCII_LEVELS = "▁▂▃▄▅▆▇█", "12345678"
 SHADES = ("#2c5aa0", "#2f7fb8", "#2fa4b8", "#33b58f", "#63c05a", "#a3c13c", "#d9b52e", "#f0a020")
+FEW = 12  # modules outside the stacks; the worst come first
 WIDEST = 128  # blocks side by side, also where the screen has no limit
 
 
 class Sign:
     """How the states are drawn: a sign of its own each, so that colour is never needed."""
 
-    unicode: Mapping[CellState, str] = {"nonfinite": "N", "none": "✗", "frozen": "f", "not-run": "·", "zero": "0", "partial": "~", "connected": "■"}
+    unicode: Mapping[CellState, str] = {
+        "nonfinite": "N",
+        "none": "✗",
+        "frozen": "f",
+        "not-run": "·",
+        "zero": "0",
+        "partial": "~",
+        "connected": "■",
+    }
     ascii: Mapping[CellState, str] = {**unicode, "none": "x", "not-run": ".", "connected": "#"}
     style: Mapping[CellState, str] = {
         "nonfinite": "bold magenta",
@@ -53,9 +62,11 @@ def map_lines(found: GradientMap, width: int, *, ascii_only: bool = False) -> It
         if stack:
             yield from _stack_lines(found, stack, rows, labels, label_width, room - label_width, ascii_only=ascii_only)
         else:
-            yield Line(Text("outside the stacks", style="bold"), cut=True)
-            for row in rows:
+            yield Line(Text("outside the stacks", style="bold"))
+            for row in sorted(rows, key=lambda row: row.cells[0].worse)[:FEW]:
                 yield Line(Text.assemble(_drawn(found, row.cells[0], ascii_only=ascii_only), " ", labels[id(row)]), 2, cut=True)
+            if len(rows) > FEW:
+                yield Line(Text(f"… and {len(rows) - FEW} more, none of them worse", style="dim"), 2)
     yield Line(_legend(found, ascii_only=ascii_only))
 
 
@@ -74,7 +85,7 @@ def _stack_lines(
     each = -(-len(blocks) // max(room, 8))
     bins = [blocks[start : start + each] for start in range(0, len(blocks), each)]
     said = f" (a cell is {each} layers, the worst of them)" if each > 1 else ""
-    yield Line(Text.assemble((visible(stack), "bold"), (said, "dim")), cut=True)
+    yield Line(Text.assemble((visible(stack), "bold"), (said, "dim")))
     yield Line(Text(" " * (label_width + 1) + _axis(bins), style="dim"), 2, cut=True)
     for row in rows:
         line = Text(labels[id(row)])
@@ -109,7 +120,11 @@ def _legend(found: GradientMap, *, ascii_only: bool) -> Text:
     if found.norms is not None:
         low, high = found.norms
         levels = ASCII_LEVELS if ascii_only else LEVELS
-        legend.append(f"gradient norm {levels[0]} {low:.1e} to {levels[-1]} {high:.1e}, log scale" if low < high else f"gradient norm {levels[-1]} {high:.1e}")
+        legend.append(
+            f"gradient norm {levels[0]} {low:.1e} to {levels[-1]} {high:.1e}, log scale"
+            if low < high
+            else f"gradient norm {levels[-1]} {high:.1e}"
+        )
     signs = Sign.ascii if ascii_only else Sign.unicode
     occurring = {cell.state for row in found.rows for cell in row.cells.values()}
     for state, sign in signs.items():

@@ -35,11 +35,15 @@ def short_dtype(dtype: str) -> str:
 
 def adapter_parts(layers: Sequence[AdapterLayerInfo], structure: Structure) -> Iterator[Part]:
     """`◆ default r=8 α=16 bf16`, with every state that is out of the ordinary in words."""
+    several = len({layer.adapter for layer in structure.adapter_layers}) > 1
+    before: str | None = None
     for layer in layers:
         trains = structure.trainable(layer) and layer.active and layer.enabled and not layer.merged
         style = "green" if trains else "yellow"
-        yield Part(TRAINED if trains else RESTING, style)
-        yield Part(visible(layer.adapter), style)
+        if layer.adapter != before:
+            yield Part(TRAINED if trains else RESTING, style)
+            yield Part(visible(layer.adapter), style, drop=0 if several else 1)
+        before = layer.adapter
         if layer.parameter_name:
             yield Part(visible(layer.parameter_name), style)
         if layer.tuner != "LORA":
@@ -47,8 +51,8 @@ def adapter_parts(layers: Sequence[AdapterLayerInfo], structure: Structure) -> I
         if layer.r is not None:
             yield Part(f"r={layer.r}", style)
         if layer.lora_alpha is not None:
-            yield Part(f"α={layer.lora_alpha:g}", style, drop=1)
-        yield Part(short_dtype(layer.dtype), style, drop=2)
+            yield Part(f"α={layer.lora_alpha:g}", style, drop=2)
+        yield Part(short_dtype(layer.dtype), style, drop=3)
         yield from (Part(word, "bold yellow") for word in layer_words(layer, structure))
 
 

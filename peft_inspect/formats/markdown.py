@@ -34,7 +34,9 @@ def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
 
 def _lines(report: Diagnosis, view: View) -> Iterator[str]:
     counts = Counter(finding.severity for finding in report.findings)
-    verdict_line = ", ".join(f"{counts[severity]} {severity}{'s' if counts[severity] != 1 else ''}" for severity in Severity if counts[severity])
+    verdict_line = ", ".join(
+        f"{counts[severity]} {severity}{'s' if counts[severity] != 1 else ''}" for severity in Severity if counts[severity]
+    )
     yield f"## peft-inspect: {verdict_line or 'no findings'}"
     yield ""
     totals = parameter_totals(report.structure)

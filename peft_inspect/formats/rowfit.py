@@ -35,14 +35,14 @@ def fitted(rows: Sequence[Row], view: View, width: int) -> Iterator[Text]:
         if not row.cells:
             yield from _remark(row, width)
             continue
-        text = Text(row.guide, style="", end="")
-        text.stylize("dim")
-        text.append_text(_shortened(row.label, label - cell_len(row.guide)))
+        first, *more = _label_lines(row.label, label - cell_len(row.guide))
+        text = Text.assemble((row.guide, "dim"), first)
         text.pad_right(max(0, label - text.cell_len))
         for cell, (_, wide, left) in zip(row.cells, columns, strict=True):
             text.append(" " * GAP + (cell.ljust(wide) if left else cell.rjust(wide)))
         text.rstrip()
         yield text
+        yield from (Text.assemble((f"{_onwards(row.guide)}  ", "dim"), line) for line in more)
 
 
 def _columns(rows: Sequence[Row], view: View) -> list[tuple[str, int, bool]]:
@@ -62,27 +62,35 @@ def _length(parts: Sequence[Part]) -> int:
     return sum(cell_len(part.text) + 1 for part in parts) - 1
 
 
-def _shortened(parts: Sequence[Part], room: int) -> Text:
-    """The label, without its least important parts where it is too long, and cut where that is not enough."""
+def _label_lines(parts: Sequence[Part], room: int) -> list[Text]:
+    """The label, without its least important parts where it is too long, in further lines where that is not enough."""
     while _length(parts) > room and (least := max((part.drop for part in parts), default=0)):
         parts = [part for part in parts if part.drop != least]
-    text = Text()
-    for at, part in enumerate(parts):
-        text.append(" " if at else "")
-        text.append(part.text, style=part.style or None)
-    text.truncate(max(room, 1), overflow="ellipsis")
-    return text
+    lines = [Text()]
+    for part in parts:
+        if lines[-1] and lines[-1].cell_len + 1 + cell_len(part.text) > room:
+            lines.append(Text())
+        lines[-1].append(" " if lines[-1] else "")
+        lines[-1].append(part.text, style=part.style or None)
+    for line in lines:
+        line.truncate(max(room, 1), overflow="ellipsis")
+    return lines
+
+
+def _onwards(guide: str) -> str:
+    """The guides of the line below."""
+    return guide.replace("├─", "│ ").replace("└─", "  ").replace("├", "│").replace("└", " ")
 
 
 def _remark(row: Row, width: int) -> Iterator[Text]:
-    words = " ".join(part.text for part in row.label).split(" ")
+    """Prose that goes on in further lines."""
+    style = row.label[0].style
     room = max(width - cell_len(row.guide), 20)
-    line = ""
-    guide = row.guide
-    for word in words:
+    guide, line = row.guide, ""
+    for word in " ".join(part.text for part in row.label).split(" "):
         if line and cell_len(line) + 1 + cell_len(word) > room:
-            yield Text.assemble((guide, "dim"), (line, row.label[0].style))
-            line, guide = word, row.guide.replace("├─", "│ ").replace("└─", "  ").replace("├", "│").replace("└", " ")
+            yield Text.assemble((guide, "dim"), (line, style))
+            guide, line = _onwards(row.guide), word
         else:
             line = f"{line} {word}" if line else word
-    yield Text.assemble((guide, "dim"), (line, row.label[0].style))
+    yield Text.assemble((guide, "dim"), (line, style))

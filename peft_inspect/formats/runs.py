@@ -15,7 +15,7 @@ class Run:
     """Children that differ in nothing but their index; adjacent or not. A single child is a run of one."""
 
     nodes: tuple[Node, ...]
-    like: Run | None = None  # the group it is compared with, the largest of its list
+    like: Run | None = None  # the group it is compared with, the first of its list
 
     @property
     def first(self) -> Node:
@@ -33,16 +33,16 @@ def runs(children: Sequence[Node]) -> Iterator[Run]:
     for child in children:
         if is_index(child.name):
             alike.setdefault(child.shape, []).append(child)
-    largest = max(alike.values(), key=len, default=[])
-    reference = Run(tuple(largest))
+    reference: Run | None = None
     done: set[int] = set()
     for child in children:
         if not is_index(child.name):
             yield Run((child,))
         elif child.shape not in done:
             done.add(child.shape)
-            nodes = alike[child.shape]
-            yield reference if nodes is largest else Run(tuple(nodes), reference)
+            run = Run(tuple(alike[child.shape]), reference)
+            reference = reference or run
+            yield run
 
 
 def said_differences(node: Node, other: Node) -> list[str]:

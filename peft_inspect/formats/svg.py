@@ -25,7 +25,16 @@ WIDTH = 100  # columns, where none are asked for
 CELL, ROW, MARGIN = 8.4, 19, 16  # pixels
 GROUND, INK = "#14171c", "#e7eaee"
 # black, red, green, yellow, blue, magenta, cyan, white; the bright ones alike. All readable on the dark ground.
-_COLORS = [(90, 98, 110), (255, 125, 115), (127, 212, 154), (242, 184, 75), (138, 180, 248), (215, 160, 240), (124, 199, 232), (231, 234, 238)]
+_COLORS = [
+    (90, 98, 110),
+    (255, 125, 115),
+    (127, 212, 154),
+    (242, 184, 75),
+    (138, 180, 248),
+    (215, 160, 240),
+    (124, 199, 232),
+    (231, 234, 238),
+]
 _WORD = re.compile(r"\S+")
 THEME = TerminalTheme((20, 23, 28), (231, 234, 238), _COLORS, _COLORS)
 

@@ -39,6 +39,8 @@ def _remarks(adapter: AdapterInfo, structure: Structure) -> Iterator[Line]:
             missed = ranges(layer_indices(target.missed, structure)) or ", ".join(target.missed[:3])
             yield Line(Text(visible(f"{target.entry} misses layers {missed}"), style="yellow"), 2)
         if target.dropped:
-            yield Line(Text(visible(f"{target.entry} matches {len(target.dropped)} modules that another field drops again"), style="yellow"), 2)
+            yield Line(
+                Text(visible(f"{target.entry} matches {len(target.dropped)} modules that another field drops again"), style="yellow"), 2
+            )
         if not target.matched and target.closest:
             yield Line(Text(visible(f"{target.entry} matches nothing; the closest names are {', '.join(target.closest)}"), style="red"), 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from peft_inspect.formats.layout import towers_of
 from peft_inspect.records import ModuleInfo, Structure
 
 WRAPPERS = ("peft-model", "tuner")
@@ -46,8 +47,8 @@ def same_object(structure: Structure) -> tuple[tuple[str, str], ...]:
     """
     pairs: list[tuple[str, str]] = []
     for chain in chains(structure):
-        for tower in structure.towers:
-            pairs += [(short, tower.path) for short in _forwarded(tower.path, chain, structure)]
+        for tower in towers_of(structure):
+            pairs += [(short, tower) for short in _forwarded(tower, chain, structure)]
     return tuple(pairs)
 
 

@@ -237,4 +237,6 @@ def healthy_report():
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "browser: opens the HTML report in headless Chromium (apt-get install chromium chromium-driver; pip install selenium)")
+    config.addinivalue_line(
+        "markers", "browser: opens the HTML report in headless Chromium (apt-get install chromium chromium-driver; pip install selenium)"
+    )

@@ -13,7 +13,14 @@ webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.keys import Keys  # noqa: E402  # after the check that it is there
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage", "--window-size=1280,1600"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,1600",
+]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +144,9 @@ def test_the_tree_is_walked_with_the_keyboard(opened, broken_report):
 
 def test_a_path_is_copied(opened, broken_report):
     page = opened(broken_report)
-    page.execute_script("window.copied = []; Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { copied.push(text); }}})")
+    page.execute_script(
+        "window.copied = []; Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { copied.push(text); }}})"
+    )
     page.find_element("css selector", ".finding button.link").click()
     page.switch_to.active_element.send_keys("c")
     assert page.execute_script("return copied") == ["base_model.model.model.layers.0.self_attn.q_proj"]

@@ -10,6 +10,7 @@ from peft_inspect.formats.gradient_map import GradientMap, MapRow, gradient_map
 from peft_inspect.formats.heatmap import Sign
 from peft_inspect.formats.json import environment
 from peft_inspect.formats.labels import layer_words, shape_of, short_dtype, weight_of
+from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import fold_with_first
 from peft_inspect.formats.nodes import Node, build
@@ -88,7 +89,15 @@ def _map(found: GradientMap) -> dict[str, Any]:
 def _map_row(row: MapRow, found: GradientMap) -> dict[str, Any]:
     """Each cell: block, state, norm, place on the scale, parameters with a gradient, parameters, first path."""
     cells = [
-        [block, cell.state, cell.norm, round(found.level(cell.norm), 3) if cell.norm is not None else None, cell.arrived, cell.total, cell.layers[0]]
+        [
+            block,
+            cell.state,
+            cell.norm,
+            round(found.level(cell.norm), 3) if cell.norm is not None else None,
+            cell.arrived,
+            cell.total,
+            cell.layers[0],
+        ]
         for block, cell in row.cells.items()
     ]
     return {"label": row.label, "adapter": row.adapter, "cells": cells}
@@ -99,11 +108,16 @@ class _Tree:
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self.towers = {tower.path for tower in structure.towers}
+        self.towers = frozenset(towers_of(structure))
 
     def node(self, node: Node) -> dict[str, Any]:
         """One module: n name, t class, p parameters, r trainable, and what else applies."""
-        shown: dict[str, Any] = {"n": node.name, "t": node.layers[0].base_type if node.layers else node.module.type, "p": node.total, "r": node.trainable}
+        shown: dict[str, Any] = {
+            "n": node.name,
+            "t": node.layers[0].base_type if node.layers else node.module.type,
+            "p": node.total,
+            "r": node.trainable,
+        }
         extra = {
             "s": shape_of(weight_of(node, self.structure)) if node.layers or not node.children else "",
             "a": [self._adapter(layer) for layer in node.layers],
