@@ -80,7 +80,7 @@ class DataFlow(TorchFunctionMode):
             return result
         event = self._event(name, operands, made, escaped=name in _ESCAPES)
         event.scalars = [self._numbers[value] for value in flat if isinstance(value, float) and value in self._numbers]
-        written = [args[0]] if name in ("__setitem__", "copy_") or (name.endswith("_") and not name.endswith("__")) else []
+        written = flat[:1] if name in ("__setitem__", "copy_") or (name.endswith("_") and not name.endswith("__")) else []
         for tensor in [*made, *(value for value in written if isinstance(value, torch.Tensor))]:
             self._remember(tensor, event)
         if isinstance(result, float):
