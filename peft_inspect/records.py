@@ -123,6 +123,7 @@ class ModuleInfo:
     training: bool
     aliases: tuple[str, ...] = ()
     routes: bool = False  # chooses among experts
+    has_forward: bool = True  # False for lists and dicts of modules, which nobody calls
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,8 @@ class Tower:
 
     path: str
     type: str
-    stacks: tuple[BlockStack, ...]
+    stacks: tuple[BlockStack, ...]  # none: a projector between towers
+    family: str = ""  # equal for towers that are one model together, such as encoder and decoder
 
 
 @dataclass(frozen=True)
@@ -456,7 +458,7 @@ class Trace:
         parts = path.split(".")
         for end in range(1, len(parts)):
             around = ".".join(parts[:end])
-            if around not in self._busy and self.structure.module[around].kind != "container":
+            if around not in self._busy and self.structure.module[around].has_forward:
                 return around
         return path
 

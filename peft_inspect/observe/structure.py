@@ -12,6 +12,7 @@ from peft_inspect.observe.inventory import Inventory, take_inventory
 from peft_inspect.observe.kinds import kind_of, routers_of
 from peft_inspect.observe.owners import Owner, adapter_infos, base_of, owners_of
 from peft_inspect.observe.plain import config_values, dtype_name
+from peft_inspect.observe.towers import towers_of
 from peft_inspect.records import Mode, ModuleInfo, ParameterInfo, Role, Structure, Subject
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def read_structure(subject: Subject) -> Structure:
         parameters=tuple(_parameters(inventory, owners, values=values)),
         adapters=tuple(adapter_infos(owners, layers)),
         adapter_layers=layers,
+        towers=towers_of(inventory),
         mode=_mode(modules),
         weights=subject.weights,
         model_config=config_values(getattr(inventory.modules[base], "config", None)),
@@ -65,6 +67,7 @@ def _modules(inventory: Inventory) -> Iterator[ModuleInfo]:
             training=module.training,
             aliases=tuple(inventory.module_aliases.get(path, ())),
             routes=path in routers,
+            has_forward=type(module).forward is not _forward_unimplemented,
         )
 
 
