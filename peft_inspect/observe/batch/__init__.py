@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from peft_inspect.observe.batch import labels, rest, text, towers
+from peft_inspect.observe.batch import content, cross, labels, rest, text, towers
 from peft_inspect.observe.batch.describe import describe
 from peft_inspect.observe.batch.plan import Plan
 from peft_inspect.observe.batch.settle import needs_trial, settle
@@ -16,7 +16,7 @@ from peft_inspect.records import BatchInfo, InspectionError, Subject
 
 __all__ = ["make_batch"]
 
-_MAKERS = (towers.make, text.make, rest.make, labels.make, text.make_decoder)
+_MAKERS = (towers.make, text.make, cross.make, rest.make, labels.make, text.make_decoder)
 
 
 def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
@@ -29,20 +29,25 @@ def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
     if subject.batch is not None:
         return dict(subject.batch), describe(subject.batch, target.parameters, "user")
     plan = Plan(target)
-    if not needs_trial(plan):
+    made_by = "the user's content through the folder's processor" if subject.content else "signature and config"
+    if content.make(plan, subject):
+        text.make_decoder(plan)
+        labels.make(plan)
+    elif not needs_trial(plan):
         _make(plan)
     else:
         with undisturbed(subject.model), running() if subject.weights == "none" else nullcontext():
             _make(plan)
             settle(plan)
-    return plan.inputs, describe(plan.inputs, target.parameters, "signature and config", plan.notes)
+    return target.spelled(plan.inputs), describe(target.spelled(plan.inputs), target.spelled(target.parameters), made_by, plan.notes)
 
 
 def _make(plan: Plan) -> None:
     for make in _MAKERS:
         make(plan)
     if missing := rest.missing(plan):
+        names = ", ".join(plan.target.spelled(dict.fromkeys(missing)))
         raise InspectionError(
-            f"no batch could be made: {type(plan.target.module).__name__}.forward requires {', '.join(missing)}. "
+            f"no batch could be made: {type(plan.target.module).__name__}.forward requires {names}. "
             "Pass --batch FILE or file.py:make_batch, or batch={...} in Python."
         )

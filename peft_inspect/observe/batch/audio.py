@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
 from peft_inspect.observe.batch.fields import AUDIO, find
-from peft_inspect.observe.batch.image import Layout
-from peft_inspect.observe.batch.plan import Plan
+
+if TYPE_CHECKING:
+    from peft_inspect.observe.batch.image import Layout
+    from peft_inspect.observe.batch.plan import Plan
 
 _SAMPLES = 16_000
 _FRAMES = 400

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 from transformers import PretrainedConfig
 
 from peft_inspect.observe.batch.fields import TEXT, find
-from peft_inspect.observe.batch.plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+
+    from peft_inspect.observe.batch.plan import Plan
 
 _UNICODE_LETTERS = 97  # models without a vocabulary read code points
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from peft_inspect.observe.batch.fields import VISION, find, pair
-from peft_inspect.observe.batch.plan import Plan
+
+if TYPE_CHECKING:
+    from peft_inspect.observe.batch.plan import Plan
 
 Layout = dict[str, Any]
 
@@ -60,7 +62,7 @@ def layouts(plan: Plan) -> Iterator[Layout]:
     if plan.wants("image_sizes"):
         yield from _sized(plan)
     if plan.wants("pixel_attention_mask"):
-        yield _several_images(plan)
+        yield from _several_images(plan)
     if plan.wants("image_attention_mask"):
         height, width = image_size(plan)
         yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width)}
@@ -76,11 +78,8 @@ def _whole(plan: Plan) -> Iterator[Layout]:
         for name in plan.target.parameters
         if name.endswith("_pixel_values") and "codebook" not in name and "prompt" not in name and plan.wants(name)
     }
-    yield {"pixel_values": plan.floats(plan.size, channels(plan), height, width), **others}
-    unit = patch_size(plan) * merge_size(plan) * 2
-    if height > unit:
-        side = height // unit * unit
-        yield {"pixel_values": plan.floats(plan.size, channels(plan), side, side), **others}
+    for rows, columns in _sizes(plan):
+        yield {"pixel_values": plan.floats(plan.size, channels(plan), rows, columns), **others}
     yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width), **others}
     yield {"pixel_values": plan.floats(plan.size, 2, channels(plan), height, width), **others}
 
@@ -183,10 +182,20 @@ def _sized(plan: Plan) -> Iterator[Layout]:
     }
 
 
-def _several_images(plan: Plan) -> Layout:
+def _several_images(plan: Plan) -> Iterator[Layout]:
     """A list of images per sample, with a mask of the pixels that are no padding."""
+    for height, width in _sizes(plan):
+        yield {
+            "pixel_values": plan.floats(plan.size, 1, channels(plan), height, width),
+            "pixel_attention_mask": plan.ones(plan.size, 1, height, width),
+        }
+
+
+def _sizes(plan: Plan) -> Iterator[tuple[int, int]]:
+    """The size of the position embeddings, then a smaller one whose patches divide evenly where several become one feature."""
     height, width = image_size(plan)
-    return {
-        "pixel_values": plan.floats(plan.size, 1, channels(plan), height, width),
-        "pixel_attention_mask": plan.ones(plan.size, 1, height, width),
-    }
+    yield height, width
+    shuffle = find(plan.config, "scale_factor", "pixel_shuffle_factor")
+    unit = patch_size(plan) * (shuffle if isinstance(shuffle, int) else 2 * merge_size(plan))
+    if height > unit:
+        yield height // unit * unit, height // unit * unit

@@ -11,6 +11,7 @@ from peft_inspect.observe.batch import ids
 from peft_inspect.observe.batch.image import image_size
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
 from peft_inspect.observe.batch.text import is_encoder_decoder
+from peft_inspect.observe.batch.towers import placeholder_tokens
 
 IGNORE = -100
 
@@ -24,11 +25,23 @@ def make(plan: Plan) -> None:
         plan.give("return_loss", True)
     plan.give("next_sentence_label", plan.zeros(plan.size))
     plan.give("sentence_order_label", plan.zeros(plan.size))
-    if plan.wants("labels"):
+    if plan.wants("labels") and plan.target.own:
+        plan.label_choices = _choices(plan)
+        plan.give("labels", plan.label_choices.pop(0))
+    elif plan.wants("labels"):
         make_labels = _maker(plan)
         labels = make_labels(plan) if make_labels else None
         if labels is not None:
             plan.give("labels", labels)
+
+
+def _choices(plan: Plan) -> list[torch.Tensor]:
+    """What labels of a forward of the user's own may be: a class, a value, tokens; a trial tells."""
+    choices = [plan.zeros(plan.size), torch.ones(plan.size, dtype=plan.dtype, device=plan.device)]
+    if "input_ids" in plan.inputs:
+        choices += [_of_text(plan), plan.zeros(*plan.inputs["input_ids"].shape)]
+    choices += [torch.ones(plan.size, 1, dtype=plan.dtype, device=plan.device), ids.text(plan, TEXT_LENGTH // 2)]
+    return choices
 
 
 def _maker(plan: Plan) -> Callable[[Plan], object] | None:
@@ -43,12 +56,17 @@ def _maker(plan: Plan) -> Callable[[Plan], object] | None:
     return _class if len(shape) == 1 and "batch" in shape[0] else None
 
 
-def _tokens(plan: Plan) -> torch.Tensor | None:
-    """Every ordinary token is a label; placeholders are not."""
+def _tokens(plan: Plan) -> torch.Tensor:
+    """Every ordinary token is a label; a decoder has labels of its own."""
     if is_encoder_decoder(plan) or "input_ids" not in plan.inputs:
         return ids.text(plan, TEXT_LENGTH // 2, vocab=ids.vocabulary(plan, decoder=True))
+    return _of_text(plan)
+
+
+def _of_text(plan: Plan) -> torch.Tensor:
+    """The input ids, with placeholders of other modalities ignored."""
     labels: torch.Tensor = plan.inputs["input_ids"].clone()
-    for token in {run.token for run in plan.placeholders}:
+    for token in placeholder_tokens(plan):
         labels[labels == token] = IGNORE
     return labels
 

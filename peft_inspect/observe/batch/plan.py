@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from peft_inspect.observe.batch.fields import token_ids
-from peft_inspect.observe.batch.target import Target
+
+if TYPE_CHECKING:
+    from peft_inspect.observe.batch.target import Target
 
 TEXT_LENGTH = 16
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -35,6 +37,7 @@ class Plan:
     placeholders: list[Placeholder] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     alternatives: list[dict[str, Any]] = field(default_factory=list)  # other layouts of the main input, for a trial
+    label_choices: list[torch.Tensor] = field(default_factory=list)  # other labels that a forward of the user's own may mean
     size: int = 1  # samples in the batch
 
     def __post_init__(self) -> None:

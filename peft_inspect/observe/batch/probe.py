@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_inspect.observe.batch.image import Layout
-from peft_inspect.observe.batch.plan import Plan
+if TYPE_CHECKING:
+    from peft_inspect.observe.batch.image import Layout
+    from peft_inspect.observe.batch.plan import Plan
 
 
 def method(plan: Plan, *names: str) -> Callable[..., Any] | None:
@@ -63,7 +64,7 @@ def count_features(output: Any, width: int | None) -> int:
     if pooled is None:
         pooled = output[0] if isinstance(output, tuple) and len(output) and not isinstance(output[0], tuple) else output
     tensors = _tensors(pooled)
-    if width is None or any(tensor.shape[-1] % width for tensor in tensors) and sum(tensor.numel() for tensor in tensors) % width:
+    if width is None or (any(tensor.shape[-1] % width for tensor in tensors) and sum(tensor.numel() for tensor in tensors) % width):
         if width is not None:
             raise ValueError(f"features of width {tensors[0].shape[-1]} for embeddings of width {width}")
         return sum(tensor.numel() // tensor.shape[-1] for tensor in tensors)

@@ -45,7 +45,7 @@ def settle(plan: Plan) -> None:
 def _complaint(plan: Plan) -> str | None:
     try:
         with torch.no_grad():
-            plan.target.called(**plan.inputs)
+            plan.target.called(**plan.target.spelled(plan.inputs))
     except Exception as error:  # whatever the model raises is what there is to mend
         return str(error) or type(error).__name__
     return None
@@ -76,7 +76,7 @@ def _rewrite(plan: Plan) -> None:
 
 def _named(plan: Plan, complaint: str) -> bool:
     """An input that the complaint names and that was not given."""
-    return any([give_documented(plan, name) for name in plan.target.parameters if re.search(rf"\b{re.escape(name)}\b", complaint)])
+    return any(give_documented(plan, name) for name in plan.target.parameters if re.search(rf"\b{re.escape(name)}\b", complaint))
 
 
 def _both(plan: Plan, complaint: str) -> bool:
@@ -101,6 +101,15 @@ def _another_layout(plan: Plan, complaint: str) -> bool:
     return True
 
 
+def _other_labels(plan: Plan, complaint: str) -> bool:
+    """Labels of another meaning, for a forward of the user's own."""
+    del complaint
+    if not plan.label_choices or "labels" not in plan.inputs:
+        return False
+    plan.inputs["labels"] = plan.label_choices.pop(0)
+    return True
+
+
 def _without_labels(plan: Plan, complaint: str) -> bool:
     """Without labels, where the loss cannot be computed from them."""
     given = [name for name in plan.inputs if "label" in name]
@@ -108,8 +117,13 @@ def _without_labels(plan: Plan, complaint: str) -> bool:
         return False
     for name in given:
         del plan.inputs[name]
+    text.make_decoder(plan)
     plan.notes.append(f"no labels: the model's own loss refused them ({complaint.splitlines()[0][:120]}); the outputs are summed instead")
     return True
 
 
-_MENDS: tuple[Callable[[Plan, str], bool], ...] = (_count, _named, _both, _another_layout, _without_labels)
+def _labels_at_fault(plan: Plan, complaint: str) -> bool:
+    return bool(re.search(r"label|train|loss", complaint)) and _without_labels(plan, complaint)
+
+
+_MENDS: tuple[Callable[[Plan, str], bool], ...] = (_count, _named, _both, _other_labels, _labels_at_fault, _another_layout, _without_labels)

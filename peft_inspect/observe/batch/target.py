@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
+
+from peft_inspect.observe.batch.names import canonical
 
 _SHAPE = re.compile(r"^\s*(\w+) \(`([^`]*)`(?: of shape `?\(?([^`)]*)\)?`?)?", re.MULTILINE)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -25,6 +27,11 @@ class Target:
     parameters: Mapping[str, inspect.Parameter]
     config: PretrainedConfig | None
     models: tuple[PreTrainedModel, ...]  # outermost transformers models inside `module`, itself included
+    names: Mapping[str, str] = field(default_factory=dict)  # canonical name → the user's own, where `parameters` has the former
+
+    def spelled(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs under the names that the forward takes."""
+        return {self.names.get(name, name): value for name, value in inputs.items()}
 
     @property
     def own(self) -> bool:
@@ -61,9 +68,13 @@ def find_target(model: torch.nn.Module) -> Target:
     if not parameters and models:
         module = models[0]
         parameters, open_ended = _parameters(module)
-    if open_ended and models and module is not models[0]:
-        parameters = {**_parameters(models[0])[0], **parameters}
-    return Target(model, module, parameters, models[0].config if models else _config(module), models)
+    config = models[0].config if models else _config(module)
+    if isinstance(module, PreTrainedModel) or not models:
+        return Target(model, module, parameters, config, models)
+    known = _parameters(models[0])[0]
+    names = canonical(parameters, known)
+    parameters = {name: parameters[own] for name, own in names.items()}
+    return Target(model, module, {**known, **parameters} if open_ended else parameters, config, models, names)
 
 
 def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:

@@ -18,6 +18,9 @@ def make(plan: Plan) -> None:
         kinds = plan.integers([types] * plan.size)
         plan.give("mm_token_type_ids", kinds)
         plan.give("image_embeds_position_mask", (kinds == _TYPE["image"]).long())
+        pixels = plan.inputs.get("pixel_values")
+        if plan.wants("image_attention_mask") and isinstance(pixels, torch.Tensor) and pixels.dim() == 5:
+            plan.give("image_attention_mask", plan.ones(plan.size, len(row), pixels.shape[1]))
         if plan.wants("global_attention_mask"):
             plan.give("global_attention_mask", torch.nn.functional.one_hot(plan.zeros(plan.size), len(row)))
         if plan.wants("bbox") and len(plan.target.documented.get("bbox", ())) != 2:

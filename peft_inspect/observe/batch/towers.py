@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from peft_inspect.observe.batch import audio, image, video
-from peft_inspect.observe.batch.image import Layout
 from peft_inspect.observe.batch.plan import Placeholder, Plan
 from peft_inspect.observe.batch.probe import first_accepted, method
+
+if TYPE_CHECKING:
+    from peft_inspect.observe.batch.image import Layout
 
 _GUESS = 2  # placeholders where no method of the model counts features; the trial corrects it
 
@@ -82,6 +85,12 @@ def _give(plan: Plan, modality: Modality) -> None:
     plan.inputs.update(layout)
     run = Placeholder(modality.name, token, count // plan.size, _token(plan, modality.start), _token(plan, modality.end))
     plan.placeholders.append(run)
+
+
+def placeholder_tokens(plan: Plan) -> set[int]:
+    """Tokens that stand for the features of another modality; only where the forward takes one."""
+    found = {_token(plan, modality.token) for modality in MODALITIES if modality.argument in plan.target.parameters}
+    return {token for token in found if token is not None}
 
 
 def _token(plan: Plan, names: re.Pattern[str]) -> int | None:

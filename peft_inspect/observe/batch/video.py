@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from peft_inspect.observe.batch.fields import VISION, find, pair
 from peft_inspect.observe.batch.image import Layout, channels, image_size, video_grids
-from peft_inspect.observe.batch.plan import Plan
+
+if TYPE_CHECKING:
+    from peft_inspect.observe.batch.plan import Plan
 
 
 def frames(plan: Plan) -> int:
@@ -20,11 +23,9 @@ def is_video_model(plan: Plan) -> bool:
     if "num_frames" in ",".join(plan.target.documented.get("pixel_values", ())):
         return True
     name = type(plan.target.module).__name__
-    return (
-        ("Video" in name
-        and "pixel_values_videos" not in plan.target.parameters)
-        or find(plan.config, "tubelet_size", "num_frames") is not None
-    )
+    return ("Video" in name and "pixel_values_videos" not in plan.target.parameters) or find(
+        plan.config, "tubelet_size", "num_frames"
+    ) is not None
 
 
 def layouts(plan: Plan, name: str = "pixel_values_videos") -> Iterator[Layout]:
