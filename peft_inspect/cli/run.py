@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 import typer
@@ -22,11 +23,13 @@ FOUND, FAILED, INTERRUPTED = 1, 2, 130
 DEFAULT_FAIL_ON: Mapping[str, str] = {"tree": "never", "gradcheck": "error", "check": "error"}
 
 
-def run(request: Request, reporting: Reporting, view: View) -> NoReturn:
-    """Inspect what was named, write the report, exit."""
+def run(request: Request, reporting: Reporting, view: View, *, diff: Request | None = None) -> NoReturn:
+    """Inspect what was named, and what it is to be compared with; write the report, exit."""
     with failures(debug=reporting.debug):
         output = prepared(reporting, view)
         report = inspected(request, reporting, view)
+        if diff is not None:
+            view = replace(view, other=inspected(diff, reporting, view))
         output.write(lambda out: writer(view.command, reporting.format, view)(report, out))
         leave(report, reporting, view)
 

@@ -9,6 +9,7 @@ import typer
 
 from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.options import Reporting, with_shared_options
+from peft_inspect.cli.other import other_request
 from peft_inspect.cli.run import run
 from peft_inspect.cli.values import names
 from peft_inspect.formats import View
@@ -32,13 +33,14 @@ def tree(
     ] = None,
     expand: Annotated[bool, typer.Option("--expand", help="Every block and what is inside adapter layers.", rich_help_panel=TREE)] = False,
     targets: Annotated[bool, typer.Option("--targets", help="What each entry of the LoRA config reached.", rich_help_panel=TREE)] = False,
+    diff: Annotated[str | None, typer.Option(metavar="OTHER", help="Another LoRA config, adapter or MODEL: what changes with it.", rich_help_panel=TREE)] = None,
     columns: Annotated[str, typer.Option(help=f"Any of {', '.join(get_args(Column))}.", rich_help_panel=TREE)] = "params",
     exact: Annotated[bool, typer.Option("--exact", help="Numbers to the last digit.", rich_help_panel=TREE)] = False,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=TREE)] = False,
 ) -> None:
     """The wrapper hierarchy: every tower, repeated blocks folded, adapter layers marked, faults flagged in place."""
     view = View("tree", depth=depth, match=match, expand=expand, exact=exact, targets=targets, columns=_columns(columns), ascii=ascii_)
-    run(request, reporting, view)
+    run(request, reporting, view, diff=None if diff is None else other_request(request, diff))
 
 
 def _columns(value: str) -> tuple[Column, ...]:

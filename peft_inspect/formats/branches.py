@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from peft_inspect.formats.diff import SIGNS
 from peft_inspect.formats.labels import Part, adapter_parts, flag_parts, shape_of, short_dtype, weight_of
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.names import visible
@@ -16,6 +17,7 @@ from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import WRAPPERS
 from peft_inspect.records import Structure
 
+CHANGE_STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
 SAID = 3  # differences that a block's line spells out; --expand shows the rest
 
 
@@ -109,6 +111,8 @@ class _Painter:
 
     def _parts(self, run: Run, label: str) -> Iterator[Part]:
         node = run.first
+        if node.change:
+            yield Part(SIGNS[node.change], CHANGE_STYLES[node.change])
         if label:
             yield Part(visible(label), "bold")
         yield Part(
@@ -131,6 +135,8 @@ class _Painter:
         if node.layers:
             yield from adapter_parts(node.all_layers(), self.structure)
         yield from (Part(visible(f"tied to {_short(tie)}"), "cyan") for tie in node.ties)
+        if node.said:
+            yield Part(visible(f"now {node.said}"), CHANGE_STYLES["changed"])
         yield from flag_parts(node.all_flags() if node.layers else node.flags)
 
     def _cells(self, run: Run) -> Iterator[str]:

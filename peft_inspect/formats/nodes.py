@@ -27,6 +27,8 @@ class Node:
     trainable: int = 0
     nbytes: int = 0
     size: int = 0  # modules below
+    change: str = ""  # where two models are compared: added, removed, changed
+    said: str = ""  # what changed
     shape: int = -1  # equal for subtrees that differ in nothing
 
     @property
@@ -116,6 +118,7 @@ def seal(root: Node) -> None:
 def own_shape(node: Node) -> tuple[Any, ...]:
     """Everything about a module itself, apart from its place, in which two blocks can differ."""
     return (
+        (node.change, node.said),
         node.module.type,
         node.module.training,
         tuple(_parameter_shape(parameter) for parameter in node.parameters),

@@ -81,6 +81,8 @@ def own_differences(node: Node, other: Node) -> Iterator[str]:
     """What differs in the module itself."""
     if node.module.type != other.module.type:
         yield f"{node.module.type} instead of {other.module.type}"
+    if node.said != other.said or node.change != other.change:
+        yield node.said or node.change or f"not {other.said or other.change}"
     if node.module.training != other.module.training:
         yield f"in {'train' if node.module.training else 'eval'} mode"
     if node.flags != other.flags:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.text import Text
 
 from peft_inspect.formats.branches import Row, rows
+from peft_inspect.formats.diff import both, compared, summary
 from peft_inspect.formats.findings import STYLES, verdict
 from peft_inspect.formats.labels import LEGEND
 from peft_inspect.formats.memory import memory_line
@@ -50,6 +51,8 @@ class ModelTree:
     @cached_property
     def root(self) -> Node:
         """The modules as a tree, with sums."""
+        if self.view.other is not None:
+            return compared(self.report, self.view.other)
         return build(self.report.structure, self.report.findings)
 
     def lines(self, width: int) -> Iterator[Line]:
@@ -57,6 +60,8 @@ class ModelTree:
         yield from heading(self.report)
         yield Line(Text())
         yield from (Line(text, cut=True) for text in self.branches(width))
+        if self.view.other is not None:
+            yield Line(Text(visible(summary(self.root, self.report, self.view.other)), style="bold"))
         yield from self._notes()
         if self.view.targets:
             yield from target_lines(self.report.structure)
@@ -66,7 +71,10 @@ class ModelTree:
 
     def branches(self, width: int) -> Iterator[Text]:
         """The tree alone."""
-        drawn: list[Row] = list(rows(self.root, self.report.structure, self.view, narrow=width < 100))
+        structure = self.report.structure
+        if self.view.other is not None:
+            structure = both(structure, self.view.other.structure)
+        drawn: list[Row] = list(rows(self.root, structure, self.view, narrow=width < 100))
         if not drawn:
             yield Text(f"no module path matches {visible(self.view.match or '')}")
             return

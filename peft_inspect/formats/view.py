@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from peft_inspect.records import Diagnosis
+
 Column = Literal["params", "memory", "dtype", "shape", "device", "rank", "path"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 
@@ -19,6 +21,7 @@ class View:
     expand: bool = False  # repeated blocks one by one, adapter layers with what is inside them
     exact: bool = False  # numbers to the last digit
     targets: bool = False  # the target table
+    other: Diagnosis | None = None  # a second model, shown as a difference in one tree
     columns: tuple[Column, ...] = ("params",)
     ascii: bool = False  # 7-bit characters only
     width: int | None = None  # columns of the screen; None: that of the terminal, unlimited in a pipe

@@ -179,3 +179,26 @@ def test_fifty_thousand_modules_build_quickly(make_llama, make_report):
     started = time.perf_counter()
     build(structure)
     assert time.perf_counter() - started < 5
+
+
+def test_two_models_as_one_tree_with_what_changed(make_llama, make_report):
+    ours = make_report(make_llama(4))
+    theirs = make_report(make_llama(4, targets=("q_proj", "k_proj"), ranks=lambda index: 16))
+    text = screen(ours, other=theirs, width=160)
+    assert "~ q_proj Linear 16×16 ◆ default r=8 α=16 fp32 now r 16 instead of 8, lora_alpha 32 instead of 16" in text
+    assert "~ k_proj Linear 16×16 now adapter default" in text
+    assert "~ v_proj Linear 16×16 ◆ default r=8 α=16 fp32 now no adapter default" in text
+    assert "layers.0–3 ×4" in text
+    assert "12 changed; adapter layers 8 → 8, trainable parameters 2,048 → 4,096" in text
+
+
+def test_blocks_of_another_model_are_added_and_a_change_in_one_block_stands_apart(make_llama, make_report):
+    text = screen(make_report(make_llama(4)), other=make_report(make_llama(6, ranks=lambda index: 4 if index == 1 else 8)), width=160)
+    assert "+ layers.4–5 ×2 LlamaDecoderLayer" in text
+    assert "layers.1 LlamaDecoderLayer" in text
+    assert "unlike 0,2–3: self_attn.{q_proj,v_proj}: r 4 instead of 8, lora_alpha 8 instead of 16" in text
+
+
+def test_a_model_compared_with_itself_has_not_changed(make_llama, make_report):
+    report = make_report(make_llama(4))
+    assert "nothing changed" in screen(report, other=report)

@@ -1,0 +1,77 @@
+"""Two hierarchies as one tree: what only one of them has, and what differs in what both have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from peft_inspect.formats.nodes import Node, build, reshape
+from peft_inspect.formats.runs import own_differences
+from peft_inspect.formats.wrappers import chains
+from peft_inspect.records import Diagnosis, Structure
+
+SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def compared(report: Diagnosis, other: Diagnosis) -> Node:
+    """One tree of both; `change` of a node says what became of it in `other`.
+
+    With different wrappers around them, the base models are compared.
+    """
+    ours, theirs = (chains(of.structure)[0] for of in (report, other))
+    if str(ours) == str(theirs):
+        roots = [build(of.structure) for of in (report, other)]
+    else:
+        roots = [_at(build(of.structure), chain.base.path) for of, chain in ((report, ours), (other, theirs))]
+    merged = _merged(*roots)
+    reshape(merged)
+    return merged
+
+
+def both(structure: Structure, other: Structure) -> Structure:
+    """A structure in which the parameters of either are found; `structure` wins."""
+    return replace(structure, parameters=structure.parameters + tuple(p for p in other.parameters if p.path not in structure.parameter))
+
+
+def summary(root: Node, report: Diagnosis, other: Diagnosis) -> str:
+    """Counts of what changed."""
+    counts = Counter(node.change for node in root.walk() if node.change)
+    said = ", ".join(f"{counts[change]} {change}" for change in SIGNS if counts[change])
+    layers = f"adapter layers {_layers(report.structure)} → {_layers(other.structure)}"
+    trainable = " → ".join(f"{sum(p.numel for p in of.structure.parameters if p.requires_grad):,}" for of in (report, other))
+    return f"in {other.source}: {said or 'nothing changed'}; {layers}, trainable parameters {trainable}"
+
+
+def _layers(structure: Structure) -> int:
+    return len(structure.adapter_layers)
+
+
+def _at(root: Node, path: str) -> Node:
+    return next(node for node in root.walk() if node.path == path)
+
+
+def _merged(node: Node, other: Node) -> Node:
+    node, other = _leaf(node), _leaf(other)
+    said = tuple(own_differences(other, node))
+    children = list(_children(node, other))
+    return replace(node, children=children, change="changed" if said else "", said=", ".join(said))
+
+
+def _children(node: Node, other: Node) -> Iterator[Node]:
+    others = {child.name: child for child in other.children}
+    for child in node.children:
+        match = others.pop(child.name, None)
+        yield replace(_leaf(child), change="removed") if match is None else _merged(child, match)
+    for child in other.children:
+        if child.name in others:
+            yield replace(_leaf(child), change="added")
+
+
+def _leaf(node: Node) -> Node:
+    """An adapter layer as its base layer with adapters on it, so that it compares with one that has none."""
+    if not node.layers:
+        return node
+    base = next((inner for inner in node.walk() if inner.path == node.layers[0].base_path), node)
+    module = replace(node.module, type=node.layers[0].base_type, aliases=())
+    return replace(node, module=module, children=[], parameters=base.parameters, layers=node.all_layers())
