@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
 from transformers import PretrainedConfig
 
-from peft_inspect.load.build import Plan, build
+from peft_inspect.load.alternatives import alternatives
+from peft_inspect.load.build import Plan, Weights, build
 from peft_inspect.load.files import read_mapping
 from peft_inspect.load.location import Folder, Location
 from peft_inspect.load.model_class import model_class
@@ -57,7 +59,21 @@ def base_model(name: str, form: Named, request: Request, task_type: str | None, 
         plan, notes = Plan(plan.name, config, plan.model_class), (*notes, note)
     weights = request.weights or "none"
     step(f"building {plan.model_class.__name__}")
-    return Subject(build(plan, weights), name, weights, source_file=file, folder=folder, notes=notes)
+    model, more = _build(plan, weights, form, task_type)
+    return Subject(model, name, weights, source_file=file, folder=folder, notes=(*notes, *more))
+
+
+def _build(plan: Plan, weights: Weights, form: Named, task_type: str | None) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """The model; a default configuration that leaves values open is completed, with a note."""
+    try:
+        return build(plan, weights), ()
+    except InspectionError as error:
+        if not isinstance(form, Architecture) or isinstance(error.__cause__, ImportError):
+            raise
+        for other, note in alternatives(plan, task_type):
+            with contextlib.suppress(InspectionError):
+                return build(other, weights), (note,)
+        raise
 
 
 def _from_code(name: str, request: Request, code: UserCode, step: Callable[[str], None]) -> Subject:

@@ -66,10 +66,9 @@ def _on_meta(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
 
 
 def _create(plan: Plan, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
-    config = config_for(plan.model_class, plan.config)
     try:
         with quiet(), torch.device(device):
-            model: PreTrainedModel = plan.model_class._from_config(config, dtype=dtype)
+            model: PreTrainedModel = plan.model_class._from_config(config_for(plan.model_class, plan.config), dtype=dtype)
             return model
     except ImportError as error:
         raise InspectionError(f"{plan.model_class.__name__} needs a package that is not installed: {_summary(error)}") from error

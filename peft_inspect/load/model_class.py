@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -68,16 +69,22 @@ def model_class(config: PretrainedConfig, task_type: str | None = None, wanted: 
     """
     if wanted is not None:
         return _named_class(wanted)
-    saved_with = next(_architectures(config), None)
-    for_task = list(_mapped(config, _OF_TASK.get(task_type or "", ())))
-    if saved_with is not None and (not for_task or saved_with in for_task):
-        return saved_with
-    found = next(iter((*for_task, *_mapped(config, _BY_PURPOSE), *_mapped(config, _all_purposes()), *_defined_beside(config))), None)
+    found = next(model_classes(config, task_type), None)
     if found is None:
-        raise InspectionError(
-            f"transformers has no model class for the configuration {type(config).__name__}: it configures a part of another model, or no model"
-        )
+        name = type(config).__name__
+        raise InspectionError(f"transformers has no model class for the configuration {name}: it configures a part of another model, or no model")
     return found
+
+
+def model_classes(config: PretrainedConfig, task_type: str | None = None) -> Iterator[type[PreTrainedModel]]:
+    """The classes that take a configuration, the most fitting first; some may come twice."""
+    saved_with = list(_architectures(config))
+    for_task = list(_mapped(config, _OF_TASK.get(task_type or "", ())))
+    yield from (found for found in saved_with if not for_task or found in for_task)
+    yield from for_task
+    yield from _mapped(config, _BY_PURPOSE)
+    yield from _mapped(config, _all_purposes())
+    yield from _defined_beside(config)
 
 
 def config_for(model: type[PreTrainedModel], config: PretrainedConfig) -> PretrainedConfig:
@@ -107,9 +114,10 @@ def _mapped(config: PretrainedConfig, purposes: Iterable[str]) -> Iterator[type[
     """The classes that transformers' auto mappings hold for this configuration, in the order of `purposes`."""
     for purpose in purposes:
         mapping: Any = getattr(modeling_auto, f"MODEL_FOR_{purpose}_MAPPING" if purpose else "MODEL_MAPPING", None)
-        if mapping is None or type(config) not in mapping:
+        try:
+            found = mapping[type(config)] if mapping is not None and type(config) in mapping else ()
+        except (ImportError, ValueError, AttributeError):  # an entry whose class is not there, or needs a package that is not
             continue
-        found = mapping[type(config)]
         yield from found if isinstance(found, tuple) else (found,)
 
 
@@ -120,18 +128,23 @@ def _all_purposes() -> list[str]:
 
 
 def _defined_beside(config: PretrainedConfig) -> Iterator[type[PreTrainedModel]]:
-    """Classes in no auto mapping: those defined next to the configuration that take it, the most specific last in the file first."""
-    module = type(config).__module__.replace("configuration_", "modeling_")
-    try:
-        modeling = importlib.import_module(module)
-    except ImportError:
-        return
-    for found in reversed(list(vars(modeling).values())):
-        if (
-            isinstance(found, type)
-            and issubclass(found, PreTrainedModel)
-            and found.__dict__.get("config_class", found.config_class) is type(config)
-            and found.__module__ == module
-            and not found.__name__.endswith("PreTrainedModel")
-        ):
-            yield found
+    """Classes in no auto mapping: those in the modelling files beside the configuration that take it, the last defined first."""
+    package = importlib.import_module(type(config).__module__.rpartition(".")[0])
+    for file in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        if not file.name.startswith("modeling_"):
+            continue
+        try:
+            modeling = importlib.import_module(f"{package.__name__}.{file.name}")
+        except ImportError:
+            continue
+        yield from (found for found in reversed(list(vars(modeling).values())) if _takes(found, config, modeling.__name__))
+
+
+def _takes(found: Any, config: PretrainedConfig, module: str) -> bool:
+    return (
+        isinstance(found, type)
+        and issubclass(found, PreTrainedModel)
+        and found.__module__ == module
+        and getattr(found, "config_class", None) is type(config)
+        and "PreTrainedModel" not in found.__name__
+    )

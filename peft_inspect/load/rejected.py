@@ -42,6 +42,11 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
         return _of_unsupported(model, fields, config, modules, unsupported)
     if "modules_to_save cannot be applied" in str(error):
         return _of_saved_target(model, fields, modules)
+    if isinstance(error, NotImplementedError) and "embeddings" in str(error):
+        return InspectionError(
+            f"PEFT asks every model for its input embeddings, and {type(model).__name__} does not say which they are: build it in a callable of "
+            "your own, as train.py:build_model, where get_input_embeddings is defined on a subclass, or wrap a part of it"
+        )
     task = fields.get("task_type")
     if task and isinstance(error, AttributeError):
         return InspectionError(
@@ -126,7 +131,11 @@ def _of_no_match(model: torch.nn.Module, fields: Mapping[str, Any], modules: Map
     name = type(model).__name__
     names = _leaf_names(model, modules)
     if not names:
-        return InspectionError(f"{name} has no linear layer that an adapter could go on{_expert_hint(model)}")
+        experts = list(dict.fromkeys(entry for path, module in modules.items() for entry in _expert_parameters(module, path)))
+        works = [_setting("target_parameters", experts)] if experts else [_setting("target_modules", found)] if (found := _convolutions(modules)) else []
+        return InspectionError(
+            f"{name} has no linear layer that an adapter could go on" + (f". A config that works: {works[0]}" if works else "")
+        )
     works = _setting("target_modules", names)
     if asked is None and parameters is None:
         return InspectionError(
@@ -169,6 +178,13 @@ def _of_unsupported(
     model: torch.nn.Module, fields: Mapping[str, Any], config: Any, modules: Mapping[str, torch.nn.Module], unsupported: list[str]
 ) -> InspectionError:
     path = unsupported[0]
+    if fields.get("target_modules") == "all-linear":  # PEFT shortens the paths it found, and some endings fit other modules too
+        bad = {name.rpartition(".")[2] for name, module in modules.items() if not isinstance(module, _ADAPTABLE)}
+        names = [name for name in _leaf_names(model, modules) if name not in bad]
+        return InspectionError(
+            f"PEFT's own list for all-linear reaches {path} of {type(model).__name__}, a {type(modules[path]).__name__}, which is no linear layer. "
+            f"A config that works: {_setting('target_modules', names)}"
+        )
     inside = [
         child for child, module in modules.items() if child.startswith(f"{path}.") and isinstance(module, _LINEAR)
     ]
@@ -200,15 +216,18 @@ def _leaf_names(model: torch.nn.Module, modules: Mapping[str, torch.nn.Module]) 
     return sorted(counts, key=lambda name: -counts[name])
 
 
+def _convolutions(modules: Mapping[str, torch.nn.Module]) -> list[str]:
+    kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+    names = (path.rpartition(".")[2] for path, module in modules.items() if isinstance(module, kinds) and module.groups == 1)
+    return [name for name in dict.fromkeys(names) if not name.isdecimal()]
+
+
 def _expert_parameters(module: torch.nn.Module, path: str) -> list[str]:
     """Fused expert weights held directly by a module, as entries of target_parameters."""
+    if "expert" not in f"{path}.{type(module).__name__}".lower():
+        return []
     parent = ".".join(path.split(".")[-2:])
     return [f"{parent}.{name}" for name, parameter in module.named_parameters(recurse=False) if parameter.ndim == 3]
-
-
-def _expert_hint(model: torch.nn.Module) -> str:
-    names = {".".join(path.split(".")[-3:]) for path, parameter in model.named_parameters() if parameter.ndim == 3}
-    return f": try {_setting('target_parameters', sorted(names))}" if names else ""
 
 
 def _setting(field: str, values: Iterable[str]) -> str:
