@@ -123,6 +123,7 @@ class ModuleInfo:
     training: bool
     aliases: tuple[str, ...] = ()
     routes: bool = False  # chooses among experts
+    fresh: bool = False  # added to a pretrained model, or a head on top of one: nothing that its checkpoint brings
     has_forward: bool = True  # False for lists and dicts of modules, which nobody calls
 
 
@@ -160,7 +161,9 @@ class Target:
     dropped: tuple[str, ...] = ()  # matched by name, then dropped by layers_to_transform or exclude_modules
     by_tower: Mapping[str, int] = field(default_factory=dict)
     missed: tuple[str, ...] = ()  # within a stack where it hits others
-    closest: tuple[str, ...] = ()  # names that exist, nearest spelling first
+    closest: tuple[str, ...] = ()  # names that exist, nearest first
+    rewritten: tuple[str, ...] = ()  # matched by name, and left out because PEFT rewrote the entry for fused experts
+    names: tuple[str, ...] = ()  # the matched modules (or parameters) as the config has to spell them: relative to the base model
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,10 @@ class AdapterInfo:
     inference_mode: bool
     prompt_learning: bool = False
     targets: tuple[Target, ...] = ()
+    parameters: int = 0  # elements of its weights, trained copies in modules_to_save included
+    trainable: int = 0  # of these, the ones that require a gradient
+    converted: bool = False  # PEFT rewrote its targets for fused experts
+    base: str = ""  # path of the base model: what the names in the config are relative to
 
 
 @dataclass(frozen=True)
@@ -198,6 +205,8 @@ class AdapterLayerInfo:
     copy_of: str | None = None  # another adapter of this layer that holds exactly the same values
     dtype: str = "float32"
     details: Mapping[str, Any] = field(default_factory=dict)  # use_dora, use_rslora, fan_in_fan_out …
+    asked: bool = True  # some config still asks for it
+    name: str = ""  # as a config has to spell it: the module's path within the base model before wrapping
 
 
 @dataclass(frozen=True)
@@ -220,6 +229,37 @@ class Tower:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """One sort of layer in one sort of block: which of them carry an adapter and which do not."""
+
+    tower: str  # "" outside every tower
+    stack: str  # "" outside every stack
+    block: str  # class of the block
+    part: str  # class of the module that the layer belongs to: LlamaAttention, MixtralExperts
+    name: str  # path within the block, an expert parameter included; outside stacks, within the base model
+    kind: Literal["linear", "experts", "embedding", "conv"]
+    layers: tuple[str, ...]  # their paths; of an expert parameter, the path of the module that holds it
+    adapted: tuple[str, ...]  # the same, of those that carry an adapter
+    indices: tuple[int, ...]  # blocks that have such a layer
+    adapted_indices: tuple[int, ...]
+    parameters: int  # elements of the base weights
+    adapted_parameters: int
+    routes: bool = False  # it chooses among experts
+    head: bool = False  # the output layer
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Base weights that the base model keeps as one tensor."""
+
+    parameters: tuple[str, ...]  # live paths of what each side computes with now
+    names: tuple[str, ...]  # the same as module names within the base model
+    one_tensor: bool
+    adapted: tuple[str, ...] = ()  # adapter layers on either side
+    one_adapter: bool = True  # all sides share one adapter, or none has any
+
+
+@dataclass(frozen=True)
 class Structure:
     """What is there, read without running anything; works without weights."""
 
@@ -236,6 +276,8 @@ class Structure:
     optimizer: frozenset[str] | None = None  # paths of the parameters that the optimizer holds; None: no optimizer given
     source_file: str | None = None
     notes: tuple[str, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
+    ties: tuple[Tie, ...] = ()
 
     @cached_property
     def module(self) -> Mapping[str, ModuleInfo]:
@@ -487,6 +529,7 @@ class TensorInfo:
     dtype: str
     zero: bool | None = None
     finite: bool | None = None
+    loads_as: str | None = None  # the key under which PEFT loads it, where that is not the file's own
 
 
 @dataclass(frozen=True)
@@ -501,6 +544,8 @@ class AdapterFile:
     layer_of: Mapping[str, str] = field(default_factory=dict)  # expected key → adapter layer path
     structure: Structure | None = None
     base: Mapping[str, Any] = field(default_factory=dict)  # name, class, depth, width of the base that was inspected
+    new_modules: Mapping[str, str] = field(default_factory=dict)  # path of a trained or fresh module PEFT does not save → its key in a file
+    in_memory: bool = False  # a loaded adapter seen in the live model, whose file was not named
 
 
 # --- diagnosis ----------------------------------------------------------------------------------
