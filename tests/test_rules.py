@@ -1,0 +1,97 @@
+"""Every rule is held to its word by its own two examples, and to the form that docs and `explain` are made from."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import peft_inspect
+from peft_inspect.rules import Example, Rule, all_rules, page
+
+RULES = [pytest.param(rule, id=f"{rule.code} {rule.name}") for rule in all_rules()]
+
+# The examples are user programs: what they make torch and PEFT warn about is part of them.
+runs_examples = pytest.mark.filterwarnings("ignore")
+
+
+def inspected(example: Example) -> peft_inspect.Report:
+    """An example under all rules."""
+    return peft_inspect.check(
+        example.model, example.batch, loss=example.loss, optimizer=example.optimizer, adapter=example.adapter, verify=False
+    )
+
+
+def listed(report: peft_inspect.Report) -> list[str]:
+    """The findings of a report, for the message of a failed assertion."""
+    return [f"{found.code} {found.message}" for found in report.findings]
+
+
+@runs_examples
+@pytest.mark.parametrize("rule", RULES)
+def test_the_broken_example_fires_its_rule_and_no_other(rule: Rule[Any]) -> None:
+    report = inspected(rule.broken())
+    assert [found.code for found in report.findings] == [rule.code], listed(report)
+    found = report.findings[0]
+    assert found.rule == rule.name
+    assert found.message
+    assert found.fix
+
+
+@runs_examples
+@pytest.mark.parametrize("rule", RULES)
+def test_the_fixed_example_is_clean_under_all_rules(rule: Rule[Any]) -> None:
+    report = inspected(rule.fixed())
+    assert report.findings == (), listed(report)
+    assert not [f"{outcome.code}: {outcome.why}" for outcome in report.outcomes if outcome.status == "crashed"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_page_has_a_title_a_reason_and_a_remedy(rule: Rule[Any]) -> None:
+    title, blank, *text = page(rule).splitlines()
+    assert title.endswith(".")
+    assert len(title) <= 120
+    assert not blank
+    assert "\n".join(text).count("\n\n") >= 1, "the page wants at least two paragraphs: why it matters, and what to do"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_file_is_called_like_the_rule(rule: Rule[Any]) -> None:
+    module = rule.check.__module__.rpartition(".")[2]
+    assert module == f"{rule.code.lower()}_{rule.name.replace('-', '_')}"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_explained_only_by_rules_that_exist(rule: Rule[Any]) -> None:
+    codes = {other.code for other in all_rules()}
+    assert codes.issuperset(rule.explained_by)
+    assert rule.code not in rule.explained_by
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_check_and_both_examples_say_what_they_are(rule: Rule[Any]) -> None:
+    for function in (rule.check, rule.broken, rule.fixed):
+        assert (function.__doc__ or "").strip().endswith("."), function.__name__
+
+
+def test_codes_and_names_are_unique() -> None:
+    for values in ([rule.code for rule in all_rules()], [rule.name for rule in all_rules()]):
+        assert len(values) == len(set(values))
+
+
+def test_the_catalogue_loads_without_torch() -> None:
+    """`explain` prints any page at once because of it."""
+    code = (
+        "import sys; from peft_inspect.rules import all_rules, page; [page(rule) for rule in all_rules()]; "
+        "sys.exit(', '.join({'torch', 'transformers', 'peft'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_rule_module_is_in_the_registry() -> None:
+    for rule in all_rules():
+        assert importlib.import_module(rule.check.__module__).RULE is rule
