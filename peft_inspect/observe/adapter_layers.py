@@ -141,4 +141,6 @@ def _same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> boo
     """Whether two adapters hold exactly the same values."""
     if len(one) != len(other) or not one or not all(map(is_real, (*one, *other))):
         return False
-    return all(a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(one, other, strict=True)
+    )

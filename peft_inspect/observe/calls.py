@@ -49,8 +49,7 @@ class Call:
 class Calls:
     """The modules that run, as a stack; the calls of adapter layers; base layers called around them."""
 
-    def __init__(self, model: nn.Module, layers: AdapterLayers, switches: GradSwitches) -> None:
-        self._model = model
+    def __init__(self, layers: AdapterLayers, switches: GradSwitches) -> None:
         self._layers = layers
         self._switches = switches
         self._stack: list[nn.Module] = []
@@ -62,8 +61,8 @@ class Calls:
         self.phase: Literal["forward", "backward"] = "forward"
         self.on_output: Callable[[Call, Any], None] | None = None
         self._paths: dict[int, str] = {}
-        for path, module in model.named_modules():
-            self._paths[id(module)] = path
+        for path, module in layers.modules.items():
+            self._paths.setdefault(id(module), path)
 
     @contextmanager
     def watching(self) -> Iterator[Calls]:

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 Weights = Mapping[str, "Tensor"]
 
 
-def find_copies(model: nn.Module, layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tuple[CopyCall, ...]:
+def find_copies(layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tuple[CopyCall, ...]:
     """What ran in the place of `dead` adapter layers.
 
     A copy has the class of what it stands for, and the same base weights by name and shape. With the same
     values it is a copy; without, it counts only if the inspected PEFT model does not hold it, so that the
     second of two equal towers is no copy of the first.
     """
+    if not dead:
+        return ()
     found: list[CopyCall] = []
     explained: set[str] = set()
-    modules = dict(model.named_modules())
+    modules = layers.modules
     for path in _outermost_first(dead, modules, calls):
         below = tuple(sorted(layer for layer in dead - explained if layer == path or layer.startswith(path + ".")))
         if not below:
@@ -83,7 +85,9 @@ def _match(path: str, layers: AdapterLayers, calls: Calls, modules: Mapping[str,
     shapes = {name: weight.shape for name, weight in weights.items()}
     for module in calls.ran.values():
         held = calls.path_of(id(module))
-        if id(module) in own or id(module) in layers.bases or type(_base(module)) is not type(original) or _are_siblings(path, held):
+        if id(module) in own or id(module) in layers.bases or type(_base(module)) is not type(original):
+            continue
+        if _are_siblings(path, held) or (not _is_elsewhere(held, path) and _is_adapted(module)):
             continue
         other = _weights(module)
         if not shapes or {name: weight.shape for name, weight in other.items()} != shapes:
@@ -100,6 +104,10 @@ def _are_siblings(path: str, other: str | None) -> bool:
     """Members of one list: equal blocks of one stack, which may start from equal values."""
     stack, _, index = path.rpartition(".")
     return other is not None and index.isdigit() and other.rpartition(".")[0] == stack
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    return any(isinstance(inside, BaseTunerLayer) for inside in module.modules())
 
 
 def _is_elsewhere(held: str | None, path: str) -> bool:

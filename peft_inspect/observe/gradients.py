@@ -11,21 +11,23 @@ import torch
 from peft_inspect.records import GradientInfo, GradientState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from peft_inspect.records import Structure
 
 
-def read_gradients(model: nn.Module, structure: Structure, connected: set[int], *, values: bool) -> tuple[GradientInfo, ...]:
+def read_gradients(
+    parameters: Mapping[str, Tensor], structure: Structure, connected: set[int], *, values: bool
+) -> tuple[GradientInfo, ...]:
     """One row per adapter parameter and per other trainable parameter, in the order of the structure.
 
-    `connected` holds the `id` of every parameter that a gradient reached. With `values`, the gradients
+    `parameters` are the live ones by path. `connected` holds the `id` of every parameter that a gradient reached. With `values`, the gradients
     themselves are measured: the largest magnitude tells zero and non-finite, the L2 norm is shown.
     """
     owner = {path: layer for layer in structure.adapter_layers for path in layer.parameters}
-    live = {info.path: model.get_parameter(info.path) for info in structure.parameters if info.requires_grad or info.path in owner}
+    live = {info.path: parameters[info.path] for info in structure.parameters if info.requires_grad or info.path in owner}
     measured = _measured({path: parameter.grad for path, parameter in live.items() if parameter.grad is not None}) if values else {}
     rows = []
     for path, parameter in live.items():

@@ -36,11 +36,16 @@ def kind_of(module: nn.Module) -> ModuleKind:
         return "peft-model"
     if isinstance(module, BaseTuner):
         return "tuner"
-    if type(module).forward is _forward_unimplemented or isinstance(module, nn.Sequential):
+    if not has_forward(module) or isinstance(module, nn.Sequential):
         return "container"
     if not module._modules and "norm" in type(module).__name__.lower():
         return "norm"
     return "experts" if holds_experts(module) else "other"
+
+
+def has_forward(module: nn.Module) -> bool:
+    """Whether a module can be called; lists and dicts of modules cannot."""
+    return type(module).forward is not _forward_unimplemented
 
 
 def holds_experts(module: nn.Module) -> bool:

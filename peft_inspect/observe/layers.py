@@ -18,7 +18,9 @@ class AdapterLayers:
     """The adapter layers that `structure` lists, as live objects. Modules are known by `id`."""
 
     def __init__(self, model: nn.Module, structure: Structure) -> None:
-        modules = dict(model.named_modules(remove_duplicate=False))
+        self.modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+        self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
+        modules = self.modules
         paths = dict.fromkeys(layer.path for layer in structure.adapter_layers)
         self.module: dict[int, nn.Module] = {id(modules[path]): modules[path] for path in paths}
         self.path: dict[int, str] = {id(modules[path]): path for path in paths}
@@ -31,7 +33,7 @@ class AdapterLayers:
             self._add_bases(layer)
         for row in structure.adapter_layers:
             for path in row.parameters:
-                self.adapter_weights[storage_key(model.get_parameter(path))] = (id(modules[row.path]), row.adapter)
+                self.adapter_weights[storage_key(self.parameters[path])] = (id(modules[row.path]), row.adapter)
         self._add_enclosing()
 
     def _add_bases(self, layer: nn.Module) -> None:
@@ -42,12 +44,14 @@ class AdapterLayers:
             self.bases[id(base)] = tuple(dict.fromkeys((*self.bases.get(id(base), ()), *around)))
             if not isinstance(base, BaseTunerLayer):
                 for name, parameter in base.named_parameters(recurse=False):
-                    key = storage_key(parameter)
-                    self.base_weights[key] = self.base_weights.get(key, frozenset()) | {(id(layer), name)}
+                    if parameter.dim() > 1:  # adapters are added to matrices and kernels; a bias may be read by anyone
+                        key = storage_key(parameter)
+                        self.base_weights[key] = self.base_weights.get(key, frozenset()) | {(id(layer), name)}
             base = getattr(base, "base_layer", None) if isinstance(base, BaseTunerLayer) else None
 
     def _add_enclosing(self) -> None:
-        for outer, layer in self.module.items():
-            for module in layer.modules():
-                if id(module) in self.module and id(module) != outer:
-                    self.enclosing[id(module)] = (*self.enclosing.get(id(module), ()), outer)
+        for path in self.of_path:
+            parts = path.split(".")
+            outer = [around for end in range(1, len(parts)) if (around := ".".join(parts[:end])) in self.of_path]
+            if outer:
+                self.enclosing[id(self.of_path[path])] = tuple(id(self.of_path[around]) for around in outer)

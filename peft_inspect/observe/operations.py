@@ -24,7 +24,7 @@ from peft_inspect.records import WeightUse
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch._ops import OpOverload
 
     from peft_inspect.observe.calls import Calls
@@ -90,7 +90,6 @@ class WeightReads:
 
     layers: AdapterLayers
     calls: Calls
-    model: nn.Module
     _outside: Counter[tuple[int, str, str, int | None, Line | None, bool, bool]] = field(default_factory=Counter)
     _with_adapter: set[tuple[int, int | None]] = field(default_factory=set)  # (layer, caller) that read adapter weights too
     _derived: dict[int, frozenset[tuple[int, str]]] = field(default_factory=dict)
@@ -99,7 +98,8 @@ class WeightReads:
     def __post_init__(self) -> None:
         self._base = self.layers.base_weights
         self._adapter = self.layers.adapter_weights
-        self._weights = {storage_key(tensor) for tensors in (self.model.parameters(), self.model.buffers()) for tensor in tensors}
+        buffers = [buffer for module in self.layers.modules.values() for buffer in module._buffers.values() if buffer is not None]
+        self._weights = {storage_key(tensor) for tensor in (*self.layers.parameters.values(), *buffers)}
 
     def saw(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any] | None, traits: _Traits, result: Any) -> None:
         """One operation that is not a view."""

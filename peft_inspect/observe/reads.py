@@ -12,9 +12,7 @@ from peft_inspect.observe.sources import is_machinery, is_peft, shown
 from peft_inspect.records import Source, WeightRead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from torch import nn
+    from collections.abc import Callable, Iterable, Iterator
 
     from peft_inspect.observe.layers import AdapterLayers
     from peft_inspect.records import WeightUse
@@ -22,13 +20,13 @@ if TYPE_CHECKING:
 _METADATA = frozenset({"dtype", "device", "shape", "size", "dim", "ndim", "requires_grad", "is_cuda", "is_meta", "numel"})
 
 
-def weight_reads(model: nn.Module, layers: AdapterLayers, seen: Iterable[WeightUse]) -> tuple[WeightRead, ...]:
+def weight_reads(layers: AdapterLayers, seen: Iterable[WeightUse]) -> tuple[WeightRead, ...]:
     """Reads in the source of parents of adapter layers, but for the layers whose read was `seen` in the run."""
     observed = {use.layer for use in seen}
     found = []
     for path in layers.of_path:
         parent, _, child = path.rpartition(".")
-        source = _reads_of(type(model.get_submodule(parent))).get(child)
+        source = _reads_of(type(layers.modules[parent])).get(child)
         if source is not None and path not in observed:
             found.append(WeightRead(path, parent, source))
     return tuple(found)
@@ -47,12 +45,13 @@ def _reads_of(owner: Any) -> dict[str, Source]:
     return found
 
 
-def _parsed(method: object) -> tuple[ast.AST, Source] | None:
+def _parsed(method: Callable[..., object]) -> tuple[ast.AST, Source] | None:
+    method = inspect.unwrap(method)
     code = getattr(method, "__code__", None)
     if code is None or is_machinery(code) or is_peft(code):
         return None
     try:
-        lines, first = inspect.getsourcelines(method)  # type: ignore[arg-type]
+        lines, first = inspect.getsourcelines(method)
         text = textwrap.dedent("".join(lines))
         return ast.parse(text), Source(shown(code.co_filename), first, code.co_name, text)
     except (OSError, SyntaxError, TypeError):  # no source: a notebook, a compiled or generated method

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,9 +24,6 @@ from peft_inspect.observe.sources import nearest, source
 from peft_inspect.observe.undisturbed import undisturbed
 from peft_inspect.observe.weightless import storage_key
 from peft_inspect.records import AdapterLayerInfo, Finding, InspectionError, Subject, Trace
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)

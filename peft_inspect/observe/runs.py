@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -50,7 +51,9 @@ def forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
         InspectionError: the forward or the loss raised; names the module it happened in and shows the user's frames.
     """
     try:
-        return _forward(subject, batch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
+            return _forward(subject, batch)
     except Exception as error:
         if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
             raise

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from peft_inspect.observe.adapter_layers import adapter_roles, adapter_rows, is_real
 from peft_inspect.observe.inventory import Inventory, take_inventory
-from peft_inspect.observe.kinds import kind_of, routers_of
+from peft_inspect.observe.kinds import has_forward, kind_of, routers_of
 from peft_inspect.observe.owners import Owner, adapter_infos, base_of, owners_of
 from peft_inspect.observe.plain import config_values, dtype_name
 from peft_inspect.observe.towers import towers_of
@@ -67,7 +67,7 @@ def _modules(inventory: Inventory) -> Iterator[ModuleInfo]:
             training=module.training,
             aliases=tuple(inventory.module_aliases.get(path, ())),
             routes=path in routers,
-            has_forward=type(module).forward is not _forward_unimplemented,
+            has_forward=has_forward(module),
         )
 
 

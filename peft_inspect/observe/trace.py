@@ -23,6 +23,7 @@ from peft_inspect.observe.runs import backward, forward, fresh, runnable
 from peft_inspect.observe.sources import source
 from peft_inspect.observe.undisturbed import undisturbed
 from peft_inspect.observe.values import all_zero, first_nonfinite, still_zero, underflowing
+from peft_inspect.observe.weightless import furnish
 from peft_inspect.records import BatchInfo, LossInfo, Structure, Subject, Trace
 
 Step = Callable[[str], None]
@@ -43,6 +44,8 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
     Raises:
         InspectionError: no batch could be made, or the forward raised.
     """
+    if subject.weights == "none":
+        furnish(subject.model)
     step("making a batch")
     inputs = Inputs(*make_batch(subject))
     layers = AdapterLayers(subject.model, structure)
@@ -60,8 +63,8 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
 def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inputs: Inputs) -> Trace:
     """The first pass. What it costs is what a healthy model pays."""
     switches = GradSwitches()
-    calls = Calls(subject.model, layers, switches)
-    reads = WeightReads(layers, calls, subject.model)
+    calls = Calls(layers, switches)
+    reads = WeightReads(layers, calls)
     with undisturbed(subject.model) as guard:
         with switches.watching(), calls.watching():
             with Operations(guard, reads):
@@ -69,7 +72,7 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
             calls.phase = "backward"
             connected = backward(subject, loss.tensor)
         values = structure.weights != "none"
-        gradients = read_gradients(subject.model, structure, connected, values=values)
+        gradients = read_gradients(layers.parameters, structure, connected, values=values)
         value = loss.tensor.detach().float().item() if values else None
         info = LossInfo(value, loss.tensor.grad_fn is not None, origin=loss.origin)
     uses = reads.found()
@@ -82,9 +85,9 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
         executed=calls.executed(),
         weight_uses=uses,
         base_calls=calls.base_calls(),
-        weight_reads=weight_reads(subject.model, layers, uses),
+        weight_reads=weight_reads(layers, uses),
     )
-    return replace(trace, copies=find_copies(subject.model, layers, calls, frozenset(layer.path for layer in trace.dead)))
+    return replace(trace, copies=find_copies(layers, calls, frozenset(layer.path for layer in trace.dead)))
 
 
 def _needs_following(trace: Trace) -> bool:
@@ -101,10 +104,10 @@ def _needs_following(trace: Trace) -> bool:
 
 def _followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Inputs) -> Trace:
     """A pass at the height of the data flow: cuts, unused outputs, and which calls reach the loss."""
-    layer_of = {id(subject.model.get_parameter(path)): layer.path for layer in trace.structure.adapter_layers for path in layer.parameters}
+    layer_of = {id(layers.parameters[path]): layer.path for layer in trace.structure.adapter_layers for path in layer.parameters}
     batch = fresh(inputs.batch)
     batch_tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
-    calls = Calls(subject.model, layers, switches := GradSwitches())
+    calls = Calls(layers, switches := GradSwitches())
     ends: dict[int, list[Event | None]] = {}
     with undisturbed(subject.model) as guard, ExitStack() as stack:
         for watcher in (switches.watching(), calls.watching(), Operations(guard)):

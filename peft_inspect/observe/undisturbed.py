@@ -16,7 +16,7 @@ import torch
 from peft_inspect.observe.weightless import is_weightless, storage_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor, nn
 
@@ -26,11 +26,11 @@ _CONTENTS = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backwar
 class WriteGuard:
     """Copies of the parameters that a run wrote into, made just before the first write."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        self._aliases = [(parameter, parameter.detach()) for parameter in parameters]
         self._watched: dict[int, list[Tensor]] = {}
-        for parameter in model.parameters():
+        for parameter, _ in self._aliases:
             self._watched.setdefault(storage_key(parameter), []).append(parameter)
-        self._aliases = [(parameter, parameter.detach()) for parameter in model.parameters()]
         self._before: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def before_write(self, tensor: Tensor) -> None:
@@ -58,18 +58,25 @@ def undisturbed(model: nn.Module) -> Iterator[WriteGuard]:
     each module (shallowly), the random number generators of torch, NumPy and Python, grad mode, autocast and
     the default dtype. Gradients are None inside, so that a backward shows what arrives.
     """
-    guard = WriteGuard(model)
+    modules = list(model.modules())
+    parameters = _unique(parameter for module in modules for parameter in module._parameters.values())
+    buffers = _unique(buffer for module in modules for buffer in module._buffers.values())
+    guard = WriteGuard(parameters)
     grad_enabled = torch.is_grad_enabled()
     with ExitStack() as stack:
         stack.callback(torch.set_grad_enabled, grad_enabled)
-        for restore in (_process_state(), _attributes(model), _buffers(model), guard.restore, _gradients(model)):
+        for restore in (_process_state(), _attributes(modules), _buffers(buffers), guard.restore, _gradients(parameters)):
             stack.callback(torch.no_grad()(restore))
         yield guard
 
 
-def _gradients(model: nn.Module) -> Callable[[], None]:
+def _unique(tensors: Iterable[Tensor | None]) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors if tensor is not None}.values())
+
+
+def _gradients(parameters: Iterable[Tensor]) -> Callable[[], None]:
     """Set gradients aside, with the hooks that would act on fresh ones (an optimizer step in the backward)."""
-    kept = [(parameter, parameter.grad, parameter.requires_grad, parameter._post_accumulate_grad_hooks) for parameter in model.parameters()]
+    kept = [(parameter, parameter.grad, parameter.requires_grad, parameter._post_accumulate_grad_hooks) for parameter in parameters]
     for parameter, *_ in kept:
         parameter.grad = None
         if parameter._post_accumulate_grad_hooks:
@@ -85,11 +92,8 @@ def _gradients(model: nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _buffers(model: nn.Module) -> Callable[[], None]:
-    kept = [
-        (buffer, buffer.detach(), None if is_weightless(buffer) or buffer.is_meta else buffer.detach().clone())
-        for buffer in model.buffers()
-    ]
+def _buffers(buffers: Iterable[Tensor]) -> Callable[[], None]:
+    kept = [(buffer, buffer.detach(), None if is_weightless(buffer) or buffer.is_meta else buffer.detach().clone()) for buffer in buffers]
 
     def restore() -> None:
         for buffer, alias, values in kept:
@@ -105,17 +109,19 @@ def _same(left: Tensor, right: Tensor) -> bool:
     return torch.allclose(left, right, rtol=0, atol=0, equal_nan=True) if left.is_floating_point() else torch.equal(left, right)
 
 
-def _attributes(model: nn.Module) -> Callable[[], None]:
+def _attributes(modules: Iterable[nn.Module]) -> Callable[[], None]:
     """Every module's attributes: its mode, hooks, registered children, and what its forward keeps on itself."""
-    kept = [(module, dict(vars(module)), {name: dict(vars(module)[name]) for name in _CONTENTS}) for module in model.modules()]
+    kept = [
+        (module, dict(vars(module)), {name: dict(registry) for name in _CONTENTS if (registry := vars(module)[name])}) for module in modules
+    ]
 
     def restore() -> None:
         for module, attributes, contents in kept:
             vars(module).clear()
             vars(module).update(attributes)
-            for name, content in contents.items():
-                registry = vars(module)[name]
-                if {name: id(item) for name, item in registry.items()} != {name: id(item) for name, item in content.items()}:
+            for name in _CONTENTS:
+                registry, content = vars(module)[name], contents.get(name, {})
+                if registry.keys() != content.keys() or any(registry[key] is not item for key, item in content.items()):
                     registry.clear()
                     registry.update(content)
 

@@ -83,4 +83,4 @@ def fixed() -> Example:
     return Example(Classifier(), {"x": torch.randn(2, 8)})
 
 
-RULE = Rule("PI203", "unadapted-copy-called", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)
+RULE = Rule("PI203", "unadapted-copy-called", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, explained_by=("PI201", "PI202"))

@@ -37,10 +37,14 @@ def check(trace: Trace) -> Iterator[Finding]:
 
 
 def _waiting(trace: Trace, rows: list[AdapterLayerInfo]) -> bool:
-    """Whether the config trains and the values are still those of the initialisation, and no copy of another adapter's."""
-    inference = any(adapter.inference_mode for adapter in trace.structure.adapters if adapter.name == rows[0].adapter)
+    """Whether it was added after the active adapter, to train, and holds what it was initialised with, no copy of another's."""
+    names = [adapter.name for adapter in trace.structure.adapters]
+    active = {layer.adapter for layer in trace.structure.adapter_layers if layer.active}
+    name = rows[0].adapter
+    inference = any(adapter.inference_mode for adapter in trace.structure.adapters if adapter.name == name)
+    added_last = name in names and all(names.index(other) < names.index(name) for other in active if other in names)
     fresh = all(any(trace.structure.parameter[path].zero for path in layer.parameters) for layer in rows)
-    return not inference and fresh and not any(layer.copy_of for layer in rows)
+    return added_last and fresh and not inference and not any(layer.copy_of for layer in rows)
 
 
 def broken() -> Example:

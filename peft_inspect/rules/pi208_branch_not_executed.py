@@ -47,7 +47,7 @@ def _is_expert(trace: Trace, path: str) -> bool:
     if not index.isdigit():
         return False
     owner = stack.rpartition(".")[0]
-    routed = any(module.kind == "router" and module.path.rpartition(".")[0] == owner for module in trace.structure.modules)
+    routed = any(module.routes and module.path.rpartition(".")[0] == owner for module in trace.structure.modules)
     return routed or "expert" in stack.rpartition(".")[2].lower()
 
 
