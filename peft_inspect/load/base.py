@@ -15,6 +15,7 @@ from peft_inspect.load.location import Folder, Location
 from peft_inspect.load.model_class import model_class
 from peft_inspect.load.model_config import config_from, default_config
 from peft_inspect.load.named import Architecture, Code, HubRepo, LocalFile, LocalFolder, Named
+from peft_inspect.load.nearest import make_valid
 from peft_inspect.load.remote_code import has_code, remote_classes
 from peft_inspect.load.user_code import UserCode, call
 from peft_inspect.load.wrap import is_weightless
@@ -52,6 +53,8 @@ def base_model(name: str, form: Named, request: Request, task_type: str | None, 
         return _from_code(name, request, code, step)
     plan, file, folder = _plan(name, form, request, task_type, step)
     notes = _notes(plan.config)
+    if isinstance(form, Architecture):
+        notes = (*notes, *make_valid(plan.config))
     if request.reduce:
         from peft_inspect.load.reduce import reduced
 
@@ -121,4 +124,6 @@ def _notes(config: PretrainedConfig) -> tuple[str, ...]:
     if quantization is None:
         return ()
     method = quantization.get("quant_method") if isinstance(quantization, dict) else getattr(quantization, "quant_method", None)
-    return (f"the checkpoint is quantised ({getattr(method, 'value', method) or 'unnamed method'}); its layers are built as plain linear layers of the same shapes",)
+    return (
+        f"the checkpoint is quantised ({getattr(method, 'value', method) or 'unnamed method'}); its layers are built as plain linear layers of the same shapes",
+    )

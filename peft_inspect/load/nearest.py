@@ -1,0 +1,128 @@
+"""The nearest valid configuration: the defaults of some model types contradict themselves, and no forward runs on them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import PretrainedConfig
+
+_PLACEHOLDER = re.compile(r"^(image|video|audio|speech)_token_(id|index)$")
+_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
+_TOP_K = 2
+
+
+def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
+    """Change, in place, what contradicts itself in a default configuration.
+
+    Returns:
+        One line for the report for every field that was changed.
+    """
+    before = {(path, name): str(value) for path, part in _parts(config) for name, value in _plain(part)}
+    text = config.get_text_config()
+    for _, part in _parts(config):
+        _rotary_sections(part)
+        _experts_per_token(part)
+        _hybrid(part)
+        if part is not text:
+            _width_of_features(part, text)
+            _width_of_encoder(part, config)
+    _pooled_patches(config)
+    _placeholders(config, text)
+    changed = [
+        (path, name, value) for path, part in _parts(config) for name, value in _plain(part) if str(value) != before.get((path, name))
+    ]
+    return tuple(f"the default {path}{name} contradicts other defaults: {value} is used instead" for path, name, value in changed)
+
+
+def _parts(config: PretrainedConfig, prefix: str = "") -> Iterator[tuple[str, PretrainedConfig]]:
+    yield prefix, config
+    for name, value in vars(config).items():
+        if isinstance(value, PretrainedConfig):
+            yield from _parts(value, f"{prefix}{name}.")
+
+
+def _plain(config: PretrainedConfig) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in vars(config).items() if not isinstance(value, PretrainedConfig) and not name.startswith("_"))
+
+
+def _integer(config: PretrainedConfig, name: str) -> int | None:
+    value = vars(config).get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _placeholders(config: PretrainedConfig, text: PretrainedConfig) -> None:
+    """Placeholder tokens that are not set, or lie outside the vocabulary, move to its end."""
+    vocab = _integer(text, "vocab_size")
+    if vocab is None or text is config:
+        return
+    names = [name for name in vars(config) if _PLACEHOLDER.match(name)]
+    taken = {vars(config)[name] for name in names}
+    free = (token for token in range(vocab - 1, 0, -1) if token not in taken)
+    for name in names:
+        value = vars(config)[name]
+        if value is None or (isinstance(value, int) and not 0 <= value < vocab):
+            setattr(config, name, next(free))
+
+
+def _rotary_sections(config: PretrainedConfig) -> None:
+    """Sections of a multimodal rotary embedding share half the rotated part of a head."""
+    rope = vars(config).get("rope_parameters")
+    sections = rope.get("mrope_section") if isinstance(rope, dict) else None
+    width, heads = _integer(config, "hidden_size"), _integer(config, "num_attention_heads")
+    if not isinstance(rope, dict) or not sections or not width or not heads:
+        return
+    head = _integer(config, "head_dim") or width // heads
+    partial = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None)) or 1.0
+    half = int(head * partial) // 2
+    if sum(sections) not in (half, 2 * half):
+        scaled = [section * half // sum(sections) for section in sections]
+        scaled[0] += half - sum(scaled)
+        config.rope_parameters = {**rope, "mrope_section": scaled}
+
+
+def _experts_per_token(config: PretrainedConfig) -> None:
+    if "num_experts_per_tok" in vars(config) and config.num_experts_per_tok is None and any(_integer(config, name) for name in _EXPERTS):
+        config.num_experts_per_tok = _TOP_K
+
+
+def _hybrid(config: PretrainedConfig) -> None:
+    """A hybrid without a single attention layer has no cache to ask for its length."""
+    depth = _integer(config, "num_hidden_layers")
+    if depth and "attn_layer_indices" in vars(config) and not config.attn_layer_indices:
+        config.attn_layer_indices = [depth // 2]
+
+
+def _width_of_features(part: PretrainedConfig, text: PretrainedConfig) -> None:
+    """What a tower hands to the language model is as wide as its embeddings."""
+    width = _integer(text, "hidden_size")
+    if width is None or text is part or ("num_hidden_layers" in vars(part) and "vocab_size" in vars(part)):
+        return
+    if _integer(part, "out_hidden_size") not in (None, width):
+        part.out_hidden_size = width
+    elif (
+        _integer(part, "embed_dim") is not None
+        and "spatial_merge_size" in vars(part)
+        and _integer(part, "hidden_size") not in (None, width)
+    ):
+        part.hidden_size = width
+
+
+def _width_of_encoder(part: PretrainedConfig, config: PretrainedConfig) -> None:
+    """A projector reads features as wide as the encoder makes them."""
+    encoder = vars(config).get("encoder_config")
+    width = _integer(encoder, "hidden_dim") if isinstance(encoder, PretrainedConfig) else None
+    if width is not None and part is not config and _integer(part, "encoder_hidden_size") not in (None, width):
+        part.encoder_hidden_size = width
+
+
+def _pooled_patches(config: PretrainedConfig) -> None:
+    """An image has at least as many patches as the tokens they are pooled to."""
+    tokens, vision = _integer(config, "mm_tokens_per_image"), vars(config).get("vision_config")
+    if tokens is None or not isinstance(vision, PretrainedConfig):
+        return
+    size, patch, side = _integer(vision, "image_size"), _integer(vision, "patch_size"), math.isqrt(tokens)
+    if size is not None and patch is not None and size // patch < side:
+        vision.image_size = side * patch
