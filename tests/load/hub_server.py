@@ -106,7 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.repo(name, revision or "main")
         if repo is None:
             return
-        listed = [{"type": "file", "path": file, "rfilename": file, "size": len(data), "oid": etag(data)} for file, data in repo.files.items()]
+        listed = [
+            {"type": "file", "path": file, "rfilename": file, "size": len(data), "oid": etag(data)} for file, data in repo.files.items()
+        ]
         self.send_json(listed if "/tree/" in rest else {"id": name, "sha": COMMIT, "siblings": listed})
 
     def repo(self, name, revision):

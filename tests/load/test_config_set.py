@@ -30,7 +30,11 @@ def test_lists_with_an_entry_per_layer_follow_the_number_of_layers(load, tmp_pat
     """A config.json writes them out, so they are cut or repeated."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"model_type": "qwen2", "num_hidden_layers": 4, "layer_types": ["full_attention", "sliding_attention"] * 2}))
-    assert config_of(load(str(file), config_fields={"num_hidden_layers": 3})).layer_types == ["full_attention", "sliding_attention", "full_attention"]
+    assert config_of(load(str(file), config_fields={"num_hidden_layers": 3})).layer_types == [
+        "full_attention",
+        "sliding_attention",
+        "full_attention",
+    ]
     assert len(config_of(load(str(file), config_fields={"num_hidden_layers": 6})).layer_types) == 6
 
 
@@ -50,7 +54,10 @@ def test_entries_of_free_form_values(load):
     ("key", "message"),
     [
         ("num_layers", r"--config-set num_layers: the configuration of llava has no 'num_layers'"),
-        ("num_hidden_layers", r"has no 'num_hidden_layers'; did you mean text_config.num_hidden_layers or vision_config.num_hidden_layers\?"),
+        (
+            "num_hidden_layers",
+            r"has no 'num_hidden_layers'; did you mean text_config.num_hidden_layers or vision_config.num_hidden_layers\?",
+        ),
         ("text_config.hidden_sise", r"the configuration of llama has no 'hidden_sise'; the closest are 'hidden_size'"),
         ("txt_config.hidden_size", r"has no 'txt_config'; the closest are 'text_config'"),
         ("image_token_index.x", r"'x' lies inside a plain value"),

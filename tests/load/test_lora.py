@@ -29,7 +29,9 @@ def test_the_same_fields_in_three_kinds_of_file(load, tiny_llama, tmp_path, name
 
 def test_flags_win_over_the_file(load, tiny_llama, tmp_path):
     (tmp_path / "lora.json").write_text(json.dumps(FIELDS))
-    subject = load(str(tiny_llama), lora=str(tmp_path / "lora.json"), lora_fields={"r": 2, "target_modules": "all-linear", "lora_alpha": None})
+    subject = load(
+        str(tiny_llama), lora=str(tmp_path / "lora.json"), lora_fields={"r": 2, "target_modules": "all-linear", "lora_alpha": None}
+    )
     assert (subject.requested["r"], subject.requested["target_modules"], subject.requested["lora_alpha"]) == (2, "all-linear", 12)
 
 
@@ -42,9 +44,19 @@ def test_a_flag_of_names_is_a_list_and_anything_else_a_pattern(load, tiny_llama,
 
 
 def test_values_of_set_flags_are_json_where_they_are(load, tiny_llama):
-    fields = {"target_modules": "q_proj", "use_dora": "true", "rank_pattern": '{"q_proj": 2}', "layers_to_transform": "0", "bias": "lora_only"}
+    fields = {
+        "target_modules": "q_proj",
+        "use_dora": "true",
+        "rank_pattern": '{"q_proj": 2}',
+        "layers_to_transform": "0",
+        "bias": "lora_only",
+    }
     subject = load(str(tiny_llama), lora_fields=fields)
-    assert (subject.requested["use_dora"], subject.requested["rank_pattern"], subject.requested["layers_to_transform"]) == (True, {"q_proj": 2}, 0)
+    assert (subject.requested["use_dora"], subject.requested["rank_pattern"], subject.requested["layers_to_transform"]) == (
+        True,
+        {"q_proj": 2},
+        0,
+    )
 
 
 @pytest.mark.parametrize("peft_type", ["ADALORA", "LOHA", "LOKR", "IA3", "OFT", "VERA"])

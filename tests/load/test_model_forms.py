@@ -119,7 +119,9 @@ def test_random_weights_are_real_and_trainable_parts_are_the_adapter(load, tiny_
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_allocated(load):
-    with pytest.raises(InspectionError, match=r"the weights of arch:deepseek_v3 take [\d,.]+ GB and [\d,.]+ GB of memory are free: use --weights none"):
+    with pytest.raises(
+        InspectionError, match=r"the weights of arch:deepseek_v3 take [\d,.]+ GB and [\d,.]+ GB of memory are free: use --weights none"
+    ):
         load("arch:deepseek_v3", weights="random")
 
 
@@ -134,7 +136,9 @@ def test_pretrained_weights_are_loaded_from_safetensors(load, tiny_llama):
 
 def test_pickle_checkpoints_are_never_read(load, tiny_llama):
     (tiny_llama / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
-    with pytest.raises(InspectionError, match=r"only in pickle files \(pytorch_model.bin\), which can run any code .* train.py:build_model"):
+    with pytest.raises(
+        InspectionError, match=r"only in pickle files \(pytorch_model.bin\), which can run any code .* train.py:build_model"
+    ):
         load(str(tiny_llama), weights="pretrained")
 
 

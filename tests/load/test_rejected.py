@@ -26,7 +26,11 @@ def offered(message):
         ("arch:llama", {"target_modules": ["mlp", "q_proj"]}, r"reaches model.layers.0.mlp, a LlamaMLP, which PEFT cannot adapt"),
         ("arch:gpt_oss", {"target_modules": ["experts", "q_proj"]}, r"reaches model.layers.0.mlp.experts, a GptOssExperts"),
         ("arch:gpt_oss", {"target_parameters": ["experts.gate_up"]}, r'no parameter of GptOssForCausalLM ends in \["experts.gate_up"\]'),
-        ("arch:mamba", {"target_modules": "all-linear"}, r"passes the weights of 'out_proj' to a fused kernel \(backbone.layers.0.mixer.out_proj"),
+        (
+            "arch:mamba",
+            {"target_modules": "all-linear"},
+            r"passes the weights of 'out_proj' to a fused kernel \(backbone.layers.0.mixer.out_proj",
+        ),
         ("arch:mamba2", {"target_modules": ["in_proj", "out_proj"]}, r"an adapter there would never run and PEFT refuses it"),
         ("arch:falcon_h1", {"target_modules": ["q_proj", "conv1d"]}, r"passes the weights of 'conv1d' to a fused kernel"),
         ("arch:bert", {"target_modules": "all-linear", "task_type": "TOKEN_CLS"}, r"task_type=TOKEN_CLS does so with the head"),
@@ -53,7 +57,9 @@ def test_a_mamba_that_is_offered_targets_is_not_offered_dead_ones(load):
 
 def test_targets_that_other_fields_drop_again(load):
     fields = {"target_modules": ["q_proj"], "layers_to_transform": [99]}
-    with pytest.raises(InspectionError, match=r"all 32 modules that .* reaches .* are dropped by layers_to_transform=\[99\]: nothing is left to adapt"):
+    with pytest.raises(
+        InspectionError, match=r"all 32 modules that .* reaches .* are dropped by layers_to_transform=\[99\]: nothing is left to adapt"
+    ):
         load("arch:llama", lora_fields=fields)
     fields = {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}
     with pytest.raises(InspectionError, match=r'are dropped by exclude_modules=\["q_proj"\]'):
@@ -66,5 +72,7 @@ def test_an_architecture_without_default_targets_asks_for_them(load):
 
 
 def test_a_task_that_the_model_cannot_do(load):
-    with pytest.raises(InspectionError, match=r"task_type=CAUSAL_LM asks for what ViTForImageClassification does not have .*: leave task_type out"):
+    with pytest.raises(
+        InspectionError, match=r"task_type=CAUSAL_LM asks for what ViTForImageClassification does not have .*: leave task_type out"
+    ):
         load("arch:vit", lora_fields={"target_modules": "q_proj", "task_type": "CAUSAL_LM"})

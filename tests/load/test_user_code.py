@@ -56,7 +56,9 @@ def test_a_module_is_imported_from_the_working_folder(load, tmp_path, monkeypatc
     package = tmp_path / "my_project"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "nets.py").write_text("import torch\nmodel = torch.nn.Linear(4, 1)\nclass Factory:\n    @staticmethod\n    def build(): return model\n")
+    (package / "nets.py").write_text(
+        "import torch\nmodel = torch.nn.Linear(4, 1)\nclass Factory:\n    @staticmethod\n    def build(): return model\n"
+    )
     monkeypatch.chdir(tmp_path)
     assert load("my_project.nets:model").model.in_features == 4
     assert load("my_project.nets:Factory.build").source_file == "my_project/nets.py"
@@ -114,7 +116,9 @@ def test_what_is_no_model_is_named_for_what_it_is(load, script, source, name, me
 
 
 def test_a_file_without_a_callable_lists_those_it_has(load, script):
-    with pytest.raises(InspectionError, match=r"say which callable of .*train.py builds the model, as .*train.py:build_model: it defines build_model, Net"):
+    with pytest.raises(
+        InspectionError, match=r"say which callable of .*train.py builds the model, as .*train.py:build_model: it defines build_model, Net"
+    ):
         load(str(script("def build_model(): ...\nclass Net: ...\n")))
 
 

@@ -1,0 +1,161 @@
+"""Adapters as MODEL and with --adapter: their base, and what is loaded onto it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from peft_inspect.load import live
+from peft_inspect.records import InspectionError
+
+
+@pytest.fixture
+def adapter(load, tiny_llama, tmp_path):
+    """A trained adapter of the tiny Llama, its base named in its config."""
+    model = load(str(tiny_llama), weights="random", lora_fields={"r": 2, "target_modules": "q_proj,v_proj"}).model
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.5)
+    folder = tmp_path / "adapter"
+    model.save_pretrained(folder)
+    edit(folder, base_model_name_or_path=str(tiny_llama))
+    return folder
+
+
+def edit(folder, **fields):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def test_an_adapter_is_built_on_the_base_that_it_names(load, adapter, tiny_llama):
+    subject = load(str(adapter))
+    assert isinstance(subject.model, PeftModel)
+    assert all(parameter.is_meta for parameter in subject.model.parameters())
+    assert (subject.weights, subject.source, subject.source_file) == ("none", str(adapter), str(adapter / "adapter_config.json"))
+    assert [file.adapter for file in subject.adapter_files] == ["default"]
+    assert f"base model: {tiny_llama}" in subject.notes
+    assert subject.requested["target_modules"] is not None
+
+
+def test_an_adapter_is_handed_over_as_a_resumed_training_would_have_it(load, adapter):
+    """A saved config says inference_mode; the question is whether it trains, so it is loaded trainable and active."""
+    model = load(str(adapter)).model
+    assert all(parameter.requires_grad == ("lora_" in name) for name, parameter in model.named_parameters())
+    assert (model.active_adapters, model.training, model.peft_config["default"].inference_mode) == (["default"], True, False)
+
+
+def test_with_weights_the_tensors_of_the_file_are_loaded(load, adapter):
+    subject = load(str(adapter), weights="random")
+    loaded = [parameter for name, parameter in subject.model.named_parameters() if "lora_B" in name]
+    assert loaded
+    assert all((parameter == 0.5).all() for parameter in loaded)
+    assert len(load_file(adapter / "adapter_model.safetensors")) == 2 * len(loaded)
+
+
+def test_base_overrides_what_the_adapter_names(load, adapter):
+    edit(adapter, base_model_name_or_path="/somewhere/else")
+    with pytest.raises(
+        InspectionError, match=r"names the base model '/somewhere/else', which is not on this machine: say where it is with --base"
+    ):
+        load(str(adapter))
+    subject = load(str(adapter), base="arch:llama", config_fields={"num_hidden_layers": 1})
+    assert type(subject.model.get_base_model()).__name__ == "LlamaForCausalLM"
+
+
+def test_an_adapter_that_names_no_base_asks_for_one(load, adapter):
+    edit(adapter, base_model_name_or_path=None)
+    with pytest.raises(InspectionError, match=r"does not name its base model: say which it is with --base MODEL"):
+        load(str(adapter))
+
+
+def test_an_adapter_whose_base_is_an_adapter_asks_for_the_model_below(load, adapter, tmp_path):
+    second = tmp_path / "second"
+    shutil.copytree(adapter, second)
+    edit(second, base_model_name_or_path=str(adapter))
+    with pytest.raises(InspectionError, match=r"an adapter itself: name the model below it with --base"):
+        load(str(second))
+
+
+def test_the_task_of_the_adapter_chooses_the_class_of_its_base(load, adapter):
+    edit(adapter, task_type="SEQ_CLS")
+    assert type(load(str(adapter)).model.get_base_model()).__name__ == "LlamaForSequenceClassification"
+
+
+def test_the_base_can_be_built_as_another_class(load, adapter):
+    assert type(load(str(adapter), base_class="LlamaModel").model.get_base_model()).__name__ == "LlamaModel"
+
+
+def test_several_adapters_in_one_folder_are_loaded_side_by_side(load, adapter, tmp_path):
+    """The first trains, the others are as PEFT loads a second adapter: frozen and inactive."""
+    shutil.copytree(adapter, adapter / "reference")
+    for weights in ("none", "random"):
+        model = load(str(adapter), weights=weights).model
+        assert sorted(model.peft_config) == ["default", "reference"]
+        assert model.active_adapters == ["default"]
+        assert all(not parameter.requires_grad for name, parameter in model.named_parameters() if ".reference." in name)
+        assert all(parameter.requires_grad for name, parameter in model.named_parameters() if ".default." in name)
+
+
+def test_adapter_is_loaded_onto_an_unwrapped_model(load, adapter, tiny_llama):
+    subject = load(str(tiny_llama), adapter=str(adapter), weights="random")
+    assert isinstance(subject.model, PeftModel)
+    assert subject.source == str(tiny_llama)
+
+
+def test_adapter_is_only_read_where_the_model_is_wrapped(load, adapter, tiny_llama):
+    subject = load(str(tiny_llama), adapter=str(adapter), lora_fields={"target_modules": "q_proj", "r": 7})
+    assert subject.model.peft_config["default"].r == 7
+    assert len(subject.adapter_files) == 1
+    assert subject.requested["r"] == 7
+
+
+def test_a_live_model_gets_nothing_loaded(load, adapter, tiny_llama):
+    model = load(str(tiny_llama), weights="random").model
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    subject = live(model, batch=None, loss=None, optimizer=None, adapter=str(adapter))
+    assert subject.model is model
+    assert len(subject.adapter_files) == 1
+    assert (subject.weights, subject.source) == ("user", "LlamaForCausalLM")
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+
+
+def test_tensors_of_another_shape_are_left_to_the_rules(load, adapter):
+    edit(adapter, r=4)
+    for weights in ("none", "random"):
+        assert load(str(adapter), weights=weights).model.peft_config["default"].r == 4
+
+
+def test_what_is_no_adapter_is_said(load, tiny_llama, tmp_path):
+    with pytest.raises(InspectionError, match=r"tiny-llama has no adapter_config.json"):
+        load(str(tiny_llama), adapter=str(tiny_llama))
+    with pytest.raises(InspectionError, match=r"--base goes with an adapter, and .*tiny-llama is none"):
+        load(str(tiny_llama), base="arch:llama")
+
+
+def test_lora_flags_do_not_go_with_an_adapter(load, adapter):
+    with pytest.raises(InspectionError, match=r"carries an adapter already: leave out --lora"):
+        load(str(adapter), lora_fields={"target_modules": "q_proj"})
+
+
+def test_a_base_that_lacks_the_targets_of_the_adapter(load, adapter):
+    with pytest.raises(InspectionError, match=r"no module of GPT2LMHeadModel is called 'q_proj' or 'v_proj'"):
+        load(str(adapter), base="arch:gpt2")
+    with pytest.raises(InspectionError, match=r"the adapter .*adapter does not load onto its base model"):
+        load(str(adapter), base="arch:gpt2", config_fields={"n_layer": 1}, weights="random")
+
+
+@pytest.mark.parametrize("value", [3, [1], "model"])
+def test_live_refuses_what_is_no_model(value):
+    with pytest.raises(InspectionError, match=r"cannot be inspected: pass the torch.nn.Module that is trained"):
+        live(value, batch=None, loss=None, optimizer=None, adapter=None)
+
+
+def test_live_refuses_what_is_no_batch():
+    with pytest.raises(InspectionError, match=r"a batch is a dict of keyword inputs, such as input_ids and labels, and not a list"):
+        live(torch.nn.Linear(1, 1), batch=[torch.ones(1)], loss=None, optimizer=None, adapter=None)

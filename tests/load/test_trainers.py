@@ -1,0 +1,168 @@
+"""Config files of trainers: recognised by their fields, and their settings applied."""
+
+from __future__ import annotations
+
+import pytest
+from peft.tuners.lora import LoraLayer
+
+from peft_inspect.records import InspectionError
+
+AXOLOTL = """
+base_model: {model}
+adapter: qlora
+load_in_4bit: true
+lora_r: 4
+lora_alpha: 8
+lora_target_linear: true
+lora_modules_to_save: [embed_tokens]
+gradient_checkpointing: true
+gradient_checkpointing_kwargs: {{use_reentrant: true}}
+sequence_len: 2048
+datasets: [{{path: tatsu-lab/alpaca}}]
+"""
+LLAMA_FACTORY = """
+model_name_or_path: {model}
+stage: sft
+finetuning_type: lora
+lora_rank: 4
+lora_target: q_proj, v_proj
+additional_target: embed_tokens
+dataset: identity
+"""
+TRL = """
+model_name_or_path: {model}
+use_peft: true
+lora_r: 4
+lora_alpha: 8
+lora_target_modules: [q_proj, v_proj]
+dataset_name: trl-lib/Capybara
+"""
+TORCHTUNE = """
+model:
+  _component_: torchtune.models.llama3.lora_llama3_8b
+  lora_attn_modules: [q_proj, v_proj, output_proj]
+  apply_lora_to_mlp: true
+  lora_rank: 4
+  lora_alpha: 8
+checkpointer:
+  checkpoint_dir: {model}
+enable_activation_checkpointing: true
+"""
+HUGGING_FACE = """
+model_name_or_path: {model}
+peft_config:
+  r: 4
+  lora_alpha: 8
+  target_modules: [q_proj, v_proj]
+training_arguments:
+  gradient_checkpointing: true
+  gradient_checkpointing_kwargs: {{use_reentrant: true}}
+"""
+FLAT = """
+model_id: {model}
+r: 4
+lora_alpha: 8
+target_modules: [q_proj, v_proj]
+"""
+
+
+@pytest.fixture
+def inspect(load, tiny_llama, tmp_path):
+    """`inspect(text)` loads what a trainer's file names, without naming a MODEL."""
+
+    def run(text, **request):
+        file = tmp_path / "train.yaml"
+        file.write_text(text.format(model=tiny_llama))
+        return load(lora=str(file), **request)
+
+    return run
+
+
+def adapted(subject):
+    return sorted({path.rpartition(".")[2] for path, module in subject.model.named_modules() if isinstance(module, LoraLayer)})
+
+
+@pytest.mark.parametrize(
+    ("text", "trainer", "modules"),
+    [
+        (AXOLOTL, "axolotl", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
+        (LLAMA_FACTORY, "LLaMA-Factory", ["q_proj", "v_proj"]),
+        (TRL, "TRL", ["q_proj", "v_proj"]),
+        (TORCHTUNE, "torchtune", ["down_proj", "gate_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
+        (HUGGING_FACE, "a Trainer, with its LoraConfig under 'peft_config'", ["q_proj", "v_proj"]),
+    ],
+)
+def test_each_is_recognised_and_wraps_the_model_it_names(inspect, tiny_llama, text, trainer, modules):
+    subject = inspect(text)
+    assert subject.source == str(tiny_llama)
+    assert adapted(subject) == modules
+    assert (subject.requested["r"], subject.requested["lora_alpha"]) == (4, 8)
+    assert any(f"is a config of {trainer}" in note for note in subject.notes)
+
+
+def test_a_lora_config_beside_a_model_id_is_read_too(inspect):
+    assert adapted(inspect(FLAT)) == ["q_proj", "v_proj"]
+
+
+def test_fields_that_do_not_matter_are_named(inspect):
+    notes = inspect(AXOLOTL).notes
+    assert any("these fields do not matter here: datasets, sequence_len" in note for note in notes)
+    assert any("load_in_4bit: the base is inspected with plain linear layers" in note for note in notes)
+
+
+def test_modules_to_save_are_trained(inspect):
+    for text in (AXOLOTL, LLAMA_FACTORY):
+        trainable = [name for name, parameter in inspect(text).model.named_parameters() if parameter.requires_grad and "lora_" not in name]
+        assert len(trainable) == 1
+        assert "embed_tokens.modules_to_save" in trainable[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reentrant"), [(AXOLOTL, True), (LLAMA_FACTORY, False), (TRL, False), (TORCHTUNE, False), (HUGGING_FACE, True), (FLAT, None)]
+)
+def test_gradient_checkpointing_is_what_the_trainer_makes_of_it(inspect, text, reentrant):
+    block = inspect(text).model.get_base_model().model.layers[0]
+    assert block.gradient_checkpointing == (reentrant is not None)
+    if reentrant is not None:
+        assert block._gradient_checkpointing_func.keywords["use_reentrant"] == reentrant
+
+
+def test_inputs_require_gradients_where_the_trainer_sees_to_it(inspect):
+    """With reentrant checkpointing it is what keeps the adapters alive."""
+    assert inspect(AXOLOTL).model.get_base_model().get_input_embeddings()._forward_hooks
+
+
+def test_llama_factory_leaves_frozen_towers_out_as_far_as_there_are_any(load, tmp_path):
+    file = tmp_path / "train.yaml"
+    file.write_text("model_name_or_path: a/b\nfinetuning_type: lora\nlora_target: all\n")
+    llava = load("arch:llava", lora=str(file))
+    paths = [path for path, module in llava.model.named_modules() if isinstance(module, LoraLayer)]
+    assert paths
+    assert not any("vision_tower" in path or "multi_modal_projector" in path for path in paths)
+    assert "exclude_modules" not in load("arch:llama", lora=str(file)).requested
+    file.write_text("model_name_or_path: a/b\nfinetuning_type: lora\nlora_target: all\nfreeze_vision_tower: false\n")
+    assert any(
+        "vision_tower" in path for path, module in load("arch:llava", lora=str(file)).model.named_modules() if isinstance(module, LoraLayer)
+    )
+
+
+def test_flags_win_over_a_trainers_file(inspect):
+    assert inspect(TRL, lora_fields={"r": 2}).requested["r"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base_model: x\nadapter:\nsequence_len: 1\n", r"is a config of axolotl with adapter: none, which trains no LoRA"),
+        ("model_name_or_path: x\nfinetuning_type: full\n", r"is a config of LLaMA-Factory with finetuning_type: full"),
+        ("model_name_or_path: x\nlora_r: 8\n", r"is a config of TRL without `use_peft: true`: TRL would train the whole model"),
+    ],
+)
+def test_files_that_train_no_adapter_say_so(inspect, text, message):
+    with pytest.raises(InspectionError, match=message):
+        inspect(text)
+
+
+def test_axolotl_unfreezes_what_it_is_told_to(inspect):
+    subject = inspect(AXOLOTL + "unfrozen_parameters: ['norm']\n")
+    assert "unfroze 5 parameters, as the file says" in subject.notes
