@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from peft_inspect.formats.layout import layer_indices
 from peft_inspect.formats.names import ranges
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
+from peft_inspect.formats.wrappers import same_object
 from peft_inspect.records import AdapterInfo, AdapterLayerInfo, Diagnosis, Finding, Outcome, ParameterInfo, Source, Structure, Target, Trace
 from peft_inspect.version import __version__
 
@@ -44,6 +45,7 @@ def document(diagnosis: Diagnosis, timings: Mapping[str, float]) -> dict[str, An
     found["findings"] = [_finding(finding) for finding in diagnosis.findings]
     found["outcomes"] = [_outcome(outcome) for outcome in diagnosis.outcomes]
     found["notes"] = list(structure.notes)
+    found["same_object"] = [{"path": short, "is": live} for short, live in same_object(structure)]
     found["timings"] = {name: round(seconds, 4) for name, seconds in timings.items()}
     return found
 

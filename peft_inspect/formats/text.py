@@ -45,12 +45,14 @@ def lines(report: Diagnosis, screen: Screen | None = None) -> Iterator[Line]:
     yield from outcome_lines(report)
 
 
-def heading(report: Diagnosis) -> Iterator[Line]:
-    """Source, wrapper chain, totals, batch, and what loading decided."""
+def heading(report: Diagnosis, *, paths: bool = False) -> Iterator[Line]:
+    """Source, wrapper chain and if asked for the path of each of its steps, totals, batch, and what loading decided."""
     structure = report.structure
     yield Line(Text(visible(report.source), style="bold"))
     for chain in chains(structure):
         yield Line(Text(visible(str(chain))))
+        if paths and len(chain.steps) > 1:
+            yield Line(Text(visible(" → ".join(step.path or "(root)" for step in chain.steps)), style="dim"))
     totals = parameter_totals(structure)
     share = f" ({100 * totals.trainable / totals.total:.2f} %)" if totals.total else ""
     yield Line(

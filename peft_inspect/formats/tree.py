@@ -57,7 +57,7 @@ class ModelTree:
 
     def lines(self, width: int) -> Iterator[Line]:
         """Heading, tree, and what needs saying about it, for a screen of `width` columns."""
-        yield from heading(self.report)
+        yield from heading(self.report, paths=True)
         yield Line(Text())
         yield from (Line(text, cut=True) for text in self.branches(width))
         if self.view.other is not None:

@@ -40,16 +40,22 @@ def chains(structure: Structure) -> tuple[Chain, ...]:
 
 
 def same_object(structure: Structure) -> tuple[tuple[str, str], ...]:
-    """Pairs of paths to one object, for every tower inside a PeftModel: the short one people write, and the live one.
+    """Pairs of paths to one object, for every tower with adapters inside a PeftModel: the short one people write, and the live one.
 
     PeftModel and tuner forward the attributes they do not have themselves, so `peft_model.model` is the base model
     that is registered at `peft_model.base_model.model`.
     """
     pairs: list[tuple[str, str]] = []
     for chain in chains(structure):
-        for tower in towers_of(structure):
+        for tower in _adapted(structure):
             pairs += [(short, tower) for short in _forwarded(tower, chain, structure)]
     return tuple(pairs)
+
+
+def _adapted(structure: Structure) -> Iterator[str]:
+    for tower in towers_of(structure):
+        if any(layer.path.startswith(tower + ".") for layer in structure.adapter_layers):
+            yield tower
 
 
 def _inwards(module: ModuleInfo, structure: Structure) -> Iterator[ModuleInfo]:

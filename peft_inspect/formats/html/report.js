@@ -2,6 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const PAGE = 400; // rows that one list adds at a time
+  const RANKS = ["error", "warning", "note"];
   const FLAGS = { error: "✗", warning: "!", note: "·" };
 
   // --- small helpers: text only, never markup ---------------------------------------------------
@@ -38,7 +39,9 @@
     if (!node.g && !byPath.has(path)) byPath.set(path, node);
     for (const child of node.k || []) {
       index(child, node, child.g ? path : path ? path + "." + child.n : child.n);
-      node.flaggedInside = node.flaggedInside || child.flagged || child.flaggedInside;
+      for (const severity of [...(child.f || []).map((flag) => flag[1]), child.inside]) {
+        if (severity && (!node.inside || RANKS.indexOf(severity) < RANKS.indexOf(node.inside))) node.inside = severity;
+      }
     }
   };
   index(data.tree, null, "");
@@ -192,7 +195,7 @@
     for (const tie of node.e || []) label.append(" ", make("span", { class: "shape", text: "tied to " + tie }));
     if (node.o) label.append(" ", make("span", { class: "shape", text: "= " + node.o + ", the same object" }));
     for (const [code, severity] of node.f || []) label.append(" ", make("span", { class: "severity-" + severity, text: FLAGS[severity] + " " + code }));
-    if (node.flaggedInside) label.append(" ", make("span", { class: "severity-error", text: "✗ inside" }));
+    if (node.inside) label.append(" ", make("span", { class: "severity-" + node.inside, text: FLAGS[node.inside] + " inside" }));
     if (node.d) label.append(" ", make("span", { class: "differs", text: node.d }));
     const copy = make("button", { type: "button", class: "copy", tabindex: "-1", text: "copy path", "aria-label": "copy path" });
     copy.addEventListener("click", (event) => { event.stopPropagation(); copyPath(node, copy); });
