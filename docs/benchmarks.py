@@ -1,0 +1,158 @@
+"""Print the tool's times and memory as ratios, each measured beside its baseline in the same run.
+
+    python docs/benchmarks.py                 # all
+    python docs/benchmarks.py help deepseek   # some
+
+Every ratio is the median of interleaved pairs, so that a busy machine slows both sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+IMPORTS = [sys.executable, "-c", "import torch, transformers, peft"]
+TOOL = [sys.executable, "-m", "peft_inspect"]
+ALL_LINEAR = ["--target-modules", "all-linear"]
+LLAMA_405B = {
+    "num_hidden_layers": 126,
+    "hidden_size": 16384,
+    "intermediate_size": 53248,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """Seconds and peak resident megabytes of a whole process."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 1):
+        raise SystemExit(errors.decode())
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def against(command: list[str], baseline: list[str], repeat: int) -> str:
+    """Ratio of times and difference in peak memory, in interleaved pairs after one of each to warm the disk cache."""
+    measured(baseline), measured(command)
+    pairs = [(measured(baseline), measured(command)) for _ in range(repeat)]
+    ratio = statistics.median(ran[0] / base[0] for base, ran in pairs)
+    more = statistics.median(ran[1] - base[1] for base, ran in pairs)
+    seconds = statistics.median(ran[0] for _, ran in pairs)
+    return f"{ratio:.2f} times the baseline ({seconds:.2f} s), {more:+.0f} MB"
+
+
+def configured(values: dict[str, int]) -> list[str]:
+    return [part for key, value in values.items() for part in ("--config-set", f"{key}={value}")]
+
+
+def help_text(repeat: int) -> str:
+    return against([*TOOL, "--help"], [sys.executable, "-c", "import typer, rich"], repeat)
+
+
+def deepseek(repeat: int) -> str:
+    return against([*TOOL, "gradcheck", "arch:deepseek_v3", *ALL_LINEAR], IMPORTS, repeat)
+
+
+def deepseek_tree(repeat: int) -> str:
+    return against([*TOOL, "tree", "arch:deepseek_v3", *ALL_LINEAR], IMPORTS, repeat)
+
+
+def llama_405b(repeat: int) -> str:
+    return against([*TOOL, "gradcheck", "arch:llama", *ALL_LINEAR, *configured(LLAMA_405B)], IMPORTS, repeat)
+
+
+def depth(repeat: int) -> str:
+    """Trace time of 126 layers against 16: linear growth is 7.9."""
+    command = [*TOOL, "gradcheck", "arch:llama", *ALL_LINEAR, "--format", "json"]
+
+    def trace_seconds(layers: int) -> float:
+        report = subprocess.run(
+            [*command, *configured({**LLAMA_405B, "num_hidden_layers": layers})], capture_output=True, check=True
+        ).stdout
+        return json.loads(report)["timings"]["trace_s"]
+
+    ratio = statistics.median(trace_seconds(126) / trace_seconds(16) for _ in range(repeat))
+    return f"{ratio:.1f} times the trace time of 16 layers"
+
+
+STEP = """
+import time, warnings
+warnings.simplefilter("ignore")
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+from peft_inspect.load import live
+from peft_inspect.observe import read_structure, run_trace
+torch.manual_seed(0)
+shape = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8, "vocab_size": 24000}
+config = LlamaConfig(**shape)
+model = get_peft_model(LlamaForCausalLM(config), LoraConfig(target_modules="all-linear")).train()
+ids = torch.randint(0, 24000, (1, 128))
+batch = {"input_ids": ids, "labels": ids}
+
+def bare():
+    model(**batch).loss.backward()
+    model.zero_grad(set_to_none=True)
+
+def traced():
+    subject = live(model, batch=batch, loss=None, optimizer=None, adapter=None)
+    run_trace(subject, read_structure(subject))
+
+ratios = []
+for run in range(12):
+    times = []
+    for step in (bare, traced):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    ratios.append(times[1] / times[0])
+print(sorted(ratios[2:])[len(ratios[2:]) // 2])
+"""
+
+
+def step(repeat: int) -> str:
+    """A traced forward and backward of a 50-million-parameter Llama against the bare one, 128 tokens."""
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(STEP)
+        file.flush()
+        ratios = [float(subprocess.run([sys.executable, file.name], capture_output=True, check=True).stdout) for _ in range(repeat)]
+    return f"{statistics.median(ratios):.2f} times the bare forward and backward"
+
+
+BENCHMARKS: dict[str, tuple[str, Callable[[int], str]]] = {
+    "help": ("`--help` against `import typer, rich`", help_text),
+    "deepseek": ("`gradcheck arch:deepseek_v3` (671 B, all-linear) against `import torch, transformers, peft`", deepseek),
+    "deepseek-tree": ("`tree arch:deepseek_v3`, likewise", deepseek_tree),
+    "llama-405b": ("`gradcheck` of the Llama-3.1-405B shape, likewise", llama_405b),
+    "depth": ("126 layers against 16", depth),
+    "step": ("the watched step against the bare one, structure included", step),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="default: all")
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.chdir(Path(__file__).resolve().parent.parent)
+    for name in options.names or BENCHMARKS:
+        what, run = BENCHMARKS[name]
+        print(f"{what}: {run(options.repeat)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
