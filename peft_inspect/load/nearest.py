@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
 import re
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _PLACEHOLDER = re.compile(r"^(image|video|audio|speech)_token_(id|index)$")
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
@@ -29,6 +33,7 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
         if part is not text:
             _width_of_features(part, text)
             _width_of_encoder(part, config)
+    _padding(config)
     _pooled_patches(config)
     _placeholders(config, text)
     changed = [
@@ -70,7 +75,7 @@ def _placeholders(config: PretrainedConfig, text: PretrainedConfig) -> None:
 def _rotary_sections(config: PretrainedConfig) -> None:
     """Sections of a multimodal rotary embedding share half the rotated part of a head."""
     rope = vars(config).get("rope_parameters")
-    sections = rope.get("mrope_section") if isinstance(rope, dict) else None
+    sections = rope.get("mrope_section", _assumed_sections(config)) if isinstance(rope, dict) else None
     width, heads = _integer(config, "hidden_size"), _integer(config, "num_attention_heads")
     if not isinstance(rope, dict) or not sections or not width or not heads:
         return
@@ -81,6 +86,24 @@ def _rotary_sections(config: PretrainedConfig) -> None:
         scaled = [section * half // sum(sections) for section in sections]
         scaled[0] += half - sum(scaled)
         config.rope_parameters = {**rope, "mrope_section": scaled}
+
+
+def _assumed_sections(config: PretrainedConfig) -> list[int] | None:
+    """The sections that the modelling code falls back to, where it reads any."""
+    module = type(config).__module__.replace("configuration_", "modeling_")
+    try:
+        source = inspect.getsource(importlib.import_module(module))
+    except (ImportError, OSError):
+        return None
+    found = re.search(r'"mrope_section", \[([\d, ]+)\]', source)
+    return [int(section) for section in found[1].split(",")] if found else None
+
+
+def _padding(config: PretrainedConfig) -> None:
+    """A decoder that starts by shifting its labels fills them with the padding token."""
+    if config.is_encoder_decoder and config.pad_token_id is None and config.eos_token_id is not None:
+        eos = config.eos_token_id
+        config.pad_token_id = eos[0] if isinstance(eos, list) else eos
 
 
 def _experts_per_token(config: PretrainedConfig) -> None:

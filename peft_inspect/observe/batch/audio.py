@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from peft_inspect.observe.batch.image import Layout
     from peft_inspect.observe.batch.plan import Plan
 
-_SAMPLES = 16_000
+_SAMPLES = 19_200  # a multiple of the usual hop sizes and frame lengths
 _FRAMES = 400
+_USUAL_BINS = (128, 80, 64)
 _CLIP = 1000  # frames of a clip that is looked at as an image
 _MASKS = ("input_features_mask", "feature_attention_mask", "audio_attention_mask", "audio_mel_mask")
 _BINS = (
@@ -59,7 +60,11 @@ def features(plan: Plan, name: str = "input_features") -> Iterator[Layout]:
         length = shape[0] if shape[1] == bins else shape[1]
         masks = {mask: plan.ones(plan.size, length) for mask in _MASKS if plan.wants(mask)}
         yield {name: plan.floats(plan.size, *shape), **masks}
+    masks = {mask: None for mask in _MASKS if plan.wants(mask)}
+    yield {name: plan.floats(plan.size, *shapes[0]), **masks}
     yield {name: plan.floats(plan.size, 1, _CLIP, bins)}
+    for other in _USUAL_BINS:
+        yield {name: plan.floats(plan.size, _FRAMES, other)}
 
 
 def _reader(plan: Plan, bins: int | None) -> torch.nn.Module | None:
@@ -71,7 +76,7 @@ def _reader(plan: Plan, bins: int | None) -> torch.nn.Module | None:
             continue
         if width == bins or (isinstance(layer, torch.nn.Conv2d) and width == 1):
             return layer
-        if first is None and AUDIO.search(path):
+        if first is None and (AUDIO.search(path) or not plan.target.composite):
             first = layer
     return first
 

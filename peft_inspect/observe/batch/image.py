@@ -22,6 +22,10 @@ def image_size(plan: Plan, part: str = "") -> tuple[int, int]:
     `part` names the vision tower that is meant, where there are several.
     """
     within = re.compile(part) if part else VISION
+    ratios = find(plan.config, "scaled_images_ratios")
+    if ratios:
+        side = round(patch_size(plan) / min(ratios))
+        return side, side
     for name in ("image_size", "img_size", "input_size", "crop_size", "pretrain_image_size"):
         value = find(plan.config, name, within=within)
         try:
@@ -54,11 +58,13 @@ def layouts(plan: Plan) -> Iterator[Layout]:
         yield from _grids(plan, "pixel_values", "image_grid_hw", frames=1)
     for positions in ("image_position_ids", "pixel_position_ids"):
         if plan.wants(positions):
-            yield _positioned(plan, "pixel_values", positions)
+            yield positioned(plan, "pixel_values", positions)
     if plan.wants("spatial_shapes"):
         yield _shaped_patches(plan)
     if plan.wants("aspect_ratio_ids"):
         yield _aspect_ratios(plan)
+    if plan.wants("target_sizes"):
+        yield strip(plan, "pixel_values", "target_sizes")
     if plan.wants("image_sizes"):
         yield from _sized(plan)
     if plan.wants("pixel_attention_mask"):
@@ -85,17 +91,19 @@ def _whole(plan: Plan) -> Iterator[Layout]:
 
 
 def patch_values(plan: Plan) -> int:
-    """Values in one flattened patch, as the layer that embeds patches reads them: with or without the frames of a tubelet."""
+    """Values in one flattened patch, as the layer that embeds patches reads them: of one frame, or of a tubelet."""
     flat = channels(plan) * patch_size(plan) ** 2
-    temporal = find(plan.config, "temporal_patch_size", "video_temporal_patch_size", within=VISION)
-    deep = flat * temporal if isinstance(temporal, int) else flat
     for path, layer in plan.target.module.named_modules():
-        if "patch" in path or VISION.search(path) or not plan.target.composite:
-            if isinstance(layer, torch.nn.Conv3d) or (isinstance(layer, torch.nn.Linear) and layer.in_features == deep):
-                return deep
-            if isinstance(layer, torch.nn.Conv2d) or (isinstance(layer, torch.nn.Linear) and layer.in_features == flat):
-                return flat
-    return deep
+        if "patch" not in path and not VISION.search(path) and plan.target.composite:
+            continue
+        if isinstance(layer, torch.nn.Conv3d):
+            return flat * layer.kernel_size[0]
+        if isinstance(layer, torch.nn.Conv2d):
+            return flat
+        if isinstance(layer, torch.nn.Linear) and layer.in_features in (flat, 2 * flat, 4 * flat):
+            return layer.in_features
+    temporal = find(plan.config, "temporal_patch_size", within=VISION)
+    return flat * temporal if isinstance(temporal, int) else flat
 
 
 def merge_size(plan: Plan) -> int:
@@ -118,6 +126,8 @@ def _grids(plan: Plan, pixels: str, grid: str, frames: int) -> Iterator[Layout]:
         square = (channels(plan), patch_size(plan), patch_size(plan))
         yield {pixels: plan.floats(count, *square), **layout}
         yield {pixels: plan.floats(1, count, *square), **layout}
+        merged = merge_size(plan) * patch_size(plan)
+        yield {pixels: plan.floats(count, merged, merged, channels(plan)), **layout}
 
 
 def video_grids(plan: Plan) -> Iterator[Layout]:
@@ -134,11 +144,24 @@ def flattened(plan: Plan) -> Iterator[Layout]:
     yield {"flattened_patches": patches}
 
 
-def _positioned(plan: Plan, pixels: str, positions: str) -> Layout:
+def positioned(plan: Plan, pixels: str, positions: str) -> Layout:
     """Flattened patches, each with its column and row."""
     side = 2 * (find(plan.config, "pooling_kernel_size", within=VISION) or merge_size(plan))
     grid = [[column, row] for row in range(side) for column in range(side)]
-    return {pixels: plan.floats(plan.size, side * side, patch_values(plan)), positions: plan.integers([grid] * plan.size)}
+    layout = {pixels: plan.floats(plan.size, side * side, patch_values(plan)), positions: plan.integers([grid] * plan.size)}
+    if "video" in pixels and plan.wants("num_frames_per_video"):
+        layout["num_frames_per_video"] = plan.ones(plan.size)
+    return layout
+
+
+def strip(plan: Plan, pixels: str, sizes: str) -> Layout:
+    """Patches side by side in one long strip, with the rows and columns of each image."""
+    side = 4 * merge_size(plan)
+    patch = patch_size(plan)
+    return {
+        pixels: plan.floats(1, channels(plan), patch, plan.size * side * side * patch),
+        sizes: plan.integers([[side, side]] * plan.size),
+    }
 
 
 def _shaped_patches(plan: Plan) -> Layout:

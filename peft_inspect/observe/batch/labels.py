@@ -10,7 +10,6 @@ from transformers.utils import is_scipy_available
 from peft_inspect.observe.batch import ids
 from peft_inspect.observe.batch.image import image_size
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
-from peft_inspect.observe.batch.text import is_encoder_decoder
 from peft_inspect.observe.batch.towers import placeholder_tokens
 
 IGNORE = -100
@@ -57,10 +56,12 @@ def _maker(plan: Plan) -> Callable[[Plan], object] | None:
 
 
 def _tokens(plan: Plan) -> torch.Tensor:
-    """Every ordinary token is a label; a decoder has labels of its own."""
-    if is_encoder_decoder(plan) or "input_ids" not in plan.inputs:
-        return ids.text(plan, TEXT_LENGTH // 2, vocab=ids.vocabulary(plan, decoder=True))
-    return _of_text(plan)
+    """Every ordinary token is a label; a decoder that reads no text has labels of its own."""
+    if "input_ids" not in plan.inputs:
+        return ids.text(plan, TEXT_LENGTH, vocab=ids.vocabulary(plan, decoder=True))
+    labels = _of_text(plan)
+    vocab = ids.vocabulary(plan, decoder=True)
+    return torch.where(labels < vocab, labels, labels % vocab)
 
 
 def _of_text(plan: Plan) -> torch.Tensor:
@@ -116,6 +117,8 @@ def _boxes_with_masks(plan: Plan) -> list[dict[str, torch.Tensor]]:
 
 
 _TASKS: tuple[tuple[str, Callable[[Plan], object]], ...] = (
+    ("ForRNNT", lambda _: None),
+    ("ForTDT", lambda _: None),
     ("ForCausalLM", _tokens),
     ("ForConditionalGeneration", _tokens),
     ("ForMaskedLM", _tokens),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from peft_inspect.observe.batch import bare
 from peft_inspect.observe.batch.fields import find
 from peft_inspect.observe.batch.image import image_size
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
@@ -12,8 +15,8 @@ _INTEGER = ("ids", "idx", "labels", "positions", "length", "shapes", "sizes", "g
 def make(plan: Plan) -> None:
     """Give what is required and still missing."""
     for name in plan.target.required:
-        if plan.needs(name):
-            give_documented(plan, name)
+        if plan.needs(name) and not give_documented(plan, name):
+            bare.give(plan, name)
 
 
 def missing(plan: Plan) -> tuple[str, ...]:
@@ -27,7 +30,7 @@ def give_documented(plan: Plan, name: str) -> bool:
     if not shape or not plan.wants(name):
         return False
     kind = plan.target.documented_type.get(name, "")
-    sizes = [_size(plan, part) for part in shape]
+    sizes = [_size(plan, part, past=name.startswith("past_")) for part in shape]
     if "mask" in name:
         made = plan.ones(*sizes)
     elif "Bool" in kind:
@@ -40,8 +43,12 @@ def give_documented(plan: Plan, name: str) -> bool:
     return True
 
 
-def _size(plan: Plan, dimension: str) -> int:
-    """The length of a dimension from its name in the docstring."""
+def _size(plan: Plan, dimension: str, *, past: bool) -> int:
+    """The length of a dimension from its name in the docstring; `past` for observed series."""
+    if "*" in dimension:
+        return math.prod(_size(plan, part.strip(), past=past) for part in dimension.split("*") if part.strip())
+    if past and "length" in dimension and isinstance(context := find(plan.config, "context_length"), int):
+        return context
     if dimension.isdigit():
         return int(dimension)
     if "batch" in dimension or dimension == "bs":

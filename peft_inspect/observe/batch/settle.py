@@ -10,8 +10,10 @@ import torch
 from peft_inspect.observe.batch import labels, text
 from peft_inspect.observe.batch.plan import Placeholder, Plan
 from peft_inspect.observe.batch.rest import give_documented
+from peft_inspect.observe.batch.towers import MODALITIES
 
-_ATTEMPTS = 8
+_ATTEMPTS = 12
+_TEXTUAL = ("input_ids", "mm_token_type_ids", "attention_mask", "token_type_ids", "decoder_input_ids", "labels")
 _ORDINARY = re.compile(
     r"^(decoder_|encoder_)?(input_ids|attention_mask|position_ids|inputs_embeds|head_mask|hidden_states|outputs)$|^cross_attn_head_mask$|"
     r"^(token_type_ids|labels|past_key_values|cache_\w+|use_cache|logits_to_keep|return_dict|output_\w+|start_positions|end_positions)$"
@@ -67,7 +69,7 @@ def _count(plan: Plan, complaint: str) -> bool:
 
 def _rewrite(plan: Plan) -> None:
     """Make everything with one entry per token again."""
-    for name in ("input_ids", "mm_token_type_ids", "attention_mask", "token_type_ids", "decoder_input_ids", "labels"):
+    for name in _TEXTUAL:
         plan.inputs.pop(name, None)
     text.make(plan)
     labels.make(plan)
@@ -96,8 +98,11 @@ def _another_layout(plan: Plan, complaint: str) -> bool:
     del complaint
     if not plan.alternatives:
         return False
-    layout = plan.alternatives.pop(0)
-    plan.inputs.update(layout)
+    for name, value in plan.alternatives.pop(0).items():
+        if value is None:
+            plan.inputs.pop(name, None)
+        else:
+            plan.inputs[name] = value
     return True
 
 
@@ -122,8 +127,31 @@ def _without_labels(plan: Plan, complaint: str) -> bool:
     return True
 
 
+def _without_modality(plan: Plan, complaint: str) -> bool:
+    """Without the inputs of another modality, where the text alone may run."""
+    for modality in reversed(MODALITIES):
+        if modality.argument in plan.inputs and modality.argument not in plan.target.required and "input_ids" in plan.inputs:
+            companions = [name for name in plan.inputs if name not in _TEXTUAL and modality.name in name]
+            for name in {modality.argument, *companions}:
+                del plan.inputs[name]
+            plan.placeholders[:] = [run for run in plan.placeholders if run.modality != modality.name]
+            _rewrite(plan)
+            plan.notes.append(f"{modality.name} not given: the forward refused every layout tried ({complaint.splitlines()[0][:120]})")
+            return True
+    return False
+
+
 def _labels_at_fault(plan: Plan, complaint: str) -> bool:
-    return bool(re.search(r"label|train|loss", complaint)) and _without_labels(plan, complaint)
+    return bool(re.search(r"label|train|loss|target", complaint, re.IGNORECASE)) and _without_labels(plan, complaint)
 
 
-_MENDS: tuple[Callable[[Plan, str], bool], ...] = (_count, _named, _both, _other_labels, _labels_at_fault, _another_layout, _without_labels)
+_MENDS: tuple[Callable[[Plan, str], bool], ...] = (
+    _count,
+    _named,
+    _both,
+    _other_labels,
+    _labels_at_fault,
+    _another_layout,
+    _without_labels,
+    _without_modality,
+)

@@ -14,6 +14,12 @@ def make(plan: Plan) -> None:
     """Give `input_ids` with everything that has one entry per token, and the decoder's ids where labels do not make them."""
     if plan.wants("input_ids"):
         row, types = _row(plan)
+        books = getattr(plan.config, "num_codebooks", None)
+        if isinstance(books, int):
+            plan.alternatives += [
+                {"input_ids": plan.integers([row] * plan.size * books)},
+                {"input_ids": plan.integers([[[t] * books for t in row]] * plan.size)},
+            ]
         plan.give("input_ids", plan.integers([row] * plan.size))
         kinds = plan.integers([types] * plan.size)
         plan.give("mm_token_type_ids", kinds)

@@ -77,6 +77,8 @@ def _give(plan: Plan, modality: Modality) -> None:
         plan.inputs.update(layouts[0])
         plan.alternatives = layouts[1:]
         return
+    plan.alternatives = [layout for layout in layouts if None in layout.values()]
+    layouts = [layout for layout in layouts if None not in layout.values()]
     accepted = first_accepted(plan, read, layouts) if read is not None else (layouts[0], _GUESS)
     if isinstance(accepted, str):
         plan.notes.append(f"{modality.name} not given: {modality.methods[0]} took none of the layouts tried ({accepted})")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from peft_inspect.observe.batch.fields import VISION, find, pair
-from peft_inspect.observe.batch.image import Layout, channels, image_size, video_grids
+from peft_inspect.observe.batch.image import Layout, channels, image_size, positioned, strip, video_grids
 
 if TYPE_CHECKING:
     from peft_inspect.observe.batch.plan import Plan
@@ -33,6 +33,10 @@ def layouts(plan: Plan, name: str = "pixel_values_videos") -> Iterator[Layout]:
     if plan.wants("video_grid_thw"):
         yield from video_grids(plan)
         return
+    if plan.wants("target_sizes_videos"):
+        yield strip(plan, "pixel_values_videos", "target_sizes_videos")
+    if plan.wants("video_position_ids"):
+        yield positioned(plan, "pixel_values_videos", "video_position_ids")
     height, width = image_size(plan)
     tubelet = find(plan.config, "tubelet_size", within=VISION)
     count = frames(plan)

@@ -1,0 +1,36 @@
+"""Required inputs of a part that stands alone and says nothing about their shape: its first layer does."""
+
+from __future__ import annotations
+
+import torch
+
+from peft_inspect.observe.batch.image import image_size
+from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
+
+_MAIN = ("hidden_states", "inputs_embeds", "image", "spectrogram", "audio_mel", "x", "inputs", "features")
+_FRAMES = 8 * TEXT_LENGTH
+
+
+def give(plan: Plan, name: str) -> None:
+    """Give a main input as wide as the first layer reads, or a mask that hides nothing of one already given."""
+    if name in _MAIN:
+        shape = _shape(plan)
+        if shape is not None:
+            plan.give(name, plan.floats(plan.size, *shape))
+    elif "mask" in name:
+        main = next((plan.inputs[known] for known in _MAIN if known in plan.inputs), None)
+        if main is not None:
+            plan.give(name, plan.ones(plan.size, main.shape[1]).bool())
+
+
+def _shape(plan: Plan) -> tuple[int, ...] | None:
+    for layer in plan.target.module.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.in_channels == 1:
+            return _FRAMES, 128
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            return (layer.in_channels, *image_size(plan))
+        if isinstance(layer, torch.nn.Conv1d):
+            return layer.in_channels, _FRAMES
+        if isinstance(layer, torch.nn.Linear):
+            return _FRAMES, layer.in_features
+    return None
