@@ -151,14 +151,15 @@ def _inspect(
     depth: Depth, subject: Subject, rules: tuple[Rule[Any], ...], ignore: Mapping[str, str], verify: bool, step: Step, load_s: float
 ) -> Report:
     started = time.perf_counter()
-    from peft_inspect.observe import read_structure, run_trace, verified
+    from peft_inspect.observe import adapter_evidence, read_structure, run_trace, verified
 
     step("reading the structure")
     structure = read_structure(subject)
+    files = adapter_evidence(subject, structure)
     trace = None if depth == "tree" else run_trace(subject, structure, step)
     trace_s = time.perf_counter() - started
     missing = {Trace: "needs a batch: run gradcheck or check", AdapterFile: "no adapter file was named"}
-    diagnosis = diagnose(subject.source, Evidence(structure, trace, subject.adapter_files, missing), rules, ignore)
+    diagnosis = diagnose(subject.source, Evidence(structure, trace, files, missing), rules, ignore)
     findings = diagnosis.findings
     if verify and trace is not None:
         findings = tuple(verified(subject, trace, findings, step))

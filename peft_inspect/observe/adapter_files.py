@@ -27,7 +27,9 @@ def adapter_evidence(subject: Subject, structure: Structure) -> tuple[AdapterFil
     """The adapter files of the subject, compared with its model, and the adapters that it was loaded with for inference."""
     files = tuple(compared(file, subject.model, structure) for file in subject.adapter_files)
     named = {file.adapter for file in files}
-    loaded = (_in_memory(adapter, structure) for adapter in structure.adapters if _for_use(adapter, structure) and adapter.name not in named)
+    loaded = (
+        _in_memory(adapter, structure) for adapter in structure.adapters if _for_use(adapter, structure) and adapter.name not in named
+    )
     return files + tuple(adapter for adapter in loaded if adapter.tensors)
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from peft_inspect.records import Structure
 
 # Classes whose head belongs to one task: it is not part of what the base model was pretrained for.
-_TASK = re.compile(r"For\w*(Classification|QuestionAnswering|MultipleChoice|Regression|CTC|XVector|Segmentation|Detection|DepthEstimation)$")
+_TASK = re.compile(
+    r"For\w*(Classification|QuestionAnswering|MultipleChoice|Regression|CTC|XVector|Segmentation|Detection|DepthEstimation)$"
+)
 
 
 def new_modules(owner: Owner, structure: Structure, keys: SavedKeys) -> Mapping[str, str]:
@@ -24,7 +26,10 @@ def new_modules(owner: Owner, structure: Structure, keys: SavedKeys) -> Mapping[
     found = {
         parameter.module: None
         for parameter in structure.parameters
-        if parameter.path.startswith(below) and parameter.role == "base" and parameter.path not in saved and saved.isdisjoint(parameter.aliases)
+        if parameter.path.startswith(below)
+        and parameter.role == "base"
+        and parameter.path not in saved
+        and saved.isdisjoint(parameter.aliases)
         if parameter.requires_grad
     }
     found.update(dict.fromkeys(_fresh_heads(owner, structure)))

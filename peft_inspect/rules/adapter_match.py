@@ -1,0 +1,113 @@
+"""An adapter file's tensors against what the model wants: each is placed, or belongs to exactly one of the PI4xx rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from peft_inspect.records import AdapterFile, ModuleInfo, TensorInfo
+
+_RANK_AXIS = {"lora_A": 0, "lora_embedding_A": 0, "lora_B": 1, "lora_embedding_B": 1}
+_DEEPEST_TAIL = 3  # what follows a module's path in a key: lora_A.default.weight
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A tensor that has a place and another shape. `ranks` are those of file and model where nothing but the rank differs."""
+
+    tensor: TensorInfo
+    wanted: tuple[int, ...]
+    ranks: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Match:
+    """The tensors of a file by what becomes of them, and the keys that get none."""
+
+    placed: tuple[TensorInfo, ...]
+    sizeless: tuple[TensorInfo, ...]  # of size 0
+    too_deep: tuple[TensorInfo, ...]  # as others that fit, for blocks that the model does not have
+    unplaced: tuple[TensorInfo, ...]
+    mismatched: tuple[Mismatch, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def other_width(self) -> bool:
+        """Whether no tensor fits, for reasons other than the rank: the base has other sizes throughout."""
+        return not self.placed and bool(self.mismatched) and any(mismatch.ranks is None for mismatch in self.mismatched)
+
+
+def match(file: AdapterFile) -> Match:
+    """Where the tensors of a file go. A file without any values has only sizeless tensors, and nothing is missing beside them."""
+    by_key = {loaded(tensor): tensor for tensor in file.tensors}
+    sizeless = {key: tensor for key, tensor in by_key.items() if 0 in tensor.shape}
+    if len(sizeless) == len(by_key):
+        return Match((), tuple(sizeless.values()), (), (), (), ())
+    known = {key: tensor for key, tensor in by_key.items() if key in file.expected and key not in sizeless}
+    strange = {key: tensor for key, tensor in by_key.items() if key not in file.expected and key not in sizeless}
+    patterns = {_pattern(key) for key in file.expected}
+    too_deep = {key for key in strange if _pattern(key) in patterns and module_named(key, file) is None}
+    mismatched = {key for key, tensor in known.items() if tensor.shape != file.expected[key]}
+    return Match(
+        placed=tuple(tensor for key, tensor in known.items() if key not in mismatched),
+        sizeless=tuple(sizeless.values()),
+        too_deep=tuple(strange[key] for key in strange if key in too_deep),
+        unplaced=tuple(strange[key] for key in strange if key not in too_deep),
+        mismatched=tuple(Mismatch(known[key], file.expected[key], _ranks(key, known[key].shape, file.expected[key])) for key in mismatched),
+        missing=tuple(key for key in file.expected if key not in by_key),
+    )
+
+
+def loaded(tensor: TensorInfo) -> str:
+    """The key as which PEFT loads a tensor."""
+    return tensor.loads_as or tensor.key
+
+
+def adapter_layers(keys: Iterable[str], file: AdapterFile) -> tuple[str, ...]:
+    """The module paths of expected keys, in order."""
+    return tuple(dict.fromkeys(file.layer_of[key] for key in keys))
+
+
+def incomparable(file: AdapterFile) -> str | None:
+    """Why a file cannot be held against the model; None where it can."""
+    if file.in_memory:
+        return "no adapter file was named"
+    if file.expected:
+        return None
+    return "the model has no adapter that the file could be compared with"
+
+
+def module_named(key: str, file: AdapterFile) -> ModuleInfo | None:
+    """The module of the model that a key speaks of: one that exists, whether or not it carries an adapter."""
+    modules = file.structure.module if file.structure else {}
+    parts = key.split(".")
+    for end in range(len(parts) - 1, max(len(parts) - 1 - _DEEPEST_TAIL, 0), -1):
+        for root, prefix in _roots(file):
+            path = root + ".".join(parts[:end]).removeprefix(prefix)
+            if path in modules and modules[path].kind != "container":
+                return modules[path]
+    return None
+
+
+def _roots(file: AdapterFile) -> tuple[tuple[str, str], ...]:
+    """What to put before a key, and what to take from it first, to get a module path: read off from a key whose path is known."""
+    for key, path in file.layer_of.items():
+        for prefix in ("", "base_model.model."):
+            parts = key.removeprefix(prefix).split(".")
+            tails = (".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+            tail = next((tail for tail in tails if path == tail or path.endswith(f".{tail}")), None)
+            if tail is not None:
+                return ((path.removesuffix(tail), prefix),)
+    return ()
+
+
+def _pattern(key: str) -> str:
+    """The key without the indices of blocks."""
+    return ".".join("#" if part.isdigit() else part for part in key.split("."))
+
+
+def _ranks(key: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, int] | None:
+    axis = next((axis for name, axis in _RANK_AXIS.items() if name in key.split(".")), None)
+    if axis is None or len(found) != 2 or len(wanted) != 2 or found[1 - axis] != wanted[1 - axis]:
+        return None
+    return found[axis], wanted[axis]

@@ -1,0 +1,55 @@
+"""Adapter layers for which the adapter file has no tensor.
+
+PEFT leaves them as they were initialised, with a warning at most: these layers do nothing, or
+start again from the beginning. It happens when the file was filtered or saved by one process of
+several, or when the config was changed after the training.
+
+Save the adapter again from the trained model, or take these modules out of the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import AdapterFile, Finding, Severity
+from peft_inspect.rules.adapter_examples import adapted, saved
+from peft_inspect.rules.adapter_match import adapter_layers, incomparable, match
+from peft_inspect.rules.examples import text_batch
+from peft_inspect.rules.key_mapping import renaming
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(file: AdapterFile) -> Iterator[Finding]:
+    """Keys of adapter layers without a tensor, except those that tensors under another name are for."""
+    fit = match(file)
+    if not fit.placed and not fit.mismatched:
+        return  # nothing of the file was recognised: that is about its keys
+    renamed = set(renaming(fit.unplaced, fit.missing, file).places.values())
+    built = {layer.path for layer in file.structure.adapter_layers} if file.structure else set()
+    missing = [key for key in fit.missing if key not in renamed and file.layer_of[key] in built]
+    if missing:
+        layers = adapter_layers(missing, file)
+        yield RULE.finding(
+            f"{file.path} lacks {len(missing)} of {len(file.expected)} tensors: {len(layers)} adapter layers stay as initialised",
+            layers,
+            facts={"file": file.path, "missing": len(missing), "keys": missing[:8]},
+            fix="save the adapter again from the trained model, or take these modules out of target_modules in adapter_config.json",
+        )
+
+
+def broken() -> Example:
+    """A file that was filtered by hand."""
+    model = adapted(("q_proj", "v_proj"))
+    folder = saved(model, lambda tensors: {key: tensors[key] for key in tensors if "v_proj" not in key})
+    return Example(model, text_batch(), adapter=folder)
+
+
+def fixed() -> Example:
+    """The whole adapter."""
+    model = adapted(("q_proj", "v_proj"))
+    return Example(model, text_batch(), adapter=saved(model))
+
+
+RULE = Rule(
+    "PI402", "adapter-weights-missing", Severity.ERROR, over=AdapterFile, check=check, broken=broken, fixed=fixed, skip=incomparable
+)

@@ -1,0 +1,57 @@
+"""Tensors of the adapter file have another rank or size than the model's adapter layers.
+
+PEFT refuses such a file, or, with `ignore_mismatched_sizes=True`, leaves these layers as they
+were initialised. It happens when the rank in the config is not the one the adapter was trained
+with, or when the vocabulary was resized.
+
+Use the adapter_config.json that was saved with the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import AdapterFile, Finding, Severity
+from peft_inspect.rules.adapter_examples import adapted, saved
+from peft_inspect.rules.adapter_match import incomparable, loaded, match
+from peft_inspect.rules.examples import text_batch
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(file: AdapterFile) -> Iterator[Finding]:
+    """Mismatched tensors, unless the whole base has other sizes."""
+    fit = match(file)
+    if not fit.mismatched or fit.other_width:
+        return
+    ranks = sorted({mismatch.ranks for mismatch in fit.mismatched if mismatch.ranks})
+    first = fit.mismatched[0]
+    if ranks:
+        how = ", ".join(f"rank {found} in the file and {wanted} in the model" for found, wanted in ranks)
+        fix = f"build the adapter with the rank of the file (r={ranks[0][0]}): use the adapter_config.json that was saved with it"
+    else:
+        how = f"{first.tensor.key!r} is {list(first.tensor.shape)} in the file and {list(first.wanted)} in the model"
+        fix = "load the adapter onto the base it was trained on, with the same vocabulary size and the adapter_config.json saved with it"
+    yield RULE.finding(
+        f"{len(fit.mismatched)} of {len(file.tensors)} tensors in {file.path} have another shape than the model: {how}",
+        (file.layer_of[loaded(mismatch.tensor)] for mismatch in fit.mismatched),
+        facts={
+            "file": file.path,
+            "mismatched": len(fit.mismatched),
+            "shapes": {mismatch.tensor.key: [list(mismatch.tensor.shape), list(mismatch.wanted)] for mismatch in fit.mismatched[:8]},
+            "ranks": [list(pair) for pair in ranks],
+        },
+        fix=fix,
+    )
+
+
+def broken() -> Example:
+    """Trained with rank 8, loaded into rank 4."""
+    return Example(adapted(r=4), text_batch(), adapter=saved(adapted(r=8)))
+
+
+def fixed() -> Example:
+    """The rank it was trained with."""
+    return Example(adapted(r=8), text_batch(), adapter=saved(adapted(r=8)))
+
+
+RULE = Rule("PI403", "adapter-shape-mismatch", Severity.ERROR, over=AdapterFile, check=check, broken=broken, fixed=fixed, skip=incomparable)

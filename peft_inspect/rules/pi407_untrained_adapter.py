@@ -1,0 +1,66 @@
+"""An adapter that is meant for use changes nothing: all its layers are at their initialisation.
+
+One factor of every pair is exactly zero, as it was before the first step, so the outputs are
+those of the base model. The training that made it did not reach it: no gradients arrived, the
+optimizer did not hold it, or its weights were not gathered when it was saved.
+
+Find out with `peft-inspect gradcheck` on the training script, and train again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import AdapterFile, Finding, Severity, TensorInfo
+from peft_inspect.rules.adapter_examples import adapted, saved
+from peft_inspect.rules.adapter_match import loaded
+from peft_inspect.rules.examples import text_batch
+from peft_inspect.rules.rule import Example, Rule
+
+
+def check(file: AdapterFile) -> Iterator[Finding]:
+    """Every adapter layer has a weight that is zero throughout. Biases are zero in trained adapters too."""
+    layers = _layers(file)
+    weights = [[tensor for tensor in tensors if not tensor.key.endswith(".bias")] for tensors in layers.values()]
+    if weights and all(any(tensor.zero for tensor in of_layer) for of_layer in weights):
+        where = f"the adapter {file.adapter!r}" if file.in_memory else file.path
+        yield RULE.finding(
+            f"{where} changes nothing: all its {len(layers)} adapter layers have a factor that is exactly zero, as before the first step",
+            layers,
+            facts={"file": file.path or None, "adapter": file.adapter, "layers": len(layers)},
+            fix="run `peft-inspect gradcheck` on the training script to see why nothing was trained, and train again",
+        )
+
+
+def _layers(file: AdapterFile) -> dict[str, list[TensorInfo]]:
+    """The tensors of each adapter layer; heads and other modules saved whole are none."""
+    built = {layer.path for layer in file.structure.adapter_layers} if file.structure else set()
+    grouped: dict[str, list[TensorInfo]] = {}
+    for tensor in file.tensors:
+        layer = file.layer_of.get(loaded(tensor))
+        if layer in built:
+            grouped.setdefault(str(layer), []).append(tensor)
+    return grouped
+
+
+def _without_values(file: AdapterFile) -> str | None:
+    layers = _layers(file)
+    if not layers:
+        return "no adapter file was named" if file.in_memory else "the model has no adapter that the file could be compared with"
+    unknown = all(tensor.zero is None for tensors in layers.values() for tensor in tensors)
+    return "needs the values of the adapter, which were not read" if unknown else None
+
+
+def broken() -> Example:
+    """Saved before the first step."""
+    model = adapted(trained=False)
+    return Example(model, text_batch(), adapter=saved(model))
+
+
+def fixed() -> Example:
+    """Saved after the training."""
+    model = adapted()
+    return Example(model, text_batch(), adapter=saved(model))
+
+
+RULE = Rule("PI407", "untrained-adapter", Severity.WARNING, over=AdapterFile, check=check, broken=broken, fixed=fixed, skip=_without_values)
