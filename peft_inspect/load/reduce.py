@@ -14,35 +14,31 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-_DEPTH = re.compile(
-    r"^(num_hidden_layers|num_layers|n_layers?|depth|(en|de)coder_(num_hidden_)?layers|num_(en|de)coder_layers|num_\w+_hidden_layers|"
-    r"num_\w*(attention|transformer|resampler|predictor|pooling|adapter|conv|main|mtp|nextn_predict|language)_layers|resampler_depth|"
-    r"\w+_depth|\w+_num_hidden_layers|\w+_num_layers|num_blocks|encoder_depth|decoder_depth)$"
+from peft_inspect.load.config_fields import (
+    DEPTH,
+    EXPERTS,
+    GROUPS,
+    HEADS,
+    MODEL_WIDTH,
+    NOT_WIDTH,
+    PERIOD,
+    SHARED_HEADS,
+    STAGES,
+    START,
+    TOKEN,
+    TOP_K,
+    VOCAB,
+    WIDTH,
 )
-_STAGES = re.compile(r"^(depths|num_stages_blocks|num_block_repeats|layers_per_stage|encoder_depths)$")
-_WIDTH = re.compile(
-    r"^(\w+_)?(hidden_sizes?|hidden_dims?|intermediate_sizes?|intermediate_dim|d_model|n_embd|embed_dims?|ffn_dim|ffn_hidden_size|d_ff|n_inner|"
-    r"projection_dim|mlp_dim|d_inner|output_dim|out_dim|emb_dim|embedding_size|inner_dim|lru_width|proj_dim|width|dim|inner_hidden_size|"
-    r"shared_intermediate_size|expert_intermediate_size|classifier_proj_size|output_hidden_size|fc_dim|text_dim|vision_dim|input_dim)$"
-)
-_NOT_WIDTH = re.compile(
-    r"head_dim$|rope|patch|^dim$|position|mel|qk_|v_head|input_feat|codebook_dim|latent_dim|image_width|^width$|feature"
-)
-_HEADS = re.compile(r"^(\w+_)?(num|n)_(\w+_)?heads?$|^(\w+_)?attention_heads$|^n_heads?$")
-_EXPERTS = re.compile(r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts|num_routed_experts|n_experts|num_moe_experts)$")
-_TOP_K = re.compile(
-    r"^(num_experts_per_tok(en)?|moe_k|moe_topk|top_k_experts|moe_top_k|num_selected_experts|router_top_k|experts_per_token|n_experts_per_tok)$"
-)
-_GROUPS = re.compile(r"^(n_group|topk_group|num_expert_groups?|expert_groups?|moe_n_groups?)$")
-_VOCAB = re.compile(r"^(\w+_)?vocab_size(_\w+)?$")
-_TOKEN = re.compile(r"(_token_(id|index|idx|ids)|_token_id_\w+)$")
-_PERIOD = re.compile(r"_(period|interval|frequency|every_n_layers?)$")
-_START = re.compile(r"^(first_k_dense_replace|moe_layer_start_index|num_dense_layers|num_kv_shared_layers|first_dense_layers)$")
 
 _MAX_LAYERS = 2
+_MAX_TAPS = 5
 _MAX_EXPERTS = 4
+_MAX_PATCHES = 16  # along one side
+_MAX_PIXELS = 128  # likewise
 _MAX_VOCAB = 1024
-_MAX_WIDTH = 256
+_MAX_WIDTH = 1024
+_ALIGNMENT = 8  # grouped matrix products want rows of whole 16 bytes
 
 
 def reduced(config: PretrainedConfig) -> tuple[PretrainedConfig, str]:
@@ -59,13 +55,14 @@ def reduced(config: PretrainedConfig) -> tuple[PretrainedConfig, str]:
     small = copy.deepcopy(config)
     changes: dict[str, str] = {}
     tree = list(_configs(small))
-    factor = _width_factor(tree)
+    widths = _Widths(tree)
     tokens = _TokenMap(tree)
     for prefix, part in tree:
         before = _plain(part)
         _fewer_layers(part)
         _fewer_experts(part)
-        _narrower(part, factor)
+        widths.apply(part)
+        _smaller_images(part, config)
         tokens.apply(part)
         for name, value in _plain(part).items():
             if value != before[name]:
@@ -110,26 +107,32 @@ def _integers(config: PretrainedConfig, names: re.Pattern[str]) -> dict[str, int
 
 def _fewer_layers(config: PretrainedConfig) -> None:
     """Cut every stack of one config, with the lists that describe its layers one by one."""
-    depths = {name: depth for name, depth in _integers(config, _DEPTH).items() if depth > _MAX_LAYERS}
+    depths = {name: depth for name, depth in _integers(config, DEPTH).items() if depth > _MAX_LAYERS and not _taps_by_stage(config)}
     at_least = _MAX_LAYERS
-    for name, period in _integers(config, _PERIOD).items():
+    for name, period in _integers(config, PERIOD).items():
         if period > _MAX_LAYERS:
             setattr(config, name, _MAX_LAYERS)
-            offset = re.sub(_PERIOD, "_offset", name)
+            offset = re.sub(PERIOD, "_offset", name)
             if isinstance(getattr(config, offset, None), int):
                 setattr(config, offset, 1)
         at_least = 2 * _MAX_LAYERS
     for depth in set(depths.values()):
         kept = _kept_layers(config, depth, at_least)
         _cut_layer_lists(config, depth, kept)
-        for name in depths:
-            if depths[name] == depth:
+        for name, value in depths.items():
+            if value == depth:
                 setattr(config, name, len(kept))
-    for name, count in _integers(config, _START).items():
+    for name, count in _integers(config, START).items():
         setattr(config, name, min(count, 1))
     for name, stages in list(vars(config).items()):
-        if _STAGES.search(name) and isinstance(stages, (list, tuple)):
+        if STAGES.search(name) and isinstance(stages, (list, tuple)):
             setattr(config, name, type(stages)(min(stage, _MAX_LAYERS) if isinstance(stage, int) else stage for stage in stages))
+
+
+def _taps_by_stage(config: PretrainedConfig) -> bool:
+    """Whether it is a backbone whose features are taken at several named stages, which its depth defines."""
+    taps = vars(config).get("out_indices") or vars(config).get("_out_indices")
+    return isinstance(taps, (list, tuple)) and len(taps) > 1
 
 
 def _kept_layers(config: PretrainedConfig, depth: int, at_least: int) -> list[int]:
@@ -139,6 +142,8 @@ def _kept_layers(config: PretrainedConfig, depth: int, at_least: int) -> list[in
     kinds = [(*kind, *(layer in indices for indices in marked.values())) for layer, kind in enumerate(kinds)]
     first = {kind: layer for layer, kind in reversed(list(enumerate(kinds)))}
     kept = set(first.values())
+    for indices in marked.values():  # features taken from several layers are joined: as many must be left
+        kept.update(indices if len(indices) <= _MAX_TAPS else ())
     kept.update([layer for layer in range(depth) if layer not in kept][: max(at_least - len(kept), 0)])
     return sorted(kept)
 
@@ -190,11 +195,11 @@ def _within(layer: int, depth: int) -> int:
 
 
 def _fewer_experts(config: PretrainedConfig) -> None:
-    chosen = _integers(config, _TOP_K)
+    chosen = _integers(config, TOP_K)
     for name, top_k in chosen.items():
         setattr(config, name, min(top_k, 2))
-    _map_numbers(config, _EXPERTS, lambda count: min(count, _MAX_EXPERTS))
-    for name in _integers(config, _GROUPS):
+    _map_numbers(config, EXPERTS, lambda count: min(count, _MAX_EXPERTS))
+    for name in _integers(config, GROUPS):
         setattr(config, name, 1)
 
 
@@ -211,24 +216,50 @@ def _map_numbers(
             setattr(config, name, type(value)(change(item) for item in value))
 
 
-def _width_factor(tree: list[tuple[str, PretrainedConfig]]) -> int:
-    """The largest power of two that divides all widths and head counts and is needed at all."""
-    widths: list[int] = []
-    heads: list[int] = []
-    for _, config in tree:
-        _map_numbers(config, _WIDTH, lambda width: widths.append(width) or width, but=_NOT_WIDTH)  # type: ignore[func-returns-value]
-        _map_numbers(config, _HEADS, lambda count: heads.append(count) or count)  # type: ignore[func-returns-value]
-    factor = 1
-    while max(widths, default=0) // factor > _MAX_WIDTH and all(width % (2 * factor) == 0 for width in widths):
-        if any(count > factor and count % (2 * factor) for count in heads):
-            break
-        factor *= 2
-    return factor
+class _Widths:
+    """One factor for all widths and head counts of a tree, so that what had to be equal or divisible stays so.
+
+    Only stacks with attention are narrowed: the channels of a convolutional network follow rules of their own. Elsewhere
+    in the tree a width changes where it repeats one that did, as projectors and heads repeat the widths they join.
+    """
+
+    def __init__(self, tree: list[tuple[str, PretrainedConfig]]) -> None:
+        self._narrowed = [config for _, config in tree if _integers(config, HEADS) and _integers(config, MODEL_WIDTH)]
+        self._widths = {value for config in self._narrowed for value in _values(config, WIDTH)}
+        heads = [value for config in self._narrowed for name, value in _integers(config, HEADS).items() if not SHARED_HEADS.search(name)]
+        widest = max((value for config in self._narrowed for value in _integers(config, MODEL_WIDTH).values()), default=0)
+        factor = 1
+        while widest // factor > _MAX_WIDTH and all(width % (2 * factor * _ALIGNMENT) == 0 for width in self._widths):
+            if any(count % (2 * factor) for count in heads):
+                break
+            factor *= 2
+        self._factor = factor
+
+    def apply(self, config: PretrainedConfig) -> None:
+        """Narrow one config of the tree."""
+        if any(config is part for part in self._narrowed):
+            _map_numbers(config, WIDTH, lambda width: width // self._factor, but=NOT_WIDTH)
+            _map_numbers(config, HEADS, lambda count: max(count // self._factor, 1))
+        else:
+            _map_numbers(config, WIDTH, lambda width: width // self._factor if width in self._widths else width, but=NOT_WIDTH)
 
 
-def _narrower(config: PretrainedConfig, factor: int) -> None:
-    _map_numbers(config, _WIDTH, lambda width: width // factor, but=_NOT_WIDTH)
-    _map_numbers(config, _HEADS, lambda count: max(count // factor, 1))
+def _values(config: PretrainedConfig, names: re.Pattern[str]) -> list[int]:
+    return [value for name, value in _integers(config, names).items() if not NOT_WIDTH.search(name) and value > _ALIGNMENT]
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def _smaller_images(config: PretrainedConfig, root: PretrainedConfig) -> None:
+    """Images of fewer patches, where neither windows nor pooling count on their number; small ones for convolutions."""
+    size, patch = vars(config).get("image_size"), vars(config).get("patch_size")
+    if not isinstance(size, int) or "window_size" in vars(config) or "mm_tokens_per_image" in vars(root):
+        return
+    if patch is None and not _integers(config, HEADS):
+        config.image_size = min(size, _MAX_PIXELS)
+    elif isinstance(patch, int) and size // patch > _MAX_PATCHES and "out_indices" not in vars(config):
+        config.image_size = patch * _MAX_PATCHES
 
 
 # --- vocabulary ----------------------------------------------------------------------------------
@@ -243,11 +274,11 @@ class _TokenMap:
         self.moved = {token: next(free) for token in reversed(ids) if token >= _MAX_VOCAB}
 
     def apply(self, config: PretrainedConfig) -> None:
-        _map_numbers(config, _VOCAB, lambda size: min(size, _MAX_VOCAB))
-        _map_numbers(config, _TOKEN, lambda token: self.moved.get(token, token))
+        _map_numbers(config, VOCAB, lambda size: min(size, _MAX_VOCAB))
+        _map_numbers(config, TOKEN, lambda token: self.moved.get(token, token))
 
 
 def _token_ids(config: PretrainedConfig) -> Iterator[int]:
     for name, value in vars(config).items():
-        if _TOKEN.search(name):
+        if TOKEN.search(name):
             yield from (item for item in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(item, int))
