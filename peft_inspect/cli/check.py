@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-
 from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.options import REPORT, Reporting, with_shared_options
 from peft_inspect.cli.run import run

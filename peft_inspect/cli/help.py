@@ -6,7 +6,6 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-
 ORDER = ("Argument", "Tree", "LoRA", "Model", "Run", "Report", "Options")
 
 

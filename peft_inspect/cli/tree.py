@@ -6,7 +6,6 @@ from typing import Annotated, get_args
 
 import typer
 
-
 from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.options import Reporting, with_shared_options
 from peft_inspect.cli.other import other_request
@@ -33,7 +32,9 @@ def tree(
     ] = None,
     expand: Annotated[bool, typer.Option("--expand", help="Every block and what is inside adapter layers.", rich_help_panel=TREE)] = False,
     targets: Annotated[bool, typer.Option("--targets", help="What each entry of the LoRA config reached.", rich_help_panel=TREE)] = False,
-    diff: Annotated[str | None, typer.Option(metavar="OTHER", help="Another LoRA config, adapter or MODEL: what changes with it.", rich_help_panel=TREE)] = None,
+    diff: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Another LoRA config, adapter or MODEL: what changes with it.", rich_help_panel=TREE)
+    ] = None,
     columns: Annotated[str, typer.Option(help=f"Any of {', '.join(get_args(Column))}.", rich_help_panel=TREE)] = "params",
     exact: Annotated[bool, typer.Option("--exact", help="Numbers to the last digit.", rich_help_panel=TREE)] = False,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=TREE)] = False,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from peft_inspect.formats.names import fold, visible
+from peft_inspect.formats.names import fold, ranges, visible
 from peft_inspect.formats.screen import Line
 from peft_inspect.records import Diagnosis, Finding, Outcome, Severity, Structure
 
@@ -67,10 +67,16 @@ def outcome_lines(report: Diagnosis) -> Iterator[Line]:
     yield Line(Text.assemble((counted or "no findings", style), f"; {len(report.outcomes)} rules: {rules}"))
     for status in ("skipped", "ignored"):
         for why, codes in _by_reason(report, status).items():
-            yield Line(Text(visible(f"{status}: {', '.join(codes)} ({why})"), style="dim"))
+            yield Line(Text(visible(f"{status}: {code_ranges(codes)} ({why})"), style="dim"))
     for outcome in report.outcomes:
         if outcome.status == "crashed":
             yield Line(Text(visible(f"crashed: {outcome.code} {outcome.rule} ({outcome.why})"), style="bold red"))
+
+
+def code_ranges(codes: Iterable[str]) -> str:
+    """`PI310, PI312–PI315`: successive codes in one."""
+    numbers = ranges(int(code.removeprefix("PI")) for code in codes).split(",")
+    return ", ".join("–".join(f"PI{number}" for number in run.split("–")) for run in numbers)
 
 
 def _by_reason(report: Diagnosis, status: str) -> dict[str, list[str]]:

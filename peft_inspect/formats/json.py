@@ -53,12 +53,14 @@ def document(diagnosis: Diagnosis, timings: Mapping[str, float]) -> dict[str, An
 def environment() -> dict[str, str]:
     """Versions of what a report depends on, read without importing any of it."""
     versions = {"python": platform.python_version()}
-    for library in ("torch", "transformers", "peft"):
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            versions[library] = "not installed"
-    return versions
+    return {**versions, **{library: _version(library) for library in ("torch", "transformers", "peft")}}
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _model(source: str, structure: Structure) -> dict[str, Any]:

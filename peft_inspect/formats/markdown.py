@@ -23,7 +23,7 @@ from peft_inspect.records import Diagnosis, Finding, Severity, Trace
 
 WIDTH = 100  # columns of what is drawn
 FEW = 10  # folded paths per finding
-_SIGNS = {Severity.ERROR: "❌", Severity.WARNING: "⚠️", Severity.NOTE: "ℹ️"}  # noqa: RUF001  # the sign that renders as an icon
+_SIGNS = {Severity.ERROR: "❌", Severity.WARNING: "⚠️", Severity.NOTE: "ℹ️"}  # the sign that renders as an icon
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
 
 
@@ -100,7 +100,8 @@ def _targets(report: Diagnosis) -> Iterator[str]:
 def _outcomes(report: Diagnosis) -> Iterator[str]:
     statuses = Counter(outcome.status for outcome in report.outcomes)
     yield ""
-    yield f"<details><summary>{len(report.outcomes)} rules: {', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}</summary>"
+    counted = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    yield f"<details><summary>{len(report.outcomes)} rules: {counted}</summary>"
     yield ""
     yield "| code | rule | outcome | why |"
     yield "|---|---|---|---|"

@@ -12,7 +12,7 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # controls, bidire
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    """`text` with everything that could steer a terminal or hide in a page spelled out, `\\x1b` for instance.
+    r"""`text` with everything that could steer a terminal or hide in a page spelled out, `\x1b` for instance.
 
     The characters of `keep` stay as they are.
     """

@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import StringIO
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 from xml.sax.saxutils import escape, quoteattr
 
 from rich.cells import cell_len
 from rich.style import Style
 from rich.terminal_theme import TerminalTheme
-from rich.text import Text
 
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.screen import Line, Screen
@@ -20,6 +19,9 @@ from peft_inspect.formats.text import lines as report_lines
 from peft_inspect.formats.tree import ModelTree
 from peft_inspect.formats.view import View
 from peft_inspect.records import Diagnosis
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 WIDTH = 100  # columns, where none are asked for
 CELL, ROW, MARGIN = 8.4, 19, 16  # pixels

@@ -35,8 +35,8 @@ class Rows:
     parameters: list = field(default_factory=list)
     layers: list = field(default_factory=list)
 
-    def module(self, path, type, kind="other", **fields):
-        self.modules.append(ModuleInfo(path, type, "modeling", kind, **{"training": True, **fields}))
+    def module(self, path, name, kind="other", **fields):
+        self.modules.append(ModuleInfo(path, name, "modeling", kind, **{"training": True, **fields}))
 
     def weight(self, module, shape, *, name="weight", role="base", requires_grad=False, **fields):
         numel = 1

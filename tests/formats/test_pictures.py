@@ -50,7 +50,10 @@ def test_every_state_has_a_sign_of_its_own(make_llama, make_trace):
         "                   0",
         "  self_attn.q_proj ✗f0N~·█▁",
         "  self_attn.v_proj ████████",
-        "gradient norm ▁ 7.1e-05 to █ 7.1e-01, log scale   N NaN or infinite   ✗ no gradient   f frozen   · not run   0 zero   ~ some of them",
+        (
+            "gradient norm ▁ 7.1e-05 to █ 7.1e-01, log scale   N NaN or infinite   ✗ no gradient   f frozen   "
+            "· not run   0 zero   ~ some of them"
+        ),
     ]
 
 

@@ -20,7 +20,9 @@ def screen(report, **view):
 
 def test_equal_blocks_are_one_line_and_every_wrapper_is_shown(make_llama, make_report):
     """The whole screen at 80 columns."""
-    assert screen(make_report(make_llama())) == """\
+    assert (
+        screen(make_report(make_llama()))
+        == """\
 train.py:build_model
 PeftModelForCausalLM → LoraModel → LlamaForCausalLM
 (root) → base_model → base_model.model
@@ -54,6 +56,7 @@ KiB
 one object: model.model is base_model.model.model
 no findings from 1 rules; whether gradients arrive: peft-inspect gradcheck
 """
+    )
 
 
 def test_a_block_that_differs_stands_apart_and_says_in_what(make_llama, make_report):
