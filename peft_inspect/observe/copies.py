@@ -45,10 +45,10 @@ def find_copies(layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tu
 
 
 def _outermost_first(dead: frozenset[str], modules: Mapping[str, nn.Module], calls: Calls) -> list[str]:
-    """Modules around dead layers below which no pass could train: what a copy may stand for, from the outside in."""
+    """Modules around dead layers in which no adapter layer was called: what a copy may stand for, from the outside in."""
     around = {path for layer in dead for path in _ancestors(layer)}
-    training = {call.path for call in calls.found() if call.trains}
-    idle = [path for path in around if path in modules and not any(other == path or other.startswith(path + ".") for other in training)]
+    called = {call.path for call in calls.found()}
+    idle = [path for path in around if path in modules and not any(other == path or other.startswith(path + ".") for other in called)]
     return sorted(idle, key=lambda path: (path.count("."), path))
 
 
@@ -95,7 +95,7 @@ def _match(path: str, layers: AdapterLayers, calls: Calls, modules: Mapping[str,
         if any(storage_key(other[name]) == storage_key(weights[name]) for name in weights):
             continue  # the same weights under another module: a tie, not a copy
         same = _same_values(weights, other)
-        if same or (_is_elsewhere(held, path) and len(own) > 1):
+        if same or (_is_elsewhere(held, path) and len(own) > 1 and not _is_adapted(module)):
             return module, same
     return None
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from peft_inspect.observe.grad_mode import GradSwitches
 
 _FROM_VALUES = frozenset({"tensor", "as_tensor", "asarray", "from_numpy", "new_tensor", "scalar_tensor", "full"})
+DETACHING = frozenset({"detach", "detach_", "data"})
 _ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__bool__", "__index__", "__complex__"})
 
 
@@ -71,7 +72,7 @@ class DataFlow(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        name = _function_name(func)
+        name = function_name(func)
         flat = list(_flat((*args, *kwargs.values())))
         operands = [self._operand(value) for value in flat if isinstance(value, torch.Tensor)]
         result = func(*args, **kwargs)
@@ -98,6 +99,8 @@ class DataFlow(TorchFunctionMode):
         ends = any(operand.requires_grad for operand in operands) and not any(tensor.requires_grad for tensor in made)
         zero = any(tensor.grad_fn is not None and tensor.grad_fn.name() in ZERO_DERIVATIVE for tensor in made)
         line = nearest() if ends or zero or escaped or name in _FROM_VALUES else None
+        if ends and self._switches.is_off and name not in DETACHING and self._switches.line is not None:
+            line = self._switches.line  # what has to change is the switch, not the operation in its reach
         floating = any(tensor.is_floating_point() for tensor in made)
         event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating)
         self.events.append(event)
@@ -119,7 +122,8 @@ class DataFlow(TorchFunctionMode):
         return made[1] if made is not None and made[0]() is tensor else None
 
 
-def _function_name(func: Callable[..., Any]) -> str:
+def function_name(func: Callable[..., Any]) -> str:
+    """How a torch function is called in Python: its name, for properties that of the property."""
     name = getattr(func, "__name__", "")
     return (resolve_name(func) or name).split(".")[-2] if name == "__get__" else name
 
@@ -238,7 +242,7 @@ def _grouped(
 
 
 def _kind(event: Event) -> CutKind:
-    if event.name in ("detach", "detach_", "data"):
+    if event.name in DETACHING:
         return "detach"
     if event.escaped:
         return "escape"

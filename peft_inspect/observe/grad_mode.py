@@ -48,6 +48,11 @@ class GradSwitches:
         return self._regions[self.off]
 
     @property
+    def line(self) -> Line | None:
+        """The line of the switch, while gradients are off."""
+        return self.off[1] if self.off is not None else None
+
+    @property
     def is_off(self) -> bool:
         """Whether Python code switched gradients off; custom autograd functions do not count."""
         return self.off is not None and not torch.is_grad_enabled()

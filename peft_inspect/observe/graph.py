@@ -26,10 +26,11 @@ def reachable(roots: Iterable[Node | None], *, through_zero: bool = True) -> set
     pending = [root for root in roots if root is not None]
     while pending:
         node = pending.pop()
-        if node in seen or (not through_zero and node.name() in ZERO_DERIVATIVE):
+        if node in seen:
             continue
         seen.add(node)
-        pending.extend(following for following, _ in node.next_functions if following is not None)
+        if through_zero or node.name() not in ZERO_DERIVATIVE:
+            pending.extend(following for following, _ in node.next_functions if following is not None)
     return seen
 
 

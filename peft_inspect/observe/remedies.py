@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from peft_inspect.observe.batch import make_batch
+from peft_inspect.observe.flow import DETACHING, function_name
 from peft_inspect.observe.grad_mode import GradSwitches
 from peft_inspect.observe.operations import Operations
 from peft_inspect.observe.runs import backward, forward, fresh, runnable
@@ -163,15 +164,19 @@ def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Re
         def set_state(module: nn.Module, _args: Any) -> None:
             if id(module) in row:
                 vars(module).update(state(module, row[id(module)]))
+                for path in row[id(module)].parameters:
+                    patient.subject.model.get_parameter(path).requires_grad_(True)  # disabling and deactivating freeze
 
         handle = register_module_forward_pre_hook(set_state)
         try:
-            with _unfreeze(patient):
-                yield
+            yield
         finally:
             handle.remove()
 
     return remedy
+
+
+_TRANSPOSED = frozenset({"T", "mT", "H", "mH"})  # properties that give the weight itself; others look at its metadata
 
 
 class _Substitute(TorchFunctionMode):
@@ -185,7 +190,11 @@ class _Substitute(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") in ("__get__", "__set__") and func is not torch.Tensor.data.__get__:  # type: ignore[attr-defined]
+        name = function_name(func)
+        if name in DETACHING:
+            weight = self._with_adapter(args[0])
+            return weight if weight is not args[0] else func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "__get__" and name not in _TRANSPOSED:
             return func(*args, **(kwargs or {}))
         return func(*self._with_adapter(args), **{name: self._with_adapter(value) for name, value in (kwargs or {}).items()})
 
@@ -294,8 +303,7 @@ class _Attached(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        detaches = getattr(func, "__name__", "") in ("detach", "detach_") or func is torch.Tensor.data.__get__  # type: ignore[attr-defined]
-        if detaches and args[0].requires_grad and source(nearest()) in self._places:
+        if function_name(func) in DETACHING and args[0].requires_grad and source(nearest()) in self._places:
             return args[0]
         return func(*args, **(kwargs or {}))
 

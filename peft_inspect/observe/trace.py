@@ -22,7 +22,7 @@ from peft_inspect.observe.reads import weight_reads
 from peft_inspect.observe.runs import backward, forward, fresh, runnable
 from peft_inspect.observe.sources import source
 from peft_inspect.observe.undisturbed import undisturbed
-from peft_inspect.observe.values import all_zero, first_nonfinite, still_zero, underflowing
+from peft_inspect.observe.values import all_zero, first_nonfinite, moves_loss, still_zero, underflowing
 from peft_inspect.observe.weightless import furnish
 from peft_inspect.records import BatchInfo, LossInfo, Structure, Subject, Trace
 
@@ -123,9 +123,17 @@ def _followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Inp
         line = data.loss_made_from() if not trace.loss.has_graph else None
     matched = _same_calls(trace, calls.calls, layers)
     marked = tuple(replace(call, reaches_loss=reaches.get(call.order)) for call in trace.calls) if matched else trace.calls
+    if trace.loss.value is not None:
+        cuts = tuple(cut for cut in cuts if cut.kind != "escape" or _flows(trace, subject, inputs, cut.layers))
     cut = {layer for found in cuts for layer in found.layers}
     followed = replace(trace, calls=marked, cuts=cuts, loss=replace(trace.loss, source=source(line)))
     return replace(followed, unused=frozenset(path for path in wanted - cut if _is_unused(followed, path)))
+
+
+def _flows(trace: Trace, subject: Subject, inputs: Inputs, paths: Iterable[str]) -> bool:
+    """Whether values that left torch came back: numbers are also taken out to be logged."""
+    layers = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in set(paths)]
+    return moves_loss(subject, inputs.batch, layers, trace.loss.value or 0.0)
 
 
 def _events(flow: DataFlow, tensors: Iterable[Any]) -> list[Event | None]:

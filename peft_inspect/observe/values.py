@@ -16,13 +16,14 @@ from peft_inspect.observe.undisturbed import undisturbed
 from peft_inspect.records import GradientInfo, NonFinite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor, nn
 
     from peft_inspect.records import AdapterLayerInfo, Structure, Subject
 
 _PERTURBATION = 0.01  # the scale of an ordinary initialisation
+_PUSH = 0.1  # large enough to show in a loss of any size
 _LOSS_SCALES = (2.0**8, 2.0**16, 2.0**24)  # what gradient scalers use, below and above
 
 
@@ -48,6 +49,18 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
                         parameter.add_(_PERTURBATION * torch.randn_like(parameter))
         backward(subject, forward(subject, fresh(batch)).tensor)
         return frozenset(layer.path for layer in layers if not _any_gradient(subject.model, layer))
+
+
+def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[AdapterLayerInfo], loss: float) -> bool:
+    """Whether the loss changes from `loss` when the weights of these adapter layers do: data flows, whatever the graph says."""
+    with undisturbed(subject.model) as guard, torch.no_grad():
+        for path in {path for layer in layers for path in layer.parameters}:
+            parameter = subject.model.get_parameter(path)
+            guard.before_write(parameter)
+            parameter.add_(_PUSH * torch.randn_like(parameter))
+        with torch.enable_grad():
+            moved = forward(subject, fresh(batch)).tensor.detach().float().item()
+    return moved != loss
 
 
 def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...]) -> frozenset[str]:
