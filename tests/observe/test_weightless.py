@@ -283,6 +283,21 @@ def test_a_cut_is_a_cut():
             weight.numpy()
 
 
+def test_the_fused_encoder_layer_passes_by_what_it_passes_by_with_weights():
+    """In eval, torch runs the layer without calling its children: hooks on them see nothing."""
+    with torch.device("meta"):
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).requires_grad_(False).eval()
+    furnish(layer)
+    with running():
+        assert layer(floats(2, 3, 8)).shape == (2, 3, 8)
+
+
+def test_comparisons_of_large_tensors_take_the_answer_for_one_value():
+    logits = floats(4096, 4096)
+    assert not torch.isnan(logits).any()
+    assert (logits > 0).all()
+
+
 def test_other_dispatch_modes_see_the_operations():
     with running(), FlopCounterMode(display=False) as counter:
         floats(128, 64) @ floats(64, 32)

@@ -10,37 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_inspect.observe.weightless.tensor import on_ones, small_enough
+from peft_inspect.observe.weightless.tensor import Weightless, on_ones, reduced_to_one, small_enough, tensors_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from torch._ops import OpOverload, OpOverloadPacket
+    from torch._ops import OpOverload
 
 _aten = torch.ops.aten
-_CHOOSE_ALONG: dict[OpOverloadPacket, int | None] = {  # the position of `dim`, None: the last one
-    _aten.topk: 2,
-    _aten.sort: 1,
-    _aten.argsort: 1,
-    _aten.argmax: 1,
-    _aten.argmin: 1,
-    _aten.max: 1,
-    _aten.min: 1,
-    _aten.median: 1,
-    _aten.nanmedian: 1,
-    _aten.mode: 1,
-    _aten.kthvalue: 2,
-    _aten.multinomial: None,
+_CHOOSE = {
+    _aten.topk,
+    _aten.sort,
+    _aten.argsort,
+    _aten.argmax,
+    _aten.argmin,
+    _aten.max,
+    _aten.min,
+    _aten.median,
+    _aten.nanmedian,
+    _aten.mode,
+    _aten.kthvalue,
+    _aten.multinomial,
 }
-_KEPT_FOR_BACKWARD = {  # nobody but the backward formula looks at these: one element stands for all
-    _aten.native_dropout,
+_KEPT_FOR_BACKWARD = {_aten.native_dropout, _aten.mkldnn_rnn_layer}  # nobody looks at these: one element stands for all
+_POSITIONS = {  # where something was found: at the start
     _aten.max_pool2d_with_indices,
     _aten.max_pool3d_with_indices,
     _aten.adaptive_max_pool2d,
     _aten.adaptive_max_pool3d,
     _aten._embedding_bag,
     _aten._embedding_bag_forward_only,
-    _aten.mkldnn_rnn_layer,
 }
 
 
@@ -54,39 +53,42 @@ def integers(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], pl
         planned: results of the right shape and dtype.
     """
     packet = func.overloadpacket
-    if packet in _CHOOSE_ALONG:
+    if packet in _CHOOSE:
         return _mapped(planned, lambda result: _chosen(func, args, kwargs, result))
-    if packet in _KEPT_FOR_BACKWARD or "linalg_" in str(packet):  # of linear algebra, the code of an error: none
+    if packet in _KEPT_FOR_BACKWARD:
         return _mapped(planned, lambda result: torch.zeros((), dtype=result.dtype).expand(result.shape))
+    if packet in _POSITIONS or "linalg_" in str(packet):  # of linear algebra it is the code of an error: none
+        return _mapped(planned, lambda result: torch.zeros(result.shape, dtype=result.dtype))
+    weightless_alone = all(isinstance(operand, Weightless) for operand in tensors_in((args, kwargs)))
+    if weightless_alone and torch.Tag.pointwise in func.tags and isinstance(planned, torch.Tensor):
+        value = on_ones(func, *reduced_to_one((args, kwargs)))
+        return torch.full(planned.shape, value.item(), dtype=planned.dtype)
     if small_enough(args, kwargs):
         return on_ones(func, args, kwargs)
     return _mapped(planned, lambda result: torch.ones(result.shape, dtype=result.dtype))
 
 
-def _mapped(planned: Any, make: Any) -> Any:
+def _mapped(planned: Any, make: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(planned, torch.Tensor):
         return make(planned)
     return tuple(make(result) if isinstance(result, torch.Tensor) and not result.is_floating_point() else None for result in planned)
 
 
 def _chosen(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], result: torch.Tensor) -> torch.Tensor:
-    position = _CHOOSE_ALONG[func.overloadpacket]
     scores: torch.Tensor = args[0]
-    dim = _argument(func, args, kwargs, position) if position is not None else -1
+    dim = -1 if func.overloadpacket is _aten.multinomial else _dim(func, args, kwargs)
     if dim is None or scores.dim() == 0:
         return torch.zeros(result.shape, dtype=result.dtype)
     return spread(result.shape, scores.shape[dim], dim, keeps_dim=result.dim() == scores.dim()).to(result.dtype)
 
 
-def _argument(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], position: int) -> Any:
-    schema = func._schema.arguments
-    names = [argument.name for argument in schema]
-    if "dim" not in names:
-        return None
-    position = names.index("dim")
-    if position < len(args):
-        return args[position]
-    return kwargs.get("dim", schema[position].default_value)
+def _dim(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """The dimension along which is chosen; None: among all elements."""
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.name == "dim":
+            dim: int | None = args[position] if position < len(args) else kwargs.get("dim", argument.default_value)
+            return dim
+    return None
 
 
 def spread(shape: Sequence[int], choices: int, dim: int, *, keeps_dim: bool) -> torch.Tensor:
@@ -104,7 +106,7 @@ def spread(shape: Sequence[int], choices: int, dim: int, *, keeps_dim: bool) -> 
     taken = moved.pop(dim)
     rows = torch.arange(_numel(moved)) * (taken if taken < choices else 1)
     indices = (rows[:, None] + torch.arange(taken)) % max(choices, 1)
-    return indices.view(*moved, taken).movedim(-1, dim)
+    return indices.view(*moved, taken).movedim(-1, dim).contiguous()
 
 
 def _numel(shape: Sequence[int]) -> int:

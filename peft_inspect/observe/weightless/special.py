@@ -88,6 +88,11 @@ def _grouped_product(_func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
     return make(size, strides, kwargs.get("out_dtype") or left.dtype)
 
 
+def _encoder_layer(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Weightless:
+    """The fused path of `nn.TransformerEncoderLayer` in eval: as its input."""
+    return make(args[0].shape, args[0].contiguous().stride(), args[0].dtype)
+
+
 SPECIAL: dict[Any, Special] = {
     _aten._local_scalar_dense.default: _number,
     _aten.equal.default: _same_values,
@@ -103,5 +108,6 @@ SPECIAL: dict[Any, Special] = {
     _aten.masked_select.default: _masked_select,
     _aten._fused_sdp_choice.default: _attention_kernel,
     _aten._grouped_mm.default: _grouped_product,
+    _aten._transformer_encoder_layer_fwd.default: _encoder_layer,
 }
 """By operation, what has to look at more than layouts."""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CPU = torch.device("cpu")
-_LARGEST_READ = 1 << 26  # elements; reading more than this as values would need the memory that is being saved
-_LARGEST_RUN = 1 << 24  # elements; an operation on more than this is not run on ones
+_LARGEST_READ = 1 << 24  # elements; reading more than this as values would need the memory that is being saved
+_LARGEST_RUN = 1 << 22  # elements; an operation on more than this is not run on ones
 
 storage_key: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[attr-defined]
 """Identity of the storage of a tensor, weightless or not: equal for a tensor and its views, `.data`, `.t()`, detached aliases."""
@@ -119,7 +119,7 @@ def values_of(tensor: torch.Tensor, operation: str) -> torch.Tensor:
 
 def small_enough(*operands: Any) -> bool:
     """Whether ones in the place of these operands would cost little memory and time."""
-    return sum(_numels(operands)) <= _LARGEST_RUN
+    return sum(tensor.numel() for tensor in tensors_in(operands)) <= _LARGEST_RUN
 
 
 def on_ones(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -129,23 +129,34 @@ def on_ones(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _as_ones(value: Any) -> Any:
-    if isinstance(value, Weightless):
-        return torch.ones(value.shape, dtype=value.dtype)
+    return mapped(value, lambda tensor: torch.ones(tensor.shape, dtype=tensor.dtype) if isinstance(tensor, Weightless) else tensor)
+
+
+def reduced_to_one(value: Any) -> Any:
+    """The same operands with a single element each."""
+    return mapped(value, lambda tensor: make((), (), tensor.dtype))
+
+
+def mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Operands with every tensor in them changed, in lists and tuples and by name as well."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(_as_ones(item) for item in value)
+        return type(value)(mapped(item, change) for item in value)
     if isinstance(value, dict):
-        return {name: _as_ones(item) for name, item in value.items()}
+        return {name: mapped(item, change) for name, item in value.items()}
     return value
 
 
-def _numels(value: Any) -> Iterator[int]:
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors among operands."""
     if isinstance(value, torch.Tensor):
-        yield value.numel()
+        yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _numels(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
-        yield from _numels(list(value.values()))
+        yield from tensors_in(list(value.values()))
 
 
 def _floats(dtype: torch.dtype) -> bool:
