@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import operator
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
 
-from peft_inspect.load.build import Plan
 from peft_inspect.load.model_class import model_classes
 from peft_inspect.load.model_config import overridden
 from peft_inspect.records import InspectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from peft_inspect.load.build import Plan
 
 # Fields that some default configurations leave empty because every checkpoint brings its own, with a usual value for each.
 _USUAL: dict[str, Callable[[Any], Any]] = {
@@ -48,7 +51,8 @@ def alternatives(plan: Plan, task_type: str | None) -> Iterator[tuple[Plan, str]
             yield replace(plan, config=config), f"the default configuration leaves values open; filled in: {shown}"
     for other in model_classes(plan.config, task_type):
         if other is not plan.model_class:
-            yield replace(plan, model_class=other), f"{plan.model_class.__name__} does not build from the default configuration: {other.__name__} instead"
+            note = f"{plan.model_class.__name__} does not build from the default configuration: {other.__name__} instead"
+            yield replace(plan, model_class=other), note
 
 
 def _open_values(config: PretrainedConfig) -> Iterator[tuple[str, Any]]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.location import Folder, Location
 from peft_inspect.load.lora import known_fields, peft_config
@@ -16,6 +13,11 @@ from peft_inspect.load.named import HubRepo, Named, named
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.wrap import wrap
 from peft_inspect.records import AdapterFile, InspectionError, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
 
 _CONFIG = "adapter_config.json"
 
@@ -53,7 +55,9 @@ def base_of(files: Sequence[AdapterFile], override: str | None) -> tuple[str, Na
     try:
         form = named(str(base))
     except InspectionError as error:
-        raise InspectionError(f"{adapter.path} names the base model {base!r}, which is not on this machine: say where it is with --base MODEL") from error
+        raise InspectionError(
+            f"{adapter.path} names the base model {base!r}, which is not on this machine: say where it is with --base MODEL"
+        ) from error
     revision = adapter.config.get("revision")
     if isinstance(form, HubRepo) and revision and form.revision is None:
         return f"{base}@{revision}", replace(form, revision=str(revision))

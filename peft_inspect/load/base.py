@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PretrainedConfig
 
 from peft_inspect.load.alternatives import alternatives
 from peft_inspect.load.build import Plan, Weights, build
@@ -20,6 +19,11 @@ from peft_inspect.load.remote_code import has_code, remote_classes
 from peft_inspect.load.user_code import UserCode, call
 from peft_inspect.load.wrap import is_weightless
 from peft_inspect.records import InspectionError, Request, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PretrainedConfig
 
 _CONFIG = "config.json"
 
@@ -124,6 +128,5 @@ def _notes(config: PretrainedConfig) -> tuple[str, ...]:
     if quantization is None:
         return ()
     method = quantization.get("quant_method") if isinstance(quantization, dict) else getattr(quantization, "quant_method", None)
-    return (
-        f"the checkpoint is quantised ({getattr(method, 'value', method) or 'unnamed method'}); its layers are built as plain linear layers of the same shapes",
-    )
+    named = getattr(method, "value", method) or "unnamed method"
+    return (f"the checkpoint is quantised ({named}); its layers are built as plain linear layers of the same shapes",)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
@@ -14,6 +12,10 @@ from peft_inspect.load.memory import require_memory
 from peft_inspect.load.model_class import config_for
 from peft_inspect.load.quiet import quiet
 from peft_inspect.records import InspectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 Weights = Literal["none", "random", "pretrained"]
 
@@ -100,8 +102,9 @@ def _no_safetensors(name: str, folder: Path) -> str:
     if not pickles:
         return f"{name} has no weights in safetensors files, and pickled ones are not loaded: use --weights none or --weights random"
     return (
-        f"{name} has its weights only in pickle files ({', '.join(pickles[:3])}), which can run any code when they are read: they are not loaded. "
-        "Where you trust them, convert them with save_pretrained, or load them in a callable of your own, as train.py:build_model"
+        f"{name} has its weights only in pickle files ({', '.join(pickles[:3])}), which can run any code when they are "
+        "read: they are not loaded. Where you trust them, convert them with save_pretrained, "
+        "or load them in a callable of your own, as train.py:build_model"
     )
 
 

@@ -24,15 +24,19 @@ class Repository:
 
     @property
     def name(self) -> str:
+        """The id, with its revision where one was named."""
         return f"{self.repo}@{self.revision}" if self.revision else self.repo
 
     def find(self, file: str) -> Path | None:
+        """The file in the cache, fetched first where the hub gives it."""
         if not self._exists(file):
             return None
         try:
             with quiet():
                 # Once the hub has failed it is not asked again: the cache may still hold the file.
-                return Path(huggingface_hub.hf_hub_download(self.repo, file, revision=self.revision, local_files_only=self._trouble is not None))
+                return Path(
+                    huggingface_hub.hf_hub_download(self.repo, file, revision=self.revision, local_files_only=self._trouble is not None)
+                )
         except Exception as error:  # an HTTP client's errors are its own, and change with its version
             self._trouble = self._trouble or error
             return None
@@ -52,18 +56,23 @@ class Repository:
         return True
 
     def absent(self, file: str) -> str:
+        """Why `file` was not found: what the hub answered, or that it has none."""
         return str(self._error(self._trouble, file)) if self._trouble else f"{self.name} on the hub has no {file}"
 
     def checkpoint(self) -> Path:
+        """The folder with config and safetensors files, fetched first."""
         return self._snapshot(["*.json", "*.safetensors"])
 
     def processor(self) -> Path | None:
+        """The folder with tokenizer and processor files, fetched first."""
         return self._snapshot(list(_PROCESSOR_FILES))
 
     def _snapshot(self, patterns: list[str]) -> Path:
         try:
             with quiet():
-                return Path(huggingface_hub.snapshot_download(self.repo, revision=self.revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+                return Path(
+                    huggingface_hub.snapshot_download(self.repo, revision=self.revision, allow_patterns=patterns, ignore_patterns=["*/*"])
+                )
         except Exception as error:  # as above
             raise self._error(error, "its files") from error
 
@@ -74,17 +83,22 @@ class Repository:
             how = "the account of your token has no access yet" if token else "log in with `hf auth login` or set HF_TOKEN"
             return InspectionError(f"{self.name} is gated: accept its conditions on {constants.ENDPOINT}/{self.repo}; {how}")
         if isinstance(error, errors.RepositoryNotFoundError):
-            return InspectionError(f"the hub has no model {self.repo!r}{self._other_meaning()}, or it is private and {_without_access(token)}")
+            return InspectionError(
+                f"the hub has no model {self.repo!r}{self._other_meaning()}, or it is private and {_without_access(token)}"
+            )
         if isinstance(error, errors.RevisionNotFoundError):
             return InspectionError(f"{self.repo} on the hub has no revision {self.revision!r}: give a branch, a tag or a commit")
         if isinstance(error, errors.HFValidationError):
             return InspectionError(f"{self.repo!r} is no hub id: {error}")
         if constants.is_offline_mode() or isinstance(error, errors.OfflineModeIsEnabled):
             return InspectionError(
-                f"{file} of {self.name} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it; arch:TYPE needs no files"
+                f"{file} of {self.name} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it; "
+                "arch:TYPE needs no files"
             )
         if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
-            return InspectionError(f"{constants.ENDPOINT} answers {error.response.status_code} for {file} of {self.name}{_meaning(error, token)}")
+            return InspectionError(
+                f"{constants.ENDPOINT} answers {error.response.status_code} for {file} of {self.name}{_meaning(error, token)}"
+            )
         cause = error.__cause__ or error
         reason = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
         return InspectionError(

@@ -24,14 +24,18 @@ def read_batch(name: str, code: UserCode) -> Mapping[str, Any]:
         found = code.object(name)
         batch = call(name, found) if callable(found) else found
         if not isinstance(batch, Mapping) or not all(isinstance(key, str) for key in batch):
-            raise InspectionError(f"{name} gave a {type(batch).__name__}: a batch is a dict of keyword inputs, such as input_ids and labels")
+            raise InspectionError(
+                f"{name} gave a {type(batch).__name__}: a batch is a dict of keyword inputs, such as input_ids and labels"
+            )
         return dict(batch)
     path = Path(name).expanduser()
     if path.suffix == ".safetensors":
         return _safetensors(path)
     if path.suffix == ".json":
         return _json(path)
-    raise InspectionError(f"{name!r} is no batch: give a .safetensors or .json file, or a callable that returns a dict, as train.py:make_batch")
+    raise InspectionError(
+        f"{name!r} is no batch: give a .safetensors or .json file, or a callable that returns a dict, as train.py:make_batch"
+    )
 
 
 def read_loss(name: str, code: UserCode) -> Callable[[Any, Any], torch.Tensor]:
@@ -42,7 +46,9 @@ def read_loss(name: str, code: UserCode) -> Callable[[Any, Any], torch.Tensor]:
     """
     loss = code.object(name)
     if not callable(loss):
-        raise InspectionError(f"{name} is a {type(loss).__name__}: a loss is a callable loss(model, batch) that returns the tensor that is trained")
+        raise InspectionError(
+            f"{name} is a {type(loss).__name__}: a loss is a callable loss(model, batch) that returns the tensor that is trained"
+        )
     return loss  # type: ignore[no-any-return]
 
 

@@ -16,7 +16,7 @@ from peft_inspect.load.lora import Asked, asked
 from peft_inspect.load.named import named
 from peft_inspect.load.user_code import UserCode
 from peft_inspect.load.wrap import is_weightless, is_wrapped, wrap
-from peft_inspect.records import InspectionError, Request, Subject
+from peft_inspect.records import InspectionError, Request, Subject, Weights
 
 Step = Callable[[str], None]
 
@@ -62,7 +62,7 @@ def live(
     if batch is not None and not isinstance(batch, Mapping):
         raise InspectionError(f"a batch is a dict of keyword inputs, such as input_ids and labels, and not a {type(batch).__name__}")
     files = () if adapter is None else attach.read_files(adapter)
-    weights = "none" if is_weightless(model) else "user"
+    weights: Weights = "none" if is_weightless(model) else "user"
     return Subject(model, type(model).__name__, weights, batch, loss, optimizer, adapter_files=files)
 
 
@@ -90,7 +90,8 @@ def _model(name: str, request: Request, lora: Asked | None, code: UserCode, step
 def _wrapped(subject: Subject, lora: Asked, step: Step) -> Subject:
     if is_wrapped(subject.model):
         raise InspectionError(
-            f"{subject.source} carries an adapter already: leave out --lora and the LoRA flags, or name the model as it is before the wrapping"
+            f"{subject.source} carries an adapter already: leave out --lora and the LoRA flags, "
+            "or name the model as it is before the wrapping"
         )
     step("wrapping")
     fields = settings.without_left_out(subject.model, lora.fields, lora.recognised.settings)

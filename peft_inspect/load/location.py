@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Location(Protocol):
@@ -38,18 +40,23 @@ class Folder:
 
     @property
     def name(self) -> str:
+        """The path."""
         return str(self.path)
 
     def find(self, file: str) -> Path | None:
+        """The file in the folder, or None."""
         path = self.path / file
         return path if path.is_file() else None
 
     def absent(self, file: str) -> str:
+        """That the folder has no such file, and what it has."""
         names = sorted(entry.name for entry in self.path.iterdir())
         return f"{self.path} has no {file}" + (f"; it holds {', '.join(names[:6])}" if names else "; it is empty")
 
     def checkpoint(self) -> Path:
+        """The folder itself."""
         return self.path
 
     def processor(self) -> Path | None:
+        """The folder itself."""
         return self.path

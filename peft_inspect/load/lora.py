@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.files import plain_value, read_mapping
 from peft_inspect.load.trainers import Recognised, recognise
 from peft_inspect.load.words import did_you_mean, listed
 from peft_inspect.records import InspectionError, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Fields that hold lists: a plain name or `a,b` from a flag is a list, anything else a regular expression or shorthand.
 _LISTS = ("target_modules", "target_parameters", "exclude_modules", "modules_to_save", "layers_pattern")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,11 +68,9 @@ def _container() -> int | None:
     """What the control group leaves free; None outside a limited one."""
     group = Path("/sys/fs/cgroup")
     for folder, limit, used in (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # no such group, or "max": no limit
             allowed, taken = (int((group / folder / name).read_text()) for name in (limit, used))
             return max(0, allowed - taken + _reclaimable(group / folder / "memory.stat"))
-        except (OSError, ValueError):  # no such group, or "max": no limit
-            continue
     return None
 
 

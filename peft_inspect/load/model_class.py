@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
@@ -13,6 +12,9 @@ from transformers.models.auto import modeling_auto
 
 from peft_inspect.load.words import did_you_mean
 from peft_inspect.records import InspectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 # The classes that a PEFT task type is trained with. Multimodal models generate text too, so they answer to CAUSAL_LM.
 _OF_TASK = {
@@ -72,7 +74,9 @@ def model_class(config: PretrainedConfig, task_type: str | None = None, wanted: 
     found = next(model_classes(config, task_type), None)
     if found is None:
         name = type(config).__name__
-        raise InspectionError(f"transformers has no model class for the configuration {name}: it configures a part of another model, or no model")
+        raise InspectionError(
+            f"transformers has no model class for the configuration {name}: it configures a part of another model, or no model"
+        )
     return found
 
 

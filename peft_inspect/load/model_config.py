@@ -109,7 +109,9 @@ def _require_key(holder: Any, key: str, dotted: str) -> None:
     known = _keys(holder)
     if key not in known and not hasattr(holder, key):
         nested = [
-            f"{name}.{key}" for name in sorted(known) if isinstance(child := getattr(holder, name, None), PretrainedConfig) and key in _keys(child)
+            f"{name}.{key}"
+            for name in sorted(known)
+            if isinstance(child := getattr(holder, name, None), PretrainedConfig) and key in _keys(child)
         ]
         hint = f"; did you mean {' or '.join(nested)}?" if nested else did_you_mean(key, known)
         raise InspectionError(f"--config-set {dotted}: the configuration of {holder.model_type} has no {key!r}{hint}")

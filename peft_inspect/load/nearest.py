@@ -25,7 +25,7 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
         One line for the report for every field that was changed.
     """
     before = {(path, name): str(value) for path, part in _parts(config) for name, value in _plain(part)}
-    text = config.get_text_config()
+    text = _text(config)
     for _, part in _parts(config):
         _rotary_sections(part)
         _experts_per_token(part)
@@ -40,6 +40,14 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
         (path, name, value) for path, part in _parts(config) for name, value in _plain(part) if str(value) != before.get((path, name))
     ]
     return tuple(f"the default {path}{name} contradicts other defaults: {value} is used instead" for path, name, value in changed)
+
+
+def _text(config: PretrainedConfig) -> PretrainedConfig:
+    """The part for text; of several (an encoder and a decoder) none stands out, and the whole counts."""
+    try:
+        return config.get_text_config()
+    except ValueError:
+        return config
 
 
 def _parts(config: PretrainedConfig, prefix: str = "") -> Iterator[tuple[str, PretrainedConfig]]:
@@ -101,8 +109,8 @@ def _assumed_sections(config: PretrainedConfig) -> list[int] | None:
 
 def _padding(config: PretrainedConfig) -> None:
     """A decoder that starts by shifting its labels fills them with the padding token."""
-    if config.is_encoder_decoder and config.pad_token_id is None and config.eos_token_id is not None:
-        eos = config.eos_token_id
+    eos = getattr(config, "eos_token_id", None)
+    if config.is_encoder_decoder and getattr(config, "pad_token_id", eos) is None and eos is not None:
         config.pad_token_id = eos[0] if isinstance(eos, list) else eos
 
 

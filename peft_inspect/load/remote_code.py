@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from peft_inspect.load.hub import Repository
-from peft_inspect.load.location import Location
 from peft_inspect.load.model_config import overridden
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.user_code import guarded
 from peft_inspect.records import InspectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from peft_inspect.load.location import Location
 
 # The whole before its parts, as with transformers' own classes.
 _AUTO_CLASSES = ("AutoModelForImageTextToText", "AutoModelForSpeechSeq2Seq", "AutoModelForSeq2SeqLM", "AutoModelForCausalLM")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.quiet import quiet
-from peft_inspect.load.trainers import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from peft_inspect.load.trainers import Settings
 
 
 def without_left_out(model: torch.nn.Module, fields: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.lora import peft_config
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.rejected import rejection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
 
 
 def is_wrapped(model: torch.nn.Module) -> bool:
@@ -42,6 +44,7 @@ def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "defa
     try:
         with quiet():
             # Without low_cpu_mem_usage PEFT would allocate and initialise the adapter of a weightless model.
-            return get_peft_model(model, config, adapter, low_cpu_mem_usage=is_weightless(model))
+            wrapped: torch.nn.Module = get_peft_model(model, config, adapter, low_cpu_mem_usage=is_weightless(model))
+            return wrapped
     except Exception as error:  # PEFT checks in many places, with errors of many types
         raise rejection(model, fields, config, error) from error

@@ -9,12 +9,11 @@ import sys
 import time
 
 import pytest
+from hub_server import COMMIT, Repo, serve
 from huggingface_hub import constants
 from safetensors.torch import save
 
 from peft_inspect.records import InspectionError
-
-from hub_server import COMMIT, Repo, serve
 
 CONFIG = {
     "config.json": json.dumps(

@@ -37,7 +37,8 @@ def test_a_model_type_is_built_whole_and_for_its_purpose(load, model_type, expec
     try:
         subject = load(f"arch:{model_type}")
     except InspectionError as error:
-        assert "is not installed" in str(error)
+        if "is not installed" not in str(error):
+            raise
         pytest.skip(str(error))
     assert type(subject.model).__name__ == expected
     assert (subject.weights, subject.model.training) == ("none", True)
@@ -212,7 +213,8 @@ def test_a_repositorys_code_runs_only_when_trusted(load, tmp_path):
         f"pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
         "class HomeConfig(PretrainedConfig):\n    model_type = 'homegrown'\n    width: int = 1\n"
         "class HomeModel(PreTrainedModel):\n    config_class = HomeConfig\n"
-        "    def __init__(self, config):\n        super().__init__(config); self.line = torch.nn.Linear(config.width, 1); self.post_init()\n"
+        "    def __init__(self, config):\n"
+        "        super().__init__(config); self.line = torch.nn.Linear(config.width, 1); self.post_init()\n"
     )
     with pytest.raises(InspectionError, match=r"read that code, then pass --trust-remote-code"):
         load(str(folder))

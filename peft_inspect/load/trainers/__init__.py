@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.trainers import axolotl, huggingface, llama_factory, torchtune, trl
 from peft_inspect.load.trainers.recognised import Recognised, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _TRAINERS = (axolotl, llama_factory, torchtune, trl)
 
@@ -24,7 +26,7 @@ def recognise(data: Mapping[str, Any], where: str) -> Recognised:
         InspectionError: the file is a trainer's and trains no adapter.
     """
     for trainer in _TRAINERS:
-        recognised = trainer.read(data, where)
+        recognised: Recognised | None = trainer.read(data, where)
         if recognised is not None:
             return recognised
     return huggingface.read(data, where)

@@ -27,7 +27,9 @@ def read(data: Mapping[str, Any], where: str) -> Recognised:
 
 
 def _settings(reader: Reader) -> Settings:
-    training = next((value for name in ("training_arguments", "training_args", "training") if isinstance(value := reader.take(name), Mapping)), {})
+    training = next(
+        (value for name in ("training_arguments", "training_args", "training") if isinstance(value := reader.take(name), Mapping)), {}
+    )
     checkpointing = reader.take("gradient_checkpointing", training.get("gradient_checkpointing", False))
     kwargs = reader.take("gradient_checkpointing_kwargs", training.get("gradient_checkpointing_kwargs") or {})
     return Settings(gradient_checkpointing=bool(checkpointing), checkpointing_kwargs=kwargs)

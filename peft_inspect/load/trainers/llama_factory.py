@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, names, quantisation_note
 from peft_inspect.records import InspectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FIELDS = {"lora_dropout": "lora_dropout", "use_rslora": "use_rslora", "use_dora": "use_dora"}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, names, quantisation_note
 from peft_inspect.records import InspectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FIELDS = {
     "lora_r": "r",
@@ -27,7 +29,9 @@ def read(data: Mapping[str, Any], where: str) -> Recognised | None:
         return None
     reader = Reader(data)
     if not reader.take("use_peft", False):
-        raise InspectionError(f"{where} is a config of TRL without `use_peft: true`: TRL would train the whole model and ignore the lora_ fields")
+        raise InspectionError(
+            f"{where} is a config of TRL without `use_peft: true`: TRL would train the whole model and ignore the lora_ fields"
+        )
     fields = {**_DEFAULTS, **reader.renamed(_FIELDS)}
     targets = reader.take("lora_target_modules")
     # A single entry is passed on as text, so that "all-linear" and regular expressions work in the list.

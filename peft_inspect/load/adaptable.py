@@ -1,0 +1,135 @@
+"""What of a base model an adapter can go on, read without changing it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+_LINEAR = (torch.nn.Linear, Conv1D)
+_CONVOLUTION = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+_ADAPTABLE = (*_LINEAR, *_CONVOLUTION, torch.nn.Embedding, torch.nn.MultiheadAttention)
+_ROUTER = re.compile(r"(^|_)(router|gate)$")  # training it unsettles which expert gets which token: not to be suggested
+
+
+class Adaptable:
+    """The modules of a base model by path, as they were before any wrapping: an adapter layer counts as its base layer."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.modules = _base_modules(model)
+
+    @property
+    def name(self) -> str:
+        """The model's class."""
+        return type(self.model).__name__
+
+    def takes_adapter(self, path: str) -> bool:
+        """Whether PEFT has an adapter layer for the module."""
+        return isinstance(self.modules[path], _ADAPTABLE)
+
+    def linear_names(self) -> list[str]:
+        """Last path parts of the linear layers, most frequent first, without the output head and routers."""
+        head = _output_head(self.model)
+        counts: dict[str, int] = {}
+        for path, module in self.modules.items():
+            name = last(path)
+            if isinstance(module, _LINEAR) and module is not head and not name.isdecimal() and not _ROUTER.search(name):
+                counts[name] = counts.get(name, 0) + 1
+        return sorted(counts, key=lambda name: -counts[name])
+
+    def linear_names_below(self, path: str) -> list[str]:
+        """Entries of target_modules for the linear layers inside a module."""
+        below = (child for child, module in self.modules.items() if child.startswith(f"{path}.") and isinstance(module, _LINEAR))
+        return distinct(f"{last(path)}{child.removeprefix(path)}" for child in below)
+
+    def convolution_names(self) -> list[str]:
+        """Last path parts of the convolutions that take an adapter."""
+        names = (last(path) for path, module in self.modules.items() if isinstance(module, _CONVOLUTION) and module.groups == 1)
+        return [name for name in distinct(names) if not name.isdecimal()]
+
+    def expert_parameters(self, path: str) -> list[str]:
+        """Fused expert weights that a module holds itself, as entries of target_parameters."""
+        module = self.modules[path]
+        if "expert" not in f"{path}.{type(module).__name__}".lower():
+            return []
+        parent = ".".join(path.split(".")[-2:])
+        return [f"{parent}.{name}" for name, parameter in module.named_parameters(recurse=False) if parameter.ndim == 3]
+
+    def matched(self, config: Any) -> list[str]:
+        """Paths that the target_modules of a PEFT config reach."""
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        if getattr(config, "target_modules", None) in (None, "all-linear"):
+            return []
+        return [path for path in self.modules if check_target_module_exists(config, path)]
+
+    def refused(self, config: Any) -> list[str]:
+        """Names among the targets that PEFT refuses on this architecture, since its kernels take the raw weights."""
+        return [name for name in distinct(last(path) for path in self.matched(config)) if _is_refused(config, self.model, name)]
+
+    def read_directly(self) -> set[str]:
+        """Names of modules whose weight the code of the parent reads, instead of calling the module, on one of its paths at least."""
+        return {last(path) for path in self.modules if self.takes_adapter(path) and self._parent_reads_weight(path)}
+
+    def _parent_reads_weight(self, path: str) -> bool:
+        parent, _, name = path.rpartition(".")
+        return parent in self.modules and f"self.{name}.weight" in _source(type(self.modules[parent]))  # type: ignore[arg-type]
+
+
+def last(path: str) -> str:
+    """The last part of a dotted path."""
+    return path.rpartition(".")[2]
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Each name once, in order."""
+    return list(dict.fromkeys(names))
+
+
+def _base_modules(model: torch.nn.Module) -> dict[str, Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    modules: dict[str, Any] = {}
+    inside: str | None = None
+    for path, module in model.named_modules():
+        if not path or (inside is not None and path.startswith(inside)):
+            continue
+        adapted = isinstance(module, BaseTunerLayer)
+        modules[path] = module.get_base_layer() if adapted else module
+        inside = f"{path}." if adapted else None
+    return modules
+
+
+def _output_head(model: Any) -> torch.nn.Module | None:
+    try:
+        head: torch.nn.Module | None = model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):  # no model of transformers, or one that does not say
+        return None
+    return head
+
+
+def _is_refused(config: Any, model: torch.nn.Module, name: str) -> bool:
+    from peft.tuners import tuners_utils
+
+    check = getattr(tuners_utils, "_check_lora_target_modules_mamba", None)
+    if check is None:  # this PEFT keeps no such list
+        return False
+    try:
+        check(config, model, name)
+    except ValueError:
+        return True
+    return False
+
+
+@functools.cache
+def _source(kind: Hashable) -> str:
+    try:
+        return inspect.getsource(kind)  # type: ignore[arg-type]
+    except (OSError, TypeError):  # a class without source
+        return ""

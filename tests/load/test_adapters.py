@@ -1,0 +1,129 @@
+"""Adapters are read by config and header: whatever is wrong with the files is said in one sentence, and no value is trusted."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from peft_inspect.load.adapters import read_adapter_files
+from peft_inspect.records import InspectionError
+
+KEY = "base_model.model.layers.0.q_proj"
+TENSORS = {f"{KEY}.lora_A.weight": torch.ones(4, 16), f"{KEY}.lora_B.weight": torch.zeros(16, 4, dtype=torch.bfloat16)}
+
+
+def adapter(folder: Path, tensors: dict[str, torch.Tensor] = TENSORS, **config: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], **config}))
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InspectionError) as error:
+        read_adapter_files(str(folder))
+    return str(error.value)
+
+
+def test_keys_shapes_dtypes_and_zeros_are_read(tmp_path: Path) -> None:
+    (file,) = read_adapter_files(str(adapter(tmp_path)))
+    assert file.adapter == "default"
+    assert file.path == str(tmp_path)
+    assert file.config["r"] == 4
+    a, b = file.tensors
+    assert (a.key, a.shape, a.dtype, a.zero) == (f"{KEY}.lora_A.weight", (4, 16), "float32", False)
+    assert (b.key, b.shape, b.dtype, b.zero) == (f"{KEY}.lora_B.weight", (16, 4), "bfloat16", True)
+
+
+def test_one_late_value_makes_a_large_tensor_not_zero(tmp_path: Path) -> None:
+    late = torch.zeros(700_000)
+    late[-1] = 1
+    (file,) = read_adapter_files(str(adapter(tmp_path, {"late": late, "never": torch.zeros(700_000)})))
+    assert [tensor.zero for tensor in file.tensors] == [False, True]
+
+
+def test_the_config_file_names_its_folder(tmp_path: Path) -> None:
+    assert read_adapter_files(str(adapter(tmp_path) / "adapter_config.json"))[0].path == str(tmp_path)
+
+
+def test_adapters_in_sub_folders_are_called_like_these(tmp_path: Path) -> None:
+    adapter(tmp_path)
+    adapter(tmp_path / "policy")
+    adapter(tmp_path / "reference")
+    assert [file.adapter for file in read_adapter_files(str(tmp_path))] == ["default", "policy", "reference"]
+
+
+def test_checkpoints_of_a_training_are_one_adapter_and_not_many(tmp_path: Path) -> None:
+    for step in (500, 1000, 90):
+        adapter(tmp_path / f"checkpoint-{step}")
+    (last,) = read_adapter_files(str(tmp_path))
+    assert (last.adapter, last.path) == ("default", str(tmp_path / "checkpoint-1000"))
+    adapter(tmp_path)
+    (final,) = read_adapter_files(str(tmp_path))
+    assert final.path == str(tmp_path)
+
+
+def test_a_file_without_tensors_is_read_and_left_to_the_rules(tmp_path: Path) -> None:
+    assert read_adapter_files(str(adapter(tmp_path, {})))[0].tensors == ()
+
+
+def test_a_pickle_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (adapter(tmp_path) / "adapter_model.safetensors").unlink()
+    (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04.")
+    assert "pickle" in refusal(tmp_path)
+    assert "run any code" in refusal(tmp_path)
+
+
+def test_shards_are_refused_since_peft_loads_one_file(tmp_path: Path) -> None:
+    (adapter(tmp_path) / "adapter_model.safetensors").rename(tmp_path / "adapter_model-00001-of-00002.safetensors")
+    assert "adapter_model-00001-of-00002.safetensors" in refusal(tmp_path)
+    (tmp_path / "adapter_model.safetensors.index.json").write_text("{}")
+    assert "several shards" in refusal(tmp_path)
+
+
+def test_a_folder_without_an_adapter_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert "notes.txt" in refusal(tmp_path)
+
+
+def test_weights_without_a_config_and_a_config_of_something_else_are_told_apart(tmp_path: Path) -> None:
+    (adapter(tmp_path) / "adapter_config.json").write_text('{"model_type": "llama"}')
+    assert "no peft_type" in refusal(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": ')
+    assert "not valid JSON" in refusal(tmp_path)
+
+
+def _with(header: object, body: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+DAMAGED = {
+    "empty": (b"", "0 bytes"),
+    "a few bytes": (b"abc", "no safetensors file"),
+    "html instead of weights": (b"<!DOCTYPE html><html>not found</html>" * 4, "no safetensors file"),
+    "a git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+    "header cut short": (struct.pack("<Q", 5000) + b"{}", "cut short"),
+    "values cut short": (_with({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, b"1234"), "cut short"),
+    "header is a list": (_with([1, 2]), "no object"),
+    "header is not json": (struct.pack("<Q", 4) + b"\xff{][", "not JSON"),
+    "entry without shape": (_with({"a": {"dtype": "F32", "data_offsets": [0, 0]}}), "no shape"),
+    "offsets the wrong way": (_with({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, b"1234"), "before it begins"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, how: str) -> None:
+    content, said = DAMAGED[how]
+    (adapter(tmp_path) / "adapter_model.safetensors").write_bytes(content)
+    assert said in refusal(tmp_path)
+
+
+def test_what_is_no_folder_and_no_hub_id_is_no_adapter() -> None:
+    with pytest.raises(InspectionError, match="no adapter"):
+        read_adapter_files("arch:llama")
