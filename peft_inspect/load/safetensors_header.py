@@ -76,14 +76,14 @@ def _header(path: Path, file: BufferedReader) -> tuple[Mapping[str, Any], int]:
 
 def _is_entry(path: Path, key: str, entry: Any) -> bool:
     """True for a well-formed entry; anything else is an error."""
-    shape, offsets = (entry.get("shape"), entry.get("data_offsets")) if isinstance(entry, dict) else (None, None)
-    if not (_numbers(shape) and _numbers(offsets) and len(offsets) == 2):
+    fields = entry if isinstance(entry, dict) else {}
+    if not (_numbers(fields.get("shape")) and _numbers(fields.get("data_offsets"), 2)):
         raise InspectionError(f"{path} is no safetensors file: the entry {key!r} of its header has no shape or no offsets")
     return True
 
 
-def _numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, int) and value >= 0 for value in values)
+def _numbers(values: Any, count: int | None = None) -> bool:
+    return isinstance(values, list) and count in (None, len(values)) and all(isinstance(value, int) and value >= 0 for value in values)
 
 
 def _tensor(key: str, entry: Mapping[str, Any], start: int, file: BufferedReader, path: Path) -> TensorInfo:

@@ -91,14 +91,15 @@ def _layers(paths: Mapping[str, str], structure: Structure) -> dict[str, str]:
 def _base(file: AdapterFile, owner: Owner, structure: Structure) -> dict[str, Any]:
     """The base that was inspected. `same_name` is None where two names cannot be told apart by reading them."""
     config = structure.model_config
-    nested = config.get("text_config") if isinstance(config.get("text_config"), dict) else {}
+    text = config.get("text_config")
+    sizes: Mapping[str, Any] = {**(text if isinstance(text, Mapping) else {}), **config}
     name = config.get("_name_or_path") or getattr(getattr(owner.module, "config", None), "_name_or_path", None)
     asked = file.config.get("base_model_name_or_path")
     return {
         "name": name or None,
         "class": structure.module[owner.base_path].type,
-        "depth": _first({**nested, **config}, _DEPTHS),
-        "width": _first({**nested, **config}, _WIDTHS),
+        "depth": _first(sizes, _DEPTHS),
+        "width": _first(sizes, _WIDTHS),
         "same_name": _same_name(str(asked), str(name)) if asked and name else None,
     }
 

@@ -28,7 +28,9 @@ def check(file: AdapterFile) -> Iterator[Finding]:
     fit = match(file)
     if not fit.unplaced:
         return
-    left_out = {tensor.key: module for tensor in fit.unplaced if (module := module_named(loaded(tensor), file))}
+    adapted = set(file.layer_of.values())
+    named = {tensor.key: module for tensor in fit.unplaced if (module := module_named(loaded(tensor), file))}
+    left_out = {key: module for key, module in named.items() if module.path not in adapted}
     mapping = renaming((tensor for tensor in fit.unplaced if tensor.key not in left_out), fit.missing, file)
     facts: dict[str, Any] = {
         "file": file.path,

@@ -46,7 +46,7 @@ def _layers(file: AdapterFile) -> dict[str, list[TensorInfo]]:
 def _without_values(file: AdapterFile) -> str | None:
     layers = _layers(file)
     if not layers:
-        return "no adapter file was named" if file.in_memory else "the model has no adapter that the file could be compared with"
+        return "no adapter file was named" if file.in_memory else "no tensor of the file belongs to an adapter layer of the model"
     unknown = all(tensor.zero is None for tensors in layers.values() for tensor in tensors)
     return "needs the values of the adapter, which were not read" if unknown else None
 
