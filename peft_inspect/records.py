@@ -246,6 +246,7 @@ class Coverage:
     adapted_parameters: int
     routes: bool = False  # it chooses among experts
     head: bool = False  # the output layer
+    read: bool = False  # the code of the module it belongs to reads its weight, so that an adapter may never run
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _containers(layer: BaseTunerLayer) -> Iterator[nn.ModuleDict | nn.ParameterD
 def _weights(layer: BaseTunerLayer, name: str) -> Iterator[nn.Parameter]:
     """The parameters of one adapter in one layer."""
     for container in _containers(layer):
-        held = container[name] if name in container else None
+        held = dict(container.items()).get(name)
         if isinstance(held, nn.Parameter):
             yield held
         elif isinstance(held, nn.Module):

@@ -55,6 +55,13 @@ def holds_experts(module: nn.Module) -> bool:
     return stacked and named and not isinstance(module, (*LINEARS, nn.Embedding, *CONVOLUTIONS)) and expert_count(module) > 1
 
 
+def expert_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The stacked matrices of a module that holds experts, without their biases."""
+    held = {name: parameter for name, parameter in module._parameters.items() if parameter is not None and parameter.dim() >= 2}
+    stacked = {name: parameter for name, parameter in held.items() if parameter.dim() >= 3}
+    return stacked or held
+
+
 def expert_count(module: nn.Module) -> int:
     """How many experts: as the module itself says, else the first dimension of its stacked weights; 1 for no experts."""
     for name, value in vars(module).items():

@@ -64,7 +64,8 @@ def adapter_infos(owners: Iterable[Owner], layers: Iterable[AdapterLayerInfo]) -
                 config=config_values(config),
                 active=_active(owner, name, layers),
                 inference_mode=bool(getattr(config, "inference_mode", False)),
-                prompt_learning=bool(getattr(config, "is_prompt_learning", False)),
+                prompt_learning=any(getattr(config, field, False) for field in ("is_prompt_learning", "is_adaption_prompt")),
+                base=owner.base_path,
             )
 
 

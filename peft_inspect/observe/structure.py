@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedModel
 
 from peft_inspect.observe.adapter_layers import adapter_roles, adapter_rows, is_real
+from peft_inspect.observe.asked import AskedAndBuilt
 from peft_inspect.observe.inventory import Inventory, take_inventory
 from peft_inspect.observe.kinds import has_forward, kind_of, routers_of
-from peft_inspect.observe.owners import Owner, adapter_infos, base_of, owners_of
+from peft_inspect.observe.owners import Owner, base_of, owners_of
 from peft_inspect.observe.plain import config_values, dtype_name
 from peft_inspect.observe.towers import towers_of
 from peft_inspect.records import Mode, ModuleInfo, ParameterInfo, Role, Structure, Subject
@@ -27,23 +28,28 @@ def read_structure(subject: Subject) -> Structure:
     inventory = take_inventory(subject.model)
     owners = owners_of(inventory)
     values = subject.weights != "none"
-    layers = tuple(adapter_rows(inventory, values=values))
+    towers = towers_of(inventory)
     base = _base_path(inventory, owners)
-    modules = tuple(_modules(inventory))
+    asked = AskedAndBuilt(inventory, owners or (Owner(base, inventory.modules[base], {}, base),), towers)
+    modules = tuple(_modules(inventory, asked.fresh()))
+    parameters = tuple(_parameters(inventory, owners, values=values))
+    layers = asked.layers(tuple(adapter_rows(inventory, values=values)), subject.requested)
     return Structure(
         root_type=type(subject.model).__name__,
         base_type=type(inventory.modules[base]).__name__,
         modules=modules,
-        parameters=tuple(_parameters(inventory, owners, values=values)),
-        adapters=tuple(adapter_infos(owners, layers)),
+        parameters=parameters,
+        adapters=asked.adapters(layers, parameters),
         adapter_layers=layers,
-        towers=towers_of(inventory),
+        towers=towers,
         mode=_mode(modules),
         weights=subject.weights,
         model_config=config_values(getattr(inventory.modules[base], "config", None)),
         optimizer=_optimized(subject, inventory),
         source_file=subject.source_file,
         notes=subject.notes,
+        coverage=asked.coverage(layers, frozenset(module.path for module in modules if module.routes)),
+        ties=asked.ties(layers),
     )
 
 
@@ -55,7 +61,7 @@ def _base_path(inventory: Inventory, owners: tuple[Owner, ...]) -> str:
     return base_of(pretrained, inventory)
 
 
-def _modules(inventory: Inventory) -> Iterator[ModuleInfo]:
+def _modules(inventory: Inventory, fresh: frozenset[str]) -> Iterator[ModuleInfo]:
     routers = set(routers_of(inventory))
     for path, module in inventory.modules.items():
         kind = kind_of(module)
@@ -67,6 +73,7 @@ def _modules(inventory: Inventory) -> Iterator[ModuleInfo]:
             training=module.training,
             aliases=tuple(inventory.module_aliases.get(path, ())),
             routes=path in routers,
+            fresh=path in fresh,
             has_forward=has_forward(module),
         )
 

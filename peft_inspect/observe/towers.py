@@ -46,10 +46,10 @@ def _is_stack(path: str, module: nn.Module, inventory: Inventory) -> bool:
         return False
     if isinstance(module, nn.Sequential) and len({type(child) for child in module}) > 1:
         return False
-    return all(name.isdecimal() for name in module._modules) and all(_is_block(child, inventory) for child in inventory.children(path).values())
+    return all(name.isdecimal() for name in module._modules) and all(_is_block(child) for child in inventory.children(path).values())
 
 
-def _is_block(module: nn.Module, inventory: Inventory) -> bool:
+def _is_block(module: nn.Module) -> bool:
     return bool(module._modules) and kind_of(module) in ("other", "container") and any(_is_matrix(below) for below in module.modules())
 
 
