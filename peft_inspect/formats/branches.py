@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from peft_inspect.formats.diff import SIGNS
-from peft_inspect.formats.labels import Part, adapter_parts, flag_parts, shape_of, short_dtype, weight_of
+from peft_inspect.formats.labels import (
+    Part,
+    adapter_parts,
+    flag_parts,
+    saved_copies,
+    saved_parts,
+    shape_of,
+    short_dtype,
+    shown_type,
+    weight_of,
+)
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.nodes import Node, pruned, reshape
@@ -41,8 +51,9 @@ def rows(root: Node, structure: Structure, view: View, *, narrow: bool = False) 
         root = found
         reshape(root)
     painter = _Painter(structure, view, narrow)
-    yield painter.row("", Run((root,)), "")
-    yield from painter.below(root, "", 1)
+    yield painter.row("", Run((root,)), "", None, closed=view.depth == 0)
+    if view.depth != 0:
+        yield from painter.below(root, "", 1)
 
 
 class _Painter:
@@ -61,7 +72,7 @@ class _Painter:
         entries = [entry for entry in entries if entry not in same]
         for at, (label, run) in enumerate(entries):
             last = at == len(entries) - 1 and not same
-            yield self.row(guide + (self.end if last else self.tee), run, label)
+            yield self.row(guide + (self.end if last else self.tee), run, label, node, closed=self._closed(run.first, level))
             yield from self._inside(run, guide + (self.gap if last else self.bar), level, _counterpart(run, like))
         if same:
             names = ", ".join(label for label, _ in same)
@@ -92,7 +103,7 @@ class _Painter:
         """Whether what is inside stays hidden: beyond the depth asked for, or the inside of an adapter layer."""
         if node.alias_of is not None or (self.view.depth is not None and level >= self.view.depth):
             return True
-        return bool(node.layers) and not self.view.expand
+        return bool(node.layers or saved_copies(node)) and not self.view.expand
 
     def _label(self, prefix: str, run: Run) -> str:
         times = f" ×{len(run.nodes)}" if len(run.nodes) > 1 else ""
@@ -105,39 +116,46 @@ class _Painter:
         more = f"; and {len(found) - SAID} more (--expand)" if len(found) > SAID else ""
         return visible(f"unlike {run.like.label()}: {'; '.join(found[:SAID])}{more}")
 
-    def row(self, guide: str, run: Run, label: str) -> Row:
-        """The row of a module, or of several equal ones."""
-        return Row(guide, tuple(self._parts(run, label)), tuple(self._cells(run)), run.first.path)
+    def row(self, guide: str, run: Run, label: str, parent: Node | None, *, closed: bool) -> Row:
+        """The row of a module, or of several equal ones. `closed`: what is inside is not shown, so its row speaks for it."""
+        node = run.first
+        parts = [*self._names(run, label)]
+        if node.alias_of is None:
+            if self.structure.mode == "mixed" and (parent is None or parent.module.training is not node.module.training):
+                parts.append(Part("in train mode" if node.module.training else "in eval mode", "yellow"))
+            parts += self._states(node, closed=closed)
+        return Row(guide, tuple(parts), tuple(self._cells(run)), node.path)
 
-    def _parts(self, run: Run, label: str) -> Iterator[Part]:
+    def _names(self, run: Run, label: str) -> Iterator[Part]:
         node = run.first
         if node.change:
             yield Part(SIGNS[node.change], CHANGE_STYLES[node.change])
         if label:
             yield Part(visible(label), "bold")
-        yield Part(
-            visible(node.layers[0].base_type if node.layers else node.module.type), "magenta" if node.module.kind in WRAPPERS else ""
-        )
+        yield Part(visible(shown_type(node)), "magenta" if node.module.kind in WRAPPERS else "")
         if node.alias_of is not None:
             yield Part(visible(f"= {node.alias_of}, the same object"), "cyan")
             return
-        if "shape" not in self.view.columns and (not node.children or node.layers) and (shape := shape_of(weight_of(node, self.structure))):
+        leaf = not node.children or node.layers or saved_copies(node)
+        if "shape" not in self.view.columns and leaf and (shape := shape_of(weight_of(node, self.structure))):
             yield Part(shape, "dim", drop=4)
         if node.path in self.towers:
             yield Part("(tower)", "cyan")
         if len(run.nodes) > 1 and run.nodes[0].total:
             yield Part(f"each {count(node.total, exact=self.view.exact)}", "dim", drop=5)
-        yield from self._states(node)
 
-    def _states(self, node: Node) -> Iterator[Part]:
-        if self.structure.mode == "mixed":
-            yield Part("train" if node.module.training else "eval", "dim", drop=6)
+    def _states(self, node: Node, *, closed: bool) -> Iterator[Part]:
+        inside = node.all_layers() if closed else []
         if node.layers:
-            yield from adapter_parts(node.all_layers(), self.structure)
+            yield from adapter_parts(node.all_layers(), node.path, self.structure)
+        elif saved_copies(node):
+            yield from saved_parts(node)
+        elif inside and node.children:
+            yield Part(f"{len(inside)} adapter layers inside", "green")
         yield from (Part(visible(f"tied to {_short(tie)}"), "cyan") for tie in node.ties)
         if node.said:
             yield Part(visible(f"now {node.said}"), CHANGE_STYLES["changed"])
-        yield from flag_parts(node.all_flags() if node.layers else node.flags)
+        yield from flag_parts(node.all_flags() if closed else node.flags)
 
     def _cells(self, run: Run) -> Iterator[str]:
         node, times, exact = run.first, len(run.nodes), self.view.exact

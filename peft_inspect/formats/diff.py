@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from peft_inspect.formats.nodes import Node, build, reshape
-from peft_inspect.formats.runs import own_differences
+from peft_inspect.formats.runs import as_leaf, own_differences
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, Structure
 
@@ -52,7 +52,7 @@ def _at(root: Node, path: str) -> Node:
 
 
 def _merged(node: Node, other: Node) -> Node:
-    node, other = _leaf(node), _leaf(other)
+    node, other = as_leaf(node), as_leaf(other)
     said = tuple(own_differences(other, node))
     children = list(_children(node, other))
     return replace(node, children=children, change="changed" if said else "", said=", ".join(said))
@@ -62,16 +62,7 @@ def _children(node: Node, other: Node) -> Iterator[Node]:
     others = {child.name: child for child in other.children}
     for child in node.children:
         match = others.pop(child.name, None)
-        yield replace(_leaf(child), change="removed") if match is None else _merged(child, match)
+        yield replace(as_leaf(child), change="removed") if match is None else _merged(child, match)
     for child in other.children:
         if child.name in others:
-            yield replace(_leaf(child), change="added")
-
-
-def _leaf(node: Node) -> Node:
-    """An adapter layer as its base layer with adapters on it, so that it compares with one that has none."""
-    if not node.layers:
-        return node
-    base = next((inner for inner in node.walk() if inner.path == node.layers[0].base_path), node)
-    module = replace(node.module, type=node.layers[0].base_type, aliases=())
-    return replace(node, module=module, children=[], parameters=base.parameters, layers=node.all_layers())
+            yield replace(as_leaf(child), change="added")

@@ -33,8 +33,33 @@ def short_dtype(dtype: str) -> str:
     return _SHORT.get(dtype, dtype)
 
 
-def adapter_parts(layers: Sequence[AdapterLayerInfo], structure: Structure) -> Iterator[Part]:
-    """`◆ default r=8 α=16 bf16`, with every state that is out of the ordinary in words."""
+def shown_type(node: Node) -> str:
+    """The class of the base layer for an adapter layer, of the original for a module in `modules_to_save`, else its own."""
+    if node.layers:
+        return node.layers[0].base_type
+    original = next((child for child in node.children if child.name == "original_module"), None)
+    return original.module.type if original is not None and saved_copies(node) else node.module.type
+
+
+def saved_copies(node: Node) -> tuple[str, ...]:
+    """The adapters that keep a trained copy of this module in `modules_to_save`."""
+    names = {child.name: child for child in node.children}
+    if "original_module" not in names or "modules_to_save" not in names:
+        return ()
+    return tuple(child.name for child in names["modules_to_save"].children)
+
+
+def saved_parts(node: Node) -> Iterator[Part]:
+    """`◆ default modules_to_save`."""
+    trains = node.trainable > 0
+    for name in saved_copies(node):
+        style = "green" if trains else "yellow"
+        yield Part(TRAINED if trains else RESTING, style)
+        yield Part(visible(f"{name} modules_to_save"), style)
+
+
+def adapter_parts(layers: Sequence[AdapterLayerInfo], path: str, structure: Structure) -> Iterator[Part]:
+    """`◆ default r=8 α=16 bf16`, with every state that is out of the ordinary in words; a layer deeper than `path` by its place."""
     several = len({layer.adapter for layer in structure.adapter_layers}) > 1
     before: str | None = None
     for layer in layers:
@@ -46,6 +71,8 @@ def adapter_parts(layers: Sequence[AdapterLayerInfo], structure: Structure) -> I
         before = layer.adapter
         if layer.parameter_name:
             yield Part(visible(layer.parameter_name), style)
+        elif layer.path != path:
+            yield Part(visible(layer.path.removeprefix(path + ".")), style)
         if layer.tuner != "LORA":
             yield Part(layer.tuner, style)
         if layer.r is not None:
@@ -78,7 +105,7 @@ def flag_parts(flags: Sequence[Flag]) -> Iterator[Part]:
 def weight_of(node: Node, structure: Structure) -> ParameterInfo | None:
     """The weight that a module's shape is known by; for an adapter layer that of its base layer."""
     names = ["weight"]
-    path = node.path
+    path = f"{node.path}.original_module" if saved_copies(node) else node.path
     if node.layers:
         path = node.layers[0].base_path
         names = [name for name in (node.layers[0].parameter_name, "weight") if name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from peft_inspect.formats.names import fold, is_index, ranges
 from peft_inspect.formats.nodes import Node
@@ -15,7 +15,7 @@ class Run:
     """Children that differ in nothing but their index; adjacent or not. A single child is a run of one."""
 
     nodes: tuple[Node, ...]
-    like: Run | None = None  # the group it is compared with, the first of its list
+    like: Run | None = None  # the group it is compared with, the first of its list that has the same class
 
     @property
     def first(self) -> Node:
@@ -33,15 +33,16 @@ def runs(children: Sequence[Node]) -> Iterator[Run]:
     for child in children:
         if is_index(child.name):
             alike.setdefault(child.shape, []).append(child)
-    reference: Run | None = None
+    first_of: dict[str, Run] = {}
     done: set[int] = set()
     for child in children:
         if not is_index(child.name):
             yield Run((child,))
         elif child.shape not in done:
             done.add(child.shape)
-            run = Run(tuple(alike[child.shape]), reference)
-            reference = reference or run
+            like = first_of.get(child.module.type) if child.children and not child.layers else None
+            run = Run(tuple(alike[child.shape]), like)
+            first_of.setdefault(child.module.type, run)
             yield run
 
 
@@ -53,19 +54,26 @@ def said_differences(node: Node, other: Node) -> list[str]:
     alike: dict[tuple[str, ...], list[str]] = {}
     for place, phrases in by_place.items():
         alike.setdefault(tuple(phrases), []).append(place)
-    return [
-        f"{place}: {', '.join(phrases)}" if place else ", ".join(phrases) for phrases, places in alike.items() for place in fold(places)
-    ]
+    said = []
+    for alike_phrases, places in alike.items():
+        phrase = ", ".join(alike_phrases)
+        said += [phrase] if "" in places else []
+        said += [f"{place}: {phrase}" for place in fold(filter(None, places))]
+    return said
 
 
 def _differences(node: Node, other: Node, place: str) -> Iterator[tuple[str, str]]:
     """Pairs of a path below the block and a phrase. Below a module of another class there is nothing to compare."""
-    if node.shape == other.shape:
+    if node.shape == other.shape >= 0:
         return
+    if bool(node.layers) != bool(other.layers):
+        node, other = as_leaf(node), as_leaf(other)
     own = list(own_differences(node, other))
     yield from ((place, phrase) for phrase in own)
     if node.module.type != other.module.type:
         return
+    if node.module.training != other.module.training:  # said once, for the module that was switched
+        other = switched(other)
     children, others = ({child.name: child for child in of.children} for of in (node, other))
     explained = bool(own and node.layers and other.layers)  # the factors of an adapter layer differ as the layer does
     for name, child in children.items():
@@ -75,6 +83,22 @@ def _differences(node: Node, other: Node, place: str) -> Iterator[tuple[str, str
         elif not explained or name == "base_layer":
             yield from _differences(child, others[name], inner)
     yield from ((f"{place}.{name}" if place else name, "missing") for name in others if name not in children)
+
+
+def as_leaf(node: Node) -> Node:
+    """An adapter layer as its base layer with adapters on it, so that it compares with one that has none."""
+    if not node.layers:
+        return node
+    base = next((inner for inner in node.walk() if inner.path == node.layers[0].base_path), node)
+    module = replace(node.module, type=node.layers[0].base_type, aliases=())
+    return replace(node, module=module, children=[], parameters=base.parameters, layers=node.all_layers())
+
+
+def switched(node: Node) -> Node:
+    """A copy in the other mode, with everything below whose mode is the same."""
+    mode = node.module.training
+    children = [switched(child) if child.module.training is mode else child for child in node.children]
+    return replace(node, module=replace(node.module, training=not mode), children=children, shape=-1)
 
 
 def own_differences(node: Node, other: Node) -> Iterator[str]:

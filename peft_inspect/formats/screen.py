@@ -41,7 +41,7 @@ class Screen:
     @cached_property
     def console(self) -> Console:
         """A console that neither reads markup nor highlights nor wraps by itself."""
-        terminal = self.out.isatty() if self.view.color is None else self.view.color
+        terminal = (self.out.isatty() or None) if self.view.color is None else self.view.color  # None: as FORCE_COLOR says
         return Console(
             file=StringIO(), width=self.width, force_terminal=terminal, markup=False, highlight=False, emoji=False, legacy_windows=False
         )

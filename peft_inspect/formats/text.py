@@ -48,8 +48,10 @@ def lines(report: Diagnosis, screen: Screen | None = None) -> Iterator[Line]:
 def heading(report: Diagnosis, *, paths: bool = False) -> Iterator[Line]:
     """Source, wrapper chain and if asked for the path of each of its steps, totals, batch, and what loading decided."""
     structure = report.structure
-    yield Line(Text(visible(report.source), style="bold"))
-    for chain in chains(structure):
+    found = chains(structure)
+    if not any(str(chain).startswith(report.source) for chain in found):
+        yield Line(Text(visible(report.source), style="bold"))
+    for chain in found:
         yield Line(Text(visible(str(chain))))
         if paths and len(chain.steps) > 1:
             yield Line(Text(visible(" → ".join(step.path or "(root)" for step in chain.steps)), style="dim"))

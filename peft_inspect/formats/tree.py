@@ -95,6 +95,9 @@ class ModelTree:
         screen = Screen(out, replace(self.view, width=None, color=False))
         return "\n".join(line.plain for line in self.lines(screen.width))
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
         screen = Screen(StringIO(), replace(self.view, width=options.max_width, ascii=self.view.ascii or options.ascii_only))
         for line in self.lines(options.max_width):

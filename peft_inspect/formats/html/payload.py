@@ -9,7 +9,7 @@ from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import GradientMap, MapRow, gradient_map
 from peft_inspect.formats.heatmap import Sign
 from peft_inspect.formats.json import environment
-from peft_inspect.formats.labels import layer_words, shape_of, short_dtype, weight_of
+from peft_inspect.formats.labels import layer_words, shape_of, short_dtype, shown_type, weight_of
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import fold_with_first
@@ -114,7 +114,7 @@ class _Tree:
         """One module: n name, t class, p parameters, r trainable, and what else applies."""
         shown: dict[str, Any] = {
             "n": node.name,
-            "t": node.layers[0].base_type if node.layers else node.module.type,
+            "t": shown_type(node),
             "p": node.total,
             "r": node.trainable,
         }
