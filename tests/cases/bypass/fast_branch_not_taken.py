@@ -18,14 +18,16 @@ class Block(nn.Module):
         self.w_out = nn.Linear(12, 6)
 
     def forward(self, x):
-        if x.shape[1] > 512:
-            hidden = torch.einsum("btd,hd->bth", x, self.w_in.weight) + self.w_in.bias  # <- cause
-        else:
-            hidden = self.w_in(x)
+        hidden = self.chunked(x) if x.shape[1] > 512 else self.w_in(x)
         return {"loss": (self.w_out(hidden.relu()) - x).square().mean()}
+
+    def chunked(self, x):
+        return torch.cat([chunk @ self.w_in.weight.T + self.w_in.bias for chunk in x.split(512, dim=1)], dim=1)  # <- cause
 
 
 class PlainBlock(Block):
+    chunked = None
+
     def forward(self, x):
         return {"loss": (self.w_out(self.w_in(x).relu()) - x).square().mean()}
 
