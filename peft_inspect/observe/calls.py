@@ -84,9 +84,8 @@ class Calls:
                 self._first[key] = (caller, (frame.f_code, frame.f_lineno))
         if key in self._layers.module:
             self._open_call(module, args, caller)
-        elif key in self._layers.bases and not any(self._open.get(layer) for layer in self._layers.bases[key]):
-            for layer in self._layers.bases[key]:
-                self._base_calls[layer, caller, nearest(), False, self.in_reference] += 1
+        elif key in self._layers.bases:
+            self.base_called(key, nearest, caller)
         self._stack.append(module)
 
     def _open_call(self, layer: Any, args: tuple[Any, ...], caller: int | None) -> None:
@@ -103,8 +102,14 @@ class Calls:
         )
         self.calls.append(call)
         self._open.setdefault(id(layer), []).append(call)
-        if "forward" in vars(layer):
-            self._base_calls[id(layer), caller, nearest(), True, self.in_reference] += 1
+
+    def base_called(self, base: int, line: Callable[[], Line | None], caller: int | None) -> None:
+        """A base layer runs: outside its adapter layer, or inside one whose forward is not PEFT's, it is worth its line."""
+        layers = self._layers.bases[base]
+        running = [layer for layer in layers if self._open.get(layer)]
+        replaced = [layer for layer in running if "forward" in vars(self._layers.module[layer])]
+        for layer in replaced or (layers if not running else ()):
+            self._base_calls[layer, caller, line(), bool(replaced), self.in_reference] += 1
 
     def _leave(self, module: nn.Module, _args: Any, output: Any) -> None:
         while self._stack and self._stack.pop() is not module:  # an exception may have skipped the modules inside

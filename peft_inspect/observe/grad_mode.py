@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.checkpoint import CheckpointFunction
 
-from peft_inspect.observe.sources import Line, decorator_line, frames, is_library, is_machinery, is_peft, nearest, nearest_of_user, source
+from peft_inspect.observe.sources import (
+    Line,
+    decorator_line,
+    frames,
+    is_library,
+    is_machinery,
+    is_peft,
+    line_above,
+    nearest,
+    nearest_of_user,
+    source,
+)
 from peft_inspect.records import GradRegion, RegionKind, Source
 
 if TYPE_CHECKING:
@@ -158,18 +169,11 @@ def _function_region() -> GradRegion:
     inner: FrameType | None = None
     for frame in frames(sys._getframe(1)):
         if frame.f_code is CheckpointFunction.forward.__code__:
-            return GradRegion("reentrant-checkpoint", source(_line_above(frame)), _requires_grad(frame.f_locals.get("args", ())))
+            return GradRegion("reentrant-checkpoint", source(line_above(frame)), _requires_grad(frame.f_locals.get("args", ())))
         if frame.f_code is _CUSTOM_FUNCTION and inner is not None:
-            return GradRegion("autograd-function", source(_line_above(frame)), _requires_grad(inner.f_locals.values()))
+            return GradRegion("autograd-function", source(line_above(frame)), _requires_grad(inner.f_locals.values()))
         inner = frame
     return GradRegion("before", source(nearest(2)))
-
-
-def _line_above(frame: FrameType) -> Line | None:
-    """The user's nearest line around `frame`; where there is none, a library's."""
-    around = [above for above in frames(frame.f_back) if not is_machinery(above.f_code) and not is_peft(above.f_code)]
-    users = [above for above in around if not is_library(above.f_code)]
-    return next(((above.f_code, above.f_lineno) for above in users or around), None)
 
 
 def _requires_grad(values: Any) -> bool:

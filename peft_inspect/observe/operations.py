@@ -17,12 +17,12 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from peft_inspect.observe.sources import Line, frames, is_machinery, is_peft, nearest, source
+from peft_inspect.observe.sources import Line, frames, is_machinery, is_peft, line_above, nearest, source
 from peft_inspect.observe.weightless import storage_key
 from peft_inspect.records import WeightUse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
     from torch._ops import OpOverload
@@ -92,6 +92,7 @@ class WeightReads:
     calls: Calls
     _outside: Counter[tuple[int, str, str, int | None, Line | None, bool, bool]] = field(default_factory=Counter)
     _with_adapter: set[tuple[int, int | None]] = field(default_factory=set)  # (layer, caller) that read adapter weights too
+    read: set[str] = field(default_factory=set)  # layers whose base weight anything outside them looked at
     _derived: dict[int, frozenset[tuple[int, str]]] = field(default_factory=dict)
     _alive: list[StorageWeakRef] = field(default_factory=list)  # keeps the keys of `_derived` from being reused
 
@@ -140,6 +141,10 @@ class WeightReads:
             return
         if traits.writes or _called_by_peft():
             return
+        self.read |= {self.layers.path[layer] for layer, _ in owners}
+        if (kept := self._bound_forward()) is not None:
+            self.calls.base_called(*kept, self.calls.current)
+            return
         if all(storage_key(other) in self._weights for other in others):
             self._derive(result, owners)
         elif any(other.numel() > 1 or not other.is_floating_point() for other in others):
@@ -147,6 +152,14 @@ class WeightReads:
             in_tie = self._in_tie(owners)
             for layer, parameter in owners:
                 self._outside[layer, parameter, _name(func), caller, line, in_tie, self.calls.in_reference] += 1
+
+    def _bound_forward(self) -> tuple[int, Callable[[], Line | None]] | None:
+        """The base layer whose own forward performs this operation, though it was not called as a module: a bound method was kept."""
+        for frame in frames(sys._getframe(1)):
+            module = id(frame.f_locals.get("self")) if frame.f_code.co_name == "forward" else None
+            if module in self.layers.bases:
+                return module, lambda frame=frame: line_above(frame)  # type: ignore[misc]
+        return None
 
     def _derive(self, result: Any, owners: frozenset[tuple[int, str]]) -> None:
         """Follow what is computed from weights alone; a single number is a statistic, not a weight."""

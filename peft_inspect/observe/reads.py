@@ -12,22 +12,20 @@ from peft_inspect.observe.sources import is_machinery, is_peft, shown
 from peft_inspect.records import Source, WeightRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from peft_inspect.observe.layers import AdapterLayers
-    from peft_inspect.records import WeightUse
 
 _METADATA = frozenset({"dtype", "device", "shape", "size", "dim", "ndim", "requires_grad", "is_cuda", "is_meta", "numel"})
 
 
-def weight_reads(layers: AdapterLayers, seen: Iterable[WeightUse]) -> tuple[WeightRead, ...]:
-    """Reads in the source of parents of adapter layers, but for the layers whose read was `seen` in the run."""
-    observed = {use.layer for use in seen}
+def weight_reads(layers: AdapterLayers, seen: Container[str]) -> tuple[WeightRead, ...]:
+    """Reads in the source of parents of adapter layers, but for the layers whose weight was `seen` to be read in the run."""
     found = []
     for path in layers.of_path:
         parent, _, child = path.rpartition(".")
         source = _reads_of(type(layers.modules[parent])).get(child)
-        if source is not None and path not in observed:
+        if source is not None and path not in seen:
             found.append(WeightRead(path, parent, source))
     return tuple(found)
 

@@ -184,7 +184,7 @@ class _Substitute(TorchFunctionMode):
 
     def __init__(self, layers: Iterable[Any]) -> None:
         super().__init__()
-        self._layer_of = {storage_key(layer.get_base_layer().weight): layer for layer in layers}
+        self._layer_of = {storage_key(layer.get_base_layer().weight): layer for layer in layers if hasattr(layer, "get_delta_weight")}
         self._running: list[nn.Module] = []
 
     def __torch_function__(
@@ -279,8 +279,8 @@ def _through_layer(patient: Patient) -> Iterator[None]:
     replaced = [layer for layer in patient.layers if "forward" in vars(layer)]
     for layer in replaced:
         del layer.forward
-    with _redirected({id(layer.base_layer): layer for layer in patient.layers}):
-        yield
+    with _redirected({id(layer.base_layer): layer for layer in patient.layers}), _Substitute(patient.layers).running():
+        yield  # a kept method of the base layer is no call of a module: there the weight is what can be exchanged
 
 
 @contextmanager

@@ -62,6 +62,12 @@ def is_library(code: CodeType) -> bool:
     return code.co_filename.startswith(_LIBRARIES)
 
 
+def is_installed(kind: type) -> bool:
+    """Whether a class comes from a library or from Python itself; classes without a file are the user's."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return file.startswith((_STANDARD_LIBRARY, *_LIBRARIES, _OBSERVE))
+
+
 def nearest(depth: int = 1) -> Line | None:
     """The nearest line that is neither torch nor PEFT itself; `depth` frames up is where the search starts."""
     for frame in frames(sys._getframe(depth)):
@@ -76,6 +82,13 @@ def nearest_of_user(depth: int = 1) -> Line | None:
         if not is_machinery(frame.f_code) and not is_library(frame.f_code):
             return frame.f_code, frame.f_lineno
     return nearest(depth + 1)
+
+
+def line_above(frame: FrameType) -> Line | None:
+    """The user's nearest line around `frame`; where there is none, a library's."""
+    around = [above for above in frames(frame.f_back) if not is_machinery(above.f_code) and not is_peft(above.f_code)]
+    users = [above for above in around if not is_library(above.f_code)]
+    return next(((above.f_code, above.f_lineno) for above in users or around), None)
 
 
 def source(line: Line | None) -> Source | None:

@@ -85,7 +85,7 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
         executed=calls.executed(),
         weight_uses=uses,
         base_calls=calls.base_calls(),
-        weight_reads=weight_reads(layers, uses),
+        weight_reads=weight_reads(layers, reads.read),
     )
     return replace(trace, copies=find_copies(layers, calls, frozenset(layer.path for layer in trace.dead)))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.observe.reachable import reachable, remembered
 from peft_inspect.observe.weightless import is_weightless, storage_key
 
 if TYPE_CHECKING:
@@ -55,17 +56,24 @@ def undisturbed(model: nn.Module) -> Iterator[WriteGuard]:
     """Run anything with `model` inside; afterwards, also after an exception or Ctrl-C, it is as it was found.
 
     Restored are: parameters, gradients, `requires_grad`, buffers, modes, hooks and every other attribute of
-    each module (shallowly), the random number generators of torch, NumPy and Python, grad mode, autocast and
+    each module, with the containers and objects they hold, the random number generators of torch, NumPy and Python, grad mode, autocast and
     the default dtype. Gradients are None inside, so that a backward shows what arrives.
     """
-    modules = list(model.modules())
+    modules, containers = reachable(model)
     parameters = _unique(parameter for module in modules for parameter in module._parameters.values())
     buffers = _unique(buffer for module in modules for buffer in module._buffers.values())
     guard = WriteGuard(parameters)
     grad_enabled = torch.is_grad_enabled()
     with ExitStack() as stack:
         stack.callback(torch.set_grad_enabled, grad_enabled)
-        for restore in (_process_state(), _attributes(modules), _buffers(buffers), guard.restore, _gradients(parameters)):
+        for restore in (
+            _process_state(),
+            remembered(containers),
+            _attributes(modules),
+            _buffers(buffers),
+            guard.restore,
+            _gradients(parameters),
+        ):
             stack.callback(torch.no_grad()(restore))
         yield guard
 
@@ -76,18 +84,20 @@ def _unique(tensors: Iterable[Tensor | None]) -> list[Tensor]:
 
 def _gradients(parameters: Iterable[Tensor]) -> Callable[[], None]:
     """Set gradients aside, with the hooks that would act on fresh ones (an optimizer step in the backward)."""
-    kept = [(parameter, parameter.grad, parameter.requires_grad, parameter._post_accumulate_grad_hooks) for parameter in parameters]
+    kept = [
+        (parameter, parameter.grad, parameter.requires_grad, dict(parameter._post_accumulate_grad_hooks or {})) for parameter in parameters
+    ]
     for parameter, *_ in kept:
         parameter.grad = None
         if parameter._post_accumulate_grad_hooks:
-            parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment] # torch takes None for no hooks
+            parameter._post_accumulate_grad_hooks.clear()
 
     def restore() -> None:
         for parameter, gradient, requires_grad, hooks in kept:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
-            if parameter._post_accumulate_grad_hooks is not hooks:
-                parameter._post_accumulate_grad_hooks = hooks
+            if hooks:
+                parameter._post_accumulate_grad_hooks.update(hooks)
 
     return restore
 

@@ -1,8 +1,9 @@
 """Adapter layers ran merged: only their base layers ran.
 
 `merge_adapter()` adds the adapter into the base weight, for rollouts or to hand weights to an
-inference engine. A merged layer runs its base layer alone, and nothing is left to train until
-`unmerge_adapter()` is called.
+inference engine. A merged layer runs its base layer alone, and nothing is left to train.
+
+Call `model.unmerge_adapter()` before the training forward.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """All gradients of the adapter are exactly zero, beyond what its initialisation implies.
 
 A fresh LoRA has exact zeros on `lora_A`, because `lora_B` is zero; that is healthy. Here the
-zeros stay when no factor is zero: they come from further up. A saturated or masked output, a
-loss multiplied by zero, or a batch that contributes nothing are the usual causes.
+zeros stay when no factor is zero: they come from further up.
+
+Look for a saturated or masked output, a loss multiplied by zero, or a batch that contributes
+nothing.
 """
 
 from __future__ import annotations

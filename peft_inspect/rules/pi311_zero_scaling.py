@@ -3,6 +3,8 @@
 The output of an adapter is multiplied by `scaling`, which is `lora_alpha / r` (or a weight
 given to the adapter). With `lora_alpha=0` the adapter changes nothing, and every gradient is
 zero.
+
+Set `lora_alpha` above zero; twice the rank is common.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 One such value spreads through every weight at the first optimizer step. The finding names the
 first module, in execution order, that made a non-finite value out of finite ones.
+
+Look at its inputs and weights: a division by zero, a logarithm of zero, an overflow in a half
+dtype.
 """
 
 from __future__ import annotations
