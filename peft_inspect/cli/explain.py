@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +11,10 @@ from peft_inspect.cli.output import Output
 from peft_inspect.cli.run import failures
 from peft_inspect.diagnose import named
 from peft_inspect.formats import View
-from peft_inspect.rules import all_rules
+from peft_inspect.rules import Rule, all_rules
+
+if TYPE_CHECKING:
+    from peft_inspect.formats.screen import Screen
 
 
 def register(app: typer.Typer) -> None:
@@ -23,10 +27,14 @@ def explain(
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.")] = False,
 ) -> None:
     """A rule's page: what it is, why it matters, a broken and a fixed program. Without a rule: the list of all."""
-    from peft_inspect.cli.pages import rule_list, rule_page
     from peft_inspect.formats.screen import Screen
 
     with failures(debug=False):
         chosen = all_rules() if rule is None else named((rule,))
-        lines = rule_page(chosen[0]) if len(chosen) == 1 and rule is not None else rule_list(chosen)
-        Output().write(lambda out: Screen(out, View(ascii=ascii_)).show(lines))
+        Output().write(lambda out: _show(chosen, Screen(out, View(ascii=ascii_))))
+
+
+def _show(rules: Sequence[Rule[Any]], screen: Screen) -> None:
+    from peft_inspect.cli.pages import rule_list, rule_page
+
+    screen.show(rule_page(rules[0]) if len(rules) == 1 else rule_list(rules, screen.width))

@@ -14,17 +14,19 @@ from peft_inspect.formats.findings import STYLES
 from peft_inspect.formats.screen import Line
 from peft_inspect.rules import Rule, page
 
+WIDE = 140  # columns from which a rule's title fits beside its name
 
-def rule_list(rules: Sequence[Rule[Any]]) -> Iterator[Line]:
-    """Code, severity, name, and the first line of the page."""
+
+def rule_list(rules: Sequence[Rule[Any]], width: int) -> Iterator[Line]:
+    """Code, severity, name, and the first line of the page: beside them where the screen is wide, else below."""
     wide = max(len(rule.name) for rule in rules)
     for rule in rules:
-        title = page(rule).partition("\n")[0]
-        yield Line(
-            Text.assemble(
-                (rule.code, "bold"), " ", (f"{rule.severity.value:<7}", STYLES[rule.severity]), f" {rule.name:<{wide}}  ", (title, "dim")
-            )
-        )
+        title = Text(page(rule).partition("\n")[0], style="dim")
+        head = Text.assemble((rule.code, "bold"), " ", (f"{rule.severity.value:<7}", STYLES[rule.severity]), f" {rule.name}")
+        if width >= WIDE:
+            yield Line(Text.assemble(head, " " * (wide - len(rule.name) + 2), title))
+        else:
+            yield from (Line(head), Line(title, 6))
 
 
 def rule_page(rule: Rule[Any]) -> Iterator[Line]:
@@ -55,4 +57,5 @@ def _paragraph(paragraph: str) -> Iterator[Line]:
 
 def _code(code: str) -> Iterator[Line]:
     highlighted = Syntax("", "python", background_color="default").highlight(code.rstrip())
-    yield from (Line(line, 4) for line in highlighted.split("\n"))
+    for line in highlighted.split("\n"):
+        yield Line(line, 4, hang=len(line.plain) - len(line.plain.lstrip()) + 4)

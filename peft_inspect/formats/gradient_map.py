@@ -69,7 +69,7 @@ def gradient_map(trace: Trace) -> GradientMap:
     for layer in trace.structure.adapter_layers:
         place = place_of(layer.path, stacks)
         stack, block, inner = place or ("", 0, layer.path)
-        label = ".".join("*" if is_index(name) else name for name in inner.split(".")) if place else inner
+        label = ".".join("*" if is_index(name) else name for name in inner.split(".")) or layer.base_type
         if layer.parameter_name:
             label = f"{label}.{layer.parameter_name}"
         grouped.setdefault((stack, label, layer.adapter), {}).setdefault(block, []).append(layer)

@@ -58,11 +58,12 @@ def map_lines(found: GradientMap, width: int, *, ascii_only: bool = False) -> It
     labels = {id(row): visible(f"{row.label} [{row.adapter}]" if several else row.label) for row in found.rows}
     room = max(1, min(width, WIDEST) - 3)
     label_width = min(max((cell_len(labels[id(row)]) for row in found.rows if row.stack), default=0), room // 2)
-    for stack, rows in _by_stack(found.rows).items():
+    stacks = _by_stack(found.rows)
+    for stack, rows in stacks.items():
         if stack:
             yield from _stack_lines(found, stack, rows, labels, label_width, room - label_width, ascii_only=ascii_only)
         else:
-            yield Line(Text("outside the stacks", style="bold"))
+            yield Line(Text("outside the stacks" if len(stacks) > 1 else "adapter layers", style="bold"))
             for row in sorted(rows, key=lambda row: row.cells[0].worse)[:FEW]:
                 yield Line(Text.assemble(_drawn(found, row.cells[0], ascii_only=ascii_only), " ", labels[id(row)]), 2, cut=True)
             if len(rows) > FEW:

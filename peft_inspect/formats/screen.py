@@ -19,11 +19,12 @@ UNLIMITED = 100_000  # columns of a pipe: nothing is wrapped, so that lines can 
 
 @dataclass(frozen=True)
 class Line:
-    """One line. Where it does not fit, it goes on at the same indent; `cut` lines are cut instead."""
+    """One line. Where it does not fit, it goes on at the same indent and `hang` more; `cut` lines are cut instead."""
 
     text: Text
     indent: int = 0
     cut: bool = False
+    hang: int = 0
 
     @property
     def plain(self) -> str:
@@ -80,15 +81,15 @@ class Screen:
     def fitted(self, line: Line) -> Iterator[Text]:
         """The lines on the screen that one line takes."""
         pad = Text(" " * line.indent)
-        if line.cut or self.width >= UNLIMITED:
+        if line.cut or self.width >= UNLIMITED or line.indent + line.text.cell_len <= self.width:
             text = line.text.copy()
             if self.width < UNLIMITED:
                 text.truncate(max(self.width - line.indent, 10), overflow="ellipsis")
-            yield pad + text
+            yield pad + text if text else text
             return
-        for part in line.text.wrap(self.console, max(self.width - line.indent, 10), overflow="fold"):
+        for at, part in enumerate(line.text.wrap(self.console, max(self.width - line.indent - line.hang, 10), overflow="fold")):
             part.rstrip()
-            yield pad + part
+            yield pad + Text(" " * (line.hang if at else 0)) + part
 
 
 _ASCII = str.maketrans(
