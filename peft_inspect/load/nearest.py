@@ -27,6 +27,7 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
     before = {(path, name): str(value) for path, part in _parts(config) for name, value in _plain(part)}
     text = _text(config)
     for _, part in _parts(config):
+        _number_of_heads(part)
         _rotary_sections(part)
         _experts_per_token(part)
         _hybrid(part)
@@ -35,6 +36,7 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
             _width_of_encoder(part, config)
     _padding(config)
     _pooled_patches(config)
+    _shuffled_patches(config)
     _placeholders(config, text)
     changed = [
         (path, name, value) for path, part in _parts(config) for name, value in _plain(part) if str(value) != before.get((path, name))
@@ -90,10 +92,19 @@ def _rotary_sections(config: PretrainedConfig) -> None:
     head = _integer(config, "head_dim") or width // heads
     partial = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None)) or 1.0
     half = int(head * partial) // 2
-    if sum(sections) not in (half, 2 * half):
+    if sum(sections) != half:
         scaled = [section * half // sum(sections) for section in sections]
         scaled[0] += half - sum(scaled)
         config.rope_parameters = {**rope, "mrope_section": scaled}
+
+
+def _number_of_heads(config: PretrainedConfig) -> None:
+    """Heads share the width evenly, unless their size is set apart."""
+    width, heads = _integer(config, "hidden_size"), _integer(config, "num_attention_heads")
+    if width and heads and width % heads and "rope_parameters" in vars(config) and _integer(config, "head_dim") in (None, width // heads):
+        config.num_attention_heads = next(count for count in range(heads, 0, -1) if width % (2 * count) == 0)
+        if _integer(config, "head_dim") is not None:
+            config.head_dim = width // config.num_attention_heads
 
 
 def _assumed_sections(config: PretrainedConfig) -> list[int] | None:
@@ -149,9 +160,23 @@ def _width_of_encoder(part: PretrainedConfig, config: PretrainedConfig) -> None:
         part.encoder_hidden_size = width
 
 
+def _shuffled_patches(config: PretrainedConfig) -> None:
+    """Where neighbouring patches become one feature, they come in whole groups."""
+    factor = _integer(config, "pixel_shuffle_factor") or _integer(config, "scale_factor")
+    vision = vars(config).get("vision_config")
+    if factor is None or not isinstance(vision, PretrainedConfig):
+        return
+    size, patch = _integer(vision, "image_size"), _integer(vision, "patch_size")
+    if size is not None and patch is not None and size // patch % factor:
+        vision.image_size = max(size // (patch * factor), 1) * patch * factor
+
+
 def _pooled_patches(config: PretrainedConfig) -> None:
     """An image has at least as many patches as the tokens they are pooled to."""
     tokens, vision = _integer(config, "mm_tokens_per_image"), vars(config).get("vision_config")
+    queries = vars(config).get("projector_patch_to_query_dict")
+    if isinstance(queries, dict):
+        tokens = min(map(int, queries))
     if tokens is None or not isinstance(vision, PretrainedConfig):
         return
     size, patch, side = _integer(vision, "image_size"), _integer(vision, "patch_size"), math.isqrt(tokens)

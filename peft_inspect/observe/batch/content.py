@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from peft_inspect.records import InspectionError, Subject
 
 if TYPE_CHECKING:
     from peft_inspect.observe.batch.plan import Plan
 
+_ALONE = {"text": AutoTokenizer, "image": AutoImageProcessor, "audio": AutoFeatureExtractor}
 _DEFAULT_TEXT = "A lighthouse keeper counted ships until the fog came in, and then he counted horns."
 
 
@@ -49,18 +50,31 @@ def _processed(subject: Subject) -> Mapping[str, Any]:
     given = ", ".join(f"--{kind}" for kind in subject.content)
     if subject.folder is None:
         raise InspectionError(f"{given} needs tokenizer or processor files: name a local model folder that holds them, or pass --batch")
-    try:
-        processor: Any = AutoProcessor.from_pretrained(subject.folder, local_files_only=True)
-    except Exception as error:  # missing files, files of another version, a processor that needs another package
-        raise InspectionError(
-            f"{given} needs tokenizer or processor files, and those in {subject.folder} do not load: {type(error).__name__}: {error}"
-        ) from error
+    processor = _processor(subject.folder, tuple(subject.content), given)
     arguments = _arguments(subject.content, processor)
     try:
         processed: Mapping[str, Any] = processor(**arguments, return_tensors="pt")
     except Exception as error:  # whatever the processor objects to is for the user to read
         raise InspectionError(f"{type(processor).__name__} refused {given}: {type(error).__name__}: {error}") from error
     return processed
+
+
+def _processor(folder: str, kinds: tuple[str, ...], given: str) -> Any:
+    """The folder's processor; for one kind of content, what reads that kind alone is enough."""
+    processor, why = _loaded(AutoProcessor, folder)
+    if processor is None and len(kinds) == 1:
+        processor, _ = _loaded(_ALONE[kinds[0]], folder)
+    if processor is None:
+        raise InspectionError(f"{given} needs tokenizer or processor files, and those in {folder} do not load: {why}")
+    return processor
+
+
+def _loaded(loader: Any, folder: str) -> tuple[Any, str]:
+    """What a loader makes of the folder, else None and why it made nothing."""
+    try:
+        return loader.from_pretrained(folder, local_files_only=True), ""
+    except Exception as error:  # missing files, files of another version, a processor that needs another package
+        return None, f"{type(error).__name__}: {error}"
 
 
 def _arguments(content: Mapping[str, str], processor: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def image_size(plan: Plan, part: str = "") -> tuple[int, int]:
     within = re.compile(part) if part else VISION
     ratios = find(plan.config, "scaled_images_ratios")
     if ratios:
-        side = round(patch_size(plan) / min(ratios))
+        side = round(find(plan.config, "patch_size") / min(ratios))
         return side, side
     for name in ("image_size", "img_size", "input_size", "crop_size", "pretrain_image_size"):
         value = find(plan.config, name, within=within)

@@ -26,6 +26,7 @@ class Placeholder:
     count: int
     start: int | None = None  # token before the run
     end: int | None = None  # token after it
+    counted: bool = True  # by the model itself; False: a guess for the trial to correct
 
 
 @dataclass

@@ -25,13 +25,21 @@ def method(plan: Plan, *names: str) -> Callable[..., Any] | None:
 
 def first_accepted(plan: Plan, read: Callable[..., Any], layouts: Iterable[Layout]) -> tuple[Layout, int] | str:
     """The first layout that `read` takes, with the number of features it makes of it; else why the first was refused."""
-    refused = None
-    for layout in layouts:
-        try:
-            return layout, count_features(run(plan, read, layout), text_width(plan))
-        except Exception as error:  # whatever the model raises on a wrong layout: the next one is tried
-            refused = refused or f"{type(error).__name__}: {error}".splitlines()[0]
-    return refused or "no layout to try"
+    refused = "no layout to try"
+    for number, layout in enumerate(layouts):
+        count = _counted(plan, read, layout)
+        if isinstance(count, int):
+            return layout, count
+        refused = count if number == 0 else refused
+    return refused
+
+
+def _counted(plan: Plan, read: Callable[..., Any], layout: Layout) -> int | str:
+    """Number of features the model makes of a layout, else why it takes it not."""
+    try:
+        return count_features(run(plan, read, layout), text_width(plan))
+    except Exception as error:  # whatever the model raises on a wrong layout
+        return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def run(plan: Plan, read: Callable[..., Any], layout: Layout) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from peft_inspect.observe.batch import bare
 from peft_inspect.observe.batch.fields import find
@@ -10,6 +11,8 @@ from peft_inspect.observe.batch.image import image_size
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
 
 _INTEGER = ("ids", "idx", "labels", "positions", "length", "shapes", "sizes", "grid", "num_", "index")
+_SPELLINGS = {"num_codebooks": ("num_codebooks", "num_channels", "num_quantizers")}
+_OPTIONAL = re.compile(r"past|cache|embeds|label|position_ids|output|head_mask|encoder_")  # what a model makes itself, or may do without
 
 
 def make(plan: Plan) -> None:
@@ -17,6 +20,10 @@ def make(plan: Plan) -> None:
     for name in plan.target.required:
         if plan.needs(name) and not give_documented(plan, name):
             bare.give(plan, name)
+    if not plan.inputs:
+        for name in plan.target.documented:
+            if not _OPTIONAL.search(name):
+                give_documented(plan, name)
 
 
 def missing(plan: Plan) -> tuple[str, ...]:
@@ -57,7 +64,7 @@ def _size(plan: Plan, dimension: str, *, past: bool) -> int:
         return int(plan.inputs["input_ids"].shape[-1])
     if dimension in ("height", "width", "image_size"):
         return image_size(plan)[0]
-    value = find(plan.config, dimension)
+    value = find(plan.config, *_SPELLINGS.get(dimension, (dimension,)))
     if isinstance(value, int):
         return value
     return TEXT_LENGTH if "length" in dimension or "seq" in dimension else 2

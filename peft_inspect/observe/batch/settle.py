@@ -13,6 +13,7 @@ from peft_inspect.observe.batch.rest import give_documented
 from peft_inspect.observe.batch.towers import MODALITIES
 
 _ATTEMPTS = 12
+_NO_LABELS = "no labels"
 _TEXTUAL = ("input_ids", "mm_token_type_ids", "attention_mask", "token_type_ids", "decoder_input_ids", "labels")
 _ORDINARY = re.compile(
     r"^(decoder_|encoder_)?(input_ids|attention_mask|position_ids|inputs_embeds|head_mask|hidden_states|outputs)$|^cross_attn_head_mask$|"
@@ -56,7 +57,7 @@ def _complaint(plan: Plan) -> str | None:
 def _count(plan: Plan, complaint: str) -> bool:
     """Another number of placeholders, where the model says how many features there are."""
     found = _COUNTS.search(complaint)
-    if found is None:
+    if found is None or (plan.alternatives and all(run.counted for run in plan.placeholders)):
         return False
     modality, tokens, features = found[1].lower(), int(found[2]), int(found[3])
     for index, run in enumerate(plan.placeholders):
@@ -71,6 +72,7 @@ def _rewrite(plan: Plan) -> None:
     """Make everything with one entry per token again."""
     for name in _TEXTUAL:
         plan.inputs.pop(name, None)
+    plan.notes[:] = [note for note in plan.notes if not note.startswith(_NO_LABELS)]
     text.make(plan)
     labels.make(plan)
     text.make_decoder(plan)
@@ -123,7 +125,9 @@ def _without_labels(plan: Plan, complaint: str) -> bool:
     for name in given:
         del plan.inputs[name]
     text.make_decoder(plan)
-    plan.notes.append(f"no labels: the model's own loss refused them ({complaint.splitlines()[0][:120]}); the outputs are summed instead")
+    plan.notes.append(
+        f"{_NO_LABELS}: the model's own loss refused them ({complaint.splitlines()[0][:120]}); the outputs are summed instead"
+    )
     return True
 
 

@@ -6,6 +6,7 @@ import torch
 
 from peft_inspect.observe.batch import ids
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
+from peft_inspect.observe.batch.rest import give_documented
 
 _TYPE = {"text": 0, "image": 1, "video": 2, "audio": 3}
 
@@ -44,6 +45,8 @@ def make_decoder(plan: Plan) -> None:
     start = getattr(plan.config, "decoder_start_token_id", None)
     classifies = "Classification" in type(plan.target.module).__name__
     if plan.wants("decoder_input_ids") and ("labels" not in plan.inputs or start is None or classifies):
+        if "*" in "".join(plan.target.documented.get("decoder_input_ids", ())):  # several streams side by side
+            give_documented(plan, "decoder_input_ids")
         plan.give("decoder_input_ids", ids.text(plan, TEXT_LENGTH // 2, vocab=ids.vocabulary(plan, decoder=True)))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from peft_inspect.observe.batch import audio, image, video
-from peft_inspect.observe.batch.plan import Placeholder, Plan
+from peft_inspect.observe.batch import audio, ids, image, video
+from peft_inspect.observe.batch.fields import find
+from peft_inspect.observe.batch.plan import TEXT_LENGTH, Placeholder, Plan
 from peft_inspect.observe.batch.probe import first_accepted, method
 
 if TYPE_CHECKING:
@@ -49,11 +51,12 @@ def _standalone(plan: Plan) -> Iterable[Layout]:
     return image.layouts(plan) if plan.wants("grid_thw") else ({},)
 
 
+_VIDEO = _modality("video", "pixel_values_videos", ("get_video_features",), "video", "v", video.layouts)
 MODALITIES = (
     _modality("image", "pixel_values", ("get_image_features", "get_image_tokens"), "image|img|media|vision", "i", image.layouts),
     _modality("image", "hidden_states", (), "image", "i", _standalone),
     _modality("image", "flattened_patches", (), "image|img", "i", image.flattened),
-    _modality("video", "pixel_values_videos", ("get_video_features",), "video", "v", video.layouts),
+    _VIDEO,
     _modality("audio", "input_features", ("get_audio_features", "get_speech_features"), "audio|sound|speech", "a", audio.features),
     _modality("audio", "input_values", ("get_audio_features", "get_speech_features"), "audio|sound|speech", "a", audio.waveforms),
 )
@@ -61,6 +64,11 @@ MODALITIES = (
 
 def make(plan: Plan) -> None:
     """Give every modality that the forward takes, and note the placeholders its features need."""
+    if plan.wants("qformer_input_ids"):
+        plan.give(
+            "qformer_input_ids", ids.text(plan, TEXT_LENGTH // 2, vocab=find(plan.config, "vocab_size", within=re.compile("qformer")))
+        )
+        plan.give("qformer_attention_mask", plan.ones(plan.size, TEXT_LENGTH // 2))
     for modality in MODALITIES:
         if plan.wants(modality.argument):
             _give(plan, modality)
@@ -70,8 +78,8 @@ def _give(plan: Plan, modality: Modality) -> None:
     read = method(plan, *modality.methods)
     token = _token(plan, modality.token)
     if modality.argument == "pixel_values" and token is None and video.is_video_model(plan):
-        plan.inputs.update(next(iter(video.layouts(plan, "pixel_values"))))
-        return
+        modality = replace(_VIDEO, argument="pixel_values", layouts=partial(video.layouts, name="pixel_values"))
+        read, token = method(plan, *modality.methods), _token(plan, modality.token)
     layouts = list(modality.layouts(plan))
     if token is None or "input_ids" not in plan.target.parameters:
         plan.inputs.update(layouts[0])
@@ -79,13 +87,15 @@ def _give(plan: Plan, modality: Modality) -> None:
         return
     plan.alternatives = [layout for layout in layouts if None in layout.values()]
     layouts = [layout for layout in layouts if None not in layout.values()]
-    accepted = first_accepted(plan, read, layouts) if read is not None else (layouts[0], _GUESS)
+    accepted = first_accepted(plan, read, layouts) if read is not None else (layouts[0], _GUESS * plan.size)
     if isinstance(accepted, str):
         plan.notes.append(f"{modality.name} not given: {modality.methods[0]} took none of the layouts tried ({accepted})")
         return
     layout, count = accepted
     plan.inputs.update(layout)
-    run = Placeholder(modality.name, token, count // plan.size, _token(plan, modality.start), _token(plan, modality.end))
+    run = Placeholder(
+        modality.name, token, count // plan.size, _token(plan, modality.start), _token(plan, modality.end), counted=read is not None
+    )
     plan.placeholders.append(run)
 
 
