@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peft_inspect.records import AdapterFile, Diagnosis, Finding, InspectionError, Outcome, Structure, Trace
-from peft_inspect.rules import Rule, all_rules
+from peft_inspect.rules import Rule, all_rules, page
 
 NO_VALUES = "needs values: run with --weights random or pretrained"
 
@@ -40,7 +40,7 @@ def diagnose(
     outcomes: list[Outcome] = []
     for rule in _specific_first(all_rules() if rules is None else rules):
         outcome, found = _judge(rule, evidence, findings, ignored)
-        outcomes.append(outcome)
+        outcomes.append(replace(outcome, severity=rule.severity, help=page(rule)))
         findings[rule.code] = found
     visible = (finding for code, found in findings.items() if code not in ignored for finding in found)
     return Diagnosis(

@@ -579,6 +579,8 @@ class Outcome:
     rule: str
     status: Status
     why: str = ""
+    severity: Severity | None = None  # of the rule
+    help: str = ""  # the rule's page: its title, why it matters, what to do
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Place:
     def uri(self) -> str:
         """Relative to the working directory where the file is below it; never empty."""
         path = PurePath(self.file)
-        return path.as_uri() if path.is_absolute() else urllib.parse.quote(path.as_posix())
+        return path.as_uri() if path.is_absolute() else urllib.parse.quote(path.as_posix(), errors="replace")
 
 
 def place_of(finding: Finding, report: Diagnosis) -> Place:
@@ -53,7 +53,7 @@ def fingerprint(finding: Finding, report: Diagnosis) -> str:
     """The same for the same fault in the next commit: it knows the code, the modules and the text of the line, not its number."""
     place = place_of(finding, report)
     parts = (finding.code, report.source, *sorted(finding.modules), place.file, (place.code or "").strip())
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _shown(file: str) -> str:
