@@ -132,6 +132,7 @@ def test_a_crashed_rule_exits_2_and_the_report_shows_it(call):
         (["tree", "x", "--depth", "-1"], "--depth"),
         (["check", "x", "--weights", "some"], "'some' is none of none, random, pretrained"),
         (["check", "x", "--fail-on", "fatal"], "'fatal' is none of"),
+        (["tree", "x", "--diff", "y", "--format", "json"], "drawn as text, svg or markdown"),
         (["check", "x", "--set", "use_dora"], "not of the form KEY=VALUE"),
         (["check", "x", "-r", "eight"], "--rank"),
         (["check", "x", "-o", "/nowhere/report.txt"], "no folder /nowhere"),
@@ -256,6 +257,31 @@ def test_target_modules_are_names_all_linear_or_a_regex(call, value, modules):
 
 def test_the_model_may_come_from_the_lora_file(call):
     assert asked(call, "check", "--lora", "axolotl.yaml")[0].model is None
+
+
+@pytest.mark.parametrize(
+    ("other", "changed"),
+    [
+        ("other.json", {"lora": "other.json", "lora_fields": {}}),
+        ("adapter", {"adapter": "adapter", "lora_fields": {}}),
+        ("arch:bert", {"model": "arch:bert"}),
+        ("model/config.json", {"model": "model/config.json"}),
+    ],
+)
+def test_a_difference_is_to_another_lora_config_adapter_or_model(call, tmp_path, monkeypatch, other, changed):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("adapter", "model"):
+        (tmp_path / folder).mkdir()
+    for name in ("other.json", "adapter/adapter_config.json", "model/config.json"):
+        (tmp_path / name).write_text("{}")
+    requests = []
+
+    def inspect(request, *_, **__):
+        requests.append(request)
+        return report()
+
+    assert call("tree", "arch:llama", "-r", "8", "--diff", other, inspect=inspect)[0] == 0
+    assert requests == [Request("arch:llama", lora_fields={"r": 8}), replace(Request("arch:llama", lora_fields={"r": 8}), **changed)]
 
 
 # --- where the report goes -----------------------------------------------------------------------

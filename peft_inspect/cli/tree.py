@@ -41,6 +41,8 @@ def tree(
 ) -> None:
     """The wrapper hierarchy: every tower, repeated blocks folded, adapter layers marked, faults flagged in place."""
     view = View("tree", depth=depth, match=match, expand=expand, exact=exact, targets=targets, columns=_columns(columns), ascii=ascii_)
+    if diff is not None and reporting.format in ("json", "html"):
+        raise typer.BadParameter("a difference is drawn as text, svg or markdown", param_hint="--diff")
     run(request, reporting, view, diff=None if diff is None else other_request(request, diff))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from peft_inspect.formats.nodes import build
 from peft_inspect.formats.tree import ModelTree, write
 from peft_inspect.formats.view import View
+from peft_inspect.records import ModuleInfo
 
 
 def screen(report, **view):
@@ -228,3 +229,61 @@ def test_blocks_of_another_model_are_added_and_a_change_in_one_block_stands_apar
 def test_a_model_compared_with_itself_has_not_changed(make_llama, make_report):
     report = make_report(make_llama(4))
     assert "nothing changed" in screen(report, other=report)
+
+
+def test_a_closed_branch_speaks_for_what_is_inside(make_llama, make_report, reentrant):
+    text = screen(make_report(make_llama(), findings=[reentrant]), depth=3, width=120)
+    assert "model LlamaModel (tower) 8 adapter layers inside ✗ PI304" in text
+    assert "self_attn" not in text
+
+
+def test_a_mode_is_said_where_it_changes(make_llama, make_report):
+    structure = make_llama(4)
+    frozen = "base_model.model.model.layers.2"
+    modules = tuple(replace(module, training=not module.path.startswith(frozen)) for module in structure.modules)
+    text = screen(make_report(replace(structure, modules=modules, mode="mixed")), width=120)
+    assert "PeftModelForCausalLM in train mode" in text
+    assert "layers.2 LlamaDecoderLayer in eval mode" in text
+    assert "unlike 0–1,3: in eval mode\n" in text
+    assert text.count(" mode\n") + text.count(" mode ") == 3
+
+
+def test_a_module_in_modules_to_save_is_one_line(make_llama, make_report):
+    """Its wrapper, the frozen original and the trained copy are shown when asked for."""
+    structure = make_llama(1)
+    norm = "base_model.model.model.norm"
+    kept = [module for module in structure.modules if module.path != norm]
+    made = [
+        ModuleInfo(norm, "ModulesToSaveWrapper", "peft", "container", training=True),
+        ModuleInfo(f"{norm}.original_module", "LlamaRMSNorm", "modeling", "norm", training=True),
+        ModuleInfo(f"{norm}.modules_to_save", "ModuleDict", "torch", "container", training=True),
+        ModuleInfo(f"{norm}.modules_to_save.default", "LlamaRMSNorm", "modeling", "norm", training=True),
+    ]
+    weight = structure.parameter[f"{norm}.weight"]
+    original = replace(weight, path=f"{norm}.original_module.weight", module=f"{norm}.original_module", role="original")
+    copy = replace(
+        weight, path=f"{norm}.modules_to_save.default.weight", module=f"{norm}.modules_to_save.default", role="saved", requires_grad=True
+    )
+    parameters = [parameter for parameter in structure.parameters if parameter is not weight] + [original, copy]
+    report = make_report(replace(structure, modules=(*kept, *made), parameters=tuple(parameters)))
+    assert "norm LlamaRMSNorm 16 ◆ default modules_to_save" in screen(report, width=120)
+    assert "original_module" not in screen(report, width=120)
+    assert "original_module LlamaRMSNorm 16" in screen(report, width=120, expand=True)
+
+
+def test_blocks_of_another_class_are_not_compared(make_llama, make_report):
+    structure = make_llama(3)
+    modules = tuple(replace(module, type="MambaLayer") if module.path.endswith("layers.1") else module for module in structure.modules)
+    text = screen(make_report(replace(structure, modules=modules)), width=120)
+    assert "layers.1 MambaLayer" in text
+    assert "unlike" not in text
+
+
+def test_a_long_label_goes_on_in_the_next_line_and_loses_nothing_that_matters(make_llama, make_report):
+    """Three adapters do not fit beside a name at 60 columns; their names and ranks stay."""
+    structure = make_llama(1)
+    rows = structure.adapter_layers
+    more = tuple(replace(layer, adapter=f"adapter_number_{number}") for number in range(3) for layer in rows)
+    text = screen(make_report(replace(structure, adapter_layers=rows + more)), width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert all(f"adapter_number_{number}" in text for number in range(3))
