@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from peft_inspect.observe.batch import content, cross, labels, rest, text, towers
+from peft_inspect.observe.batch import content, crops, cross, labels, rest, text, towers
 from peft_inspect.observe.batch.describe import describe
 from peft_inspect.observe.batch.plan import Plan
 from peft_inspect.observe.batch.settle import needs_trial, settle
@@ -16,7 +16,7 @@ from peft_inspect.records import BatchInfo, InspectionError, Subject
 
 __all__ = ["make_batch"]
 
-_MAKERS = (towers.make, text.make, cross.make, rest.make, labels.make, text.make_decoder)
+_MAKERS = (crops.make, towers.make, text.make, cross.make, rest.make, labels.make, text.make_decoder)
 
 
 def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:

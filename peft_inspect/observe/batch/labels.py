@@ -46,6 +46,8 @@ def _choices(plan: Plan) -> list[torch.Tensor]:
 def _maker(plan: Plan) -> Callable[[Plan], object] | None:
     """By the task that the class is named after, else by the shape that its docstring gives the labels."""
     name = type(plan.target.module).__name__
+    if "codebooks" in "".join(plan.target.documented.get("labels", ())):
+        return None  # one label per stream of codes; how streams are delayed is the processor's knowledge
     for task, maker in _TASKS:
         if task in name:
             return maker if maker not in (_boxes, _boxes_with_masks) or is_scipy_available() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 if TYPE_CHECKING:
     from peft_inspect.observe.batch.image import Layout
     from peft_inspect.observe.batch.plan import Plan
+from peft_inspect.observe.batch.rest import give_documented
 
 
 def method(plan: Plan, *names: str) -> Callable[..., Any] | None:
@@ -36,16 +38,25 @@ def first_accepted(plan: Plan, read: Callable[..., Any], layouts: Iterable[Layou
 
 def _counted(plan: Plan, read: Callable[..., Any], layout: Layout) -> int | str:
     """Number of features the model makes of a layout, else why it takes it not."""
-    try:
-        return count_features(run(plan, read, layout), text_width(plan))
-    except Exception as error:  # whatever the model raises on a wrong layout
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+    before = dict(plan.inputs)
+    lacking: list[str] = []
+    for _ in range(2):  # a second time with what the first says is lacking
+        try:
+            return count_features(_run(plan, read, layout, lacking), text_width(plan))
+        except Exception as error:  # whatever the model raises on a wrong layout
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+        lacking = [name for name in re.findall(r"'(\w+)'", why) if "missing" in why and give_documented(plan, name)]
+        if not lacking:
+            break
+    plan.inputs.clear()
+    plan.inputs.update(before)
+    return why
 
 
-def run(plan: Plan, read: Callable[..., Any], layout: Layout) -> Any:
+def _run(plan: Plan, read: Callable[..., Any], layout: Layout, lacking: list[str]) -> Any:
     """Call a method of the model with those inputs it takes, without gradients."""
     parameters = inspect.signature(read).parameters.values()
-    accepted = {parameter.name for parameter in parameters}
+    accepted = {parameter.name for parameter in parameters} | set(lacking)
     given = {name: value for name, value in plan.inputs.items() if name in accepted}
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     given.update((name, value) for name, value in layout.items() if open_ended or name in accepted)

@@ -13,6 +13,8 @@ _TYPE = {"text": 0, "image": 1, "video": 2, "audio": 3}
 
 def make(plan: Plan) -> None:
     """Give `input_ids` with everything that has one entry per token, and the decoder's ids where labels do not make them."""
+    if "*" in "".join(plan.target.documented.get("input_ids", ())):  # several streams side by side
+        give_documented(plan, "input_ids")
     if plan.wants("input_ids"):
         row, types = _row(plan)
         books = getattr(plan.config, "num_codebooks", None)
