@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from peft_inspect.observe.sources import is_installed
 
-_REGISTRIES = frozenset({"_parameters", "_buffers", "_modules"})  # restored with the module itself
+_STANDARD = frozenset(vars(nn.Module()))  # every module has these; they are restored with the module itself
 _LEAVES = (str, bytes, int, float, bool, complex, type(None), type, torch.Tensor, torch.dtype, torch.device)
 _LEAVES += (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 
@@ -31,29 +31,35 @@ def reachable(model: nn.Module) -> tuple[list[nn.Module], list[Any]]:
         value = pending.pop()
         if id(value) in containers or id(value) in known:
             continue
-        if isinstance(value, nn.Module):
+        if _role(type(value)) == "module":
             known.add(id(value))
             modules.append(value)
             pending.extend((*value._modules.values(), *_attributes(value)))
-        elif isinstance(value, (dict, list, set, tuple)) or _is_users(type(value)):
+        else:
             containers[id(value)] = value
             pending.extend(_inside(value))
     return modules, [value for value in containers.values() if not isinstance(value, tuple)]
 
 
 def _attributes(module: nn.Module) -> Iterable[Any]:
-    return [value for name, value in vars(module).items() if name not in _REGISTRIES and not isinstance(value, _LEAVES) and value]
+    return [value for name, value in vars(module).items() if name not in _STANDARD and _role(type(value)) != "leaf"]
 
 
 def _inside(value: Any) -> Iterable[Any]:
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, set, tuple)) else vars(value).values()
-    return [item for item in items if not isinstance(item, _LEAVES)]
+    return [item for item in items if _role(type(item)) != "leaf"]
 
 
 @cache
-def _is_users(kind: type) -> bool:
-    """Whether instances of this class are the user's own objects, whose attributes a forward may set."""
-    return hasattr(kind, "__dict__") and kind.__module__ != "builtins" and not is_installed(kind)
+def _role(kind: type) -> Literal["leaf", "module", "container", "object"]:
+    """How values of a class are treated; only containers and the user's own objects have contents that a forward may set."""
+    if issubclass(kind, nn.Module):
+        return "module"
+    if issubclass(kind, _LEAVES):
+        return "leaf"
+    if issubclass(kind, (dict, list, set, tuple)):
+        return "container"
+    return "object" if hasattr(kind, "__dict__") and kind.__dictoffset__ and not is_installed(kind) else "leaf"
 
 
 def remembered(containers: Iterable[Any]) -> Callable[[], None]:

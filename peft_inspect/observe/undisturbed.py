@@ -131,6 +131,8 @@ def _attributes(modules: Iterable[nn.Module]) -> Callable[[], None]:
             vars(module).update(attributes)
             for name in _CONTENTS:
                 registry, content = vars(module)[name], contents.get(name, {})
+                if not registry and not content:
+                    continue
                 if registry.keys() != content.keys() or any(registry[key] is not item for key, item in content.items()):
                     registry.clear()
                     registry.update(content)
