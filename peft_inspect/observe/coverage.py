@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -67,6 +67,7 @@ def coverage_of(
         if kind is None:
             continue
         place, live = places.of(name), bare.live[name]
+        owner: Any = type(bare.modules[name.rpartition(".")[0]])
         for parameter, count in _weights(module, kind):
             inner = place.inner if place else name
             sort = _Sort(
@@ -78,7 +79,7 @@ def coverage_of(
                 kind=kind,
                 routes=live in routers or live.rpartition(".")[0] in routers,
                 head=module is head,
-                read=name.rpartition(".")[2] in weights_read(type(bare.modules[name.rpartition(".")[0]])),
+                read=name.rpartition(".")[2] in weights_read(owner),
             )
             keys = [(name, parameter), (name, None)] + ([] if parameter else [(name, own) for own in _own_weights(module)])
             adapted = any(key in built for key in keys)

@@ -46,7 +46,8 @@ def _added(bare: BareModel) -> Iterator[str]:
     for name in bare.modules:
         parent, _, step = name.rpartition(".")
         if name and not step.isdecimal() and parent in bare.modules:
-            known = _attributes(type(bare.modules[parent]))
+            cls: Any = type(bare.modules[parent])
+            known = _attributes(cls)
             if known is not None and step not in known:
                 yield name
 

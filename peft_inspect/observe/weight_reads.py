@@ -9,18 +9,7 @@ from types import CodeType
 from typing import Any
 
 _WEIGHTS = ("weight", "bias")
-_HARMLESS = (
-    "dtype",
-    "device",
-    "shape",
-    "size",
-    "dim",
-    "ndim",
-    "requires_grad",
-    "is_cuda",
-    "numel",
-    "data_ptr",
-)  # nothing computes with these
+_HARMLESS = ("dtype", "device", "shape", "size", "dim", "ndim", "requires_grad", "is_cuda", "numel")  # nothing computes with these
 
 
 @functools.cache
@@ -28,8 +17,8 @@ def weights_read(cls: Any) -> frozenset[str]:
     """Attribute names `x` for which the methods of a module class contain `….x.weight` or `….x.bias`."""
     found: set[str] = set()
     for base in cls.__mro__:
-        if base.__module__.startswith("torch."):
-            break
+        if base.__module__.startswith(("torch.", "transformers.")) and not base.__module__.startswith("transformers.models."):
+            continue
         for value in vars(base).values():
             code = getattr(inspect.unwrap(value), "__code__", None) if callable(value) else None
             if isinstance(code, CodeType):

@@ -33,3 +33,13 @@ def text_batch() -> dict[str, torch.Tensor]:
 
     ids = torch.arange(1, 9).unsqueeze(0)
     return {"input_ids": ids, "labels": ids.clone()}
+
+
+def tiny_classifier() -> PreTrainedModel:
+    """A Llama as in `tiny_llama`, with a classification head of two labels that is called `score`."""
+    import torch
+    from transformers import LlamaForSequenceClassification
+
+    config = tiny_llama(pad_token_id=0, num_labels=2).config
+    torch.manual_seed(0)
+    return LlamaForSequenceClassification(config).train()

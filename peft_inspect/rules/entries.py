@@ -1,0 +1,83 @@
+"""What the rules on coverage share: the entries of a config, the towers they land in, and how to write what was meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from peft_inspect.records import AdapterInfo, Coverage, Structure, Target
+
+_INDEX = re.compile(r"(?:^|[.(|:\[])\d")  # a number that stands for a layer, as in layers.0 or (3|4), not one in a name
+
+
+def entries(adapter: AdapterInfo, field: str) -> tuple[Target, ...]:
+    """The rows of one config field."""
+    return tuple(target for target in adapter.targets if target.field == field)
+
+
+def is_list(adapter: AdapterInfo, field: str) -> bool:
+    """Whether a field holds a list of names; a string is a regular expression or all-linear."""
+    return not isinstance(adapter.config.get(field), str) and not any(is_shorthand(target) for target in entries(adapter, field))
+
+
+def is_shorthand(target: Target) -> bool:
+    """Whether an entry asks for every linear layer there is."""
+    return target.entry.lower() == "all-linear"
+
+
+def names_layers(target: Target) -> bool:
+    """Whether an entry picks blocks by their number, so that hitting some of them is what it says."""
+    return _INDEX.search(target.entry.replace("\\", "")) is not None
+
+
+def regex_of(names: Iterable[str]) -> str:
+    """A regular expression for what these list entries match."""
+    return "|".join(re.escape(name) for name in dict.fromkeys(names))
+
+
+def expert_entries(rows: Iterable[Coverage]) -> list[str]:
+    """Entries of `target_parameters` that reach expert parameters."""
+    return list(dict.fromkeys(row.name for row in rows if row.kind == "experts"))
+
+
+def families(structure: Structure, target: Target) -> frozenset[str]:
+    """The towers an entry landed in, those that are one model together counted as one."""
+    family = {tower.path: tower.family for tower in structure.towers}
+    return frozenset(family[path] for path in target.by_tower if path in family)
+
+
+def within(adapter: AdapterInfo, path: str) -> str:
+    """A live path below the base model as the config has to spell it."""
+    return path.removeprefix(f"{adapter.base}.") if adapter.base else path
+
+
+def with_parameters(adapter: AdapterInfo, names: Iterable[str]) -> dict[str, object]:
+    """The fields that add `target_parameters`. PEFT refuses dropout on them."""
+    held = [target.entry for target in entries(adapter, "target_parameters")]
+    fields: dict[str, object] = {"target_parameters": list(dict.fromkeys((*held, *names)))}
+    if adapter.config.get("lora_dropout"):
+        fields["lora_dropout"] = 0.0
+    return fields
+
+
+def adapters_with_targets(structure: Structure) -> Iterator[AdapterInfo]:
+    """The adapters that have a target table."""
+    return (adapter for adapter in structure.adapters if adapter.targets)
+
+
+def layers_named(structure: Structure, name: str) -> tuple[str, ...]:
+    """Paths of the layers that a list entry of this name would reach."""
+    return tuple(path for row in structure.coverage if row.name == name or row.name.endswith(f".{name}") for path in row.layers)
+
+
+def topmost_fresh(structure: Structure, adapter: AdapterInfo) -> dict[str, str]:
+    """The outermost modules below an adapter's base model that no checkpoint brings and that nothing trains: name → path."""
+    below = f"{adapter.base}." if adapter.base else ""
+    fresh = [module.path for module in structure.modules if module.fresh and module.path.startswith(below)]
+    top = [path for path in fresh if not any(path.startswith(f"{outer}.") for outer in fresh)]
+    return {within(adapter, path): path for path in top if _is_frozen(path, structure)}
+
+
+def _is_frozen(path: str, structure: Structure) -> bool:
+    held = [p for p in structure.parameters if p.module == path or p.module.startswith(f"{path}.")]
+    return bool(held) and not any(parameter.requires_grad for parameter in held)

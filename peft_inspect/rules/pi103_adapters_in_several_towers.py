@@ -1,0 +1,129 @@
+"""One entry lands in more than one tower: language model, vision, audio, projector.
+
+A list entry matches the end of a module path, wherever that is, and vision towers call their projections
+`q_proj` and `v_proj` too. Adapters meant for the language model then also train in the image encoder:
+more memory, another model than was planned, and servers that cannot load the result.
+
+Give a regular expression that names the tower. Where all towers are meant, ignore this rule with that reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
+from peft_inspect.rules.entries import adapters_with_targets, entries, families, is_list, is_shorthand, within
+from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted, quoted, setting_fix
+
+
+def check(structure: Structure) -> Iterator[Finding]:
+    """Per adapter, the entries that landed in towers that are not one model together, and that do not name them all."""
+    for adapter in adapters_with_targets(structure):
+        several = [
+            target
+            for target in entries(adapter, "target_modules")
+            if len(families(structure, target)) > 1 and not _names_each(target, adapter)
+        ]
+        if several:
+            towers = {tower: 0 for target in several for tower in target.by_tower if tower}
+            kept = max(towers, key=lambda tower: _size(tower, structure))
+            suggestion = _suggestion(adapter, several, kept, tuple(towers))
+            yield RULE.finding(
+                f"adapter {adapter.name!r}: {quoted(target.entry for target in several)} "
+                + ("lands" if len(several) == 1 else "land")
+                + f" in {len(towers)} towers: {_counts(several)}",
+                (path for target in several for path in target.matched if structure.tower_of(path) != kept),
+                facts={
+                    "adapter": adapter.name,
+                    "by_tower": {target.entry: dict(target.by_tower) for target in several},
+                    "kept": kept,
+                    "layers_to_transform": adapter.config.get("layers_to_transform"),
+                    "suggestion": suggestion,
+                },
+                fix=setting_fix(suggestion, "name the tower in target_modules") + f" to adapt {kept!r} alone",
+                severity=Severity.NOTE if _meant(several, structure) else None,
+            )
+
+
+def _names_each(target: Target, adapter: AdapterInfo) -> bool:
+    """Whether a regular expression spells out every tower that it reaches."""
+    return not is_list(adapter, "target_modules") and all(tower.rpartition(".")[2] in target.entry for tower in target.by_tower if tower)
+
+
+def _meant(several: list[Target], structure: Structure) -> bool:
+    """Every linear layer was asked for, or the towers are two halves of one comparison, which is learned by a scale of its own."""
+    if any(is_shorthand(target) for target in several):
+        return True
+    towers = {tower for target in several for tower in target.by_tower if tower}
+    linear = [row for row in structure.coverage if row.kind == "linear" and row.stack and row.tower in towers]
+    if all(row.adapted for row in linear):
+        return True
+    parents = {tower.rpartition(".")[0] for tower in towers}
+    return len(parents) == 1 and any(p.role == "base" and p.numel == 1 and p.module in parents for p in structure.parameters)
+
+
+def _counts(several: list[Target]) -> str:
+    counts: dict[str, int] = {}
+    for target in several:
+        for tower, count in target.by_tower.items():
+            counts[tower] = counts.get(tower, 0) + count
+    return ", ".join(f"{counted(count, 'layer')} in {tower or 'none of them'}" for tower, count in counts.items())
+
+
+def _size(tower: str, structure: Structure) -> int:
+    return sum(row.parameters for row in structure.coverage if row.tower == tower)
+
+
+def _suggestion(adapter: AdapterInfo, several: list[Target], kept: str, towers: tuple[str, ...]) -> dict[str, Any]:
+    """A regular expression for one tower. Where PEFT resolves it for fused experts first, the other towers are excluded instead."""
+    if adapter.converted:
+        return {"exclude_modules": "|".join(rf"{re.escape(within(adapter, tower))}\..*" for tower in towers if tower != kept)}
+    prefix = re.escape(within(adapter, kept)) + r"\."
+    if not is_list(adapter, "target_modules") and not any(map(is_shorthand, several)):
+        return {"target_modules": f"(?={prefix}){several[0].entry}"}
+    asked = entries(adapter, "target_modules")
+    names = [name for target in asked for name in (_leaves(target, adapter, kept) if is_shorthand(target) else [target.entry])]
+    indices = adapter.config.get("layers_to_transform")
+    blocks = rf"(?:.*\.)?(?:{'|'.join(map(str, [indices] if isinstance(indices, int) else indices))})\." if indices else ""
+    endings = "|".join(re.escape(name) for name in dict.fromkeys(names))
+    fields: dict[str, Any] = {"target_modules": rf"{prefix}{blocks}(?:.*\.)?(?:{endings})"}
+    return fields | ({"layers_to_transform": None} if indices else {})
+
+
+def _leaves(target: Target, adapter: AdapterInfo, kept: str) -> list[str]:
+    """The last parts of the layers that all-linear reached in one tower."""
+    below = within(adapter, kept) + "."
+    return sorted({name.rpartition(".")[2] for name in target.names if name.startswith(below)})
+
+
+def _tiny_llava() -> Any:
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4, projection_dim=16
+    )
+    text = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2
+    )
+    return LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_id=63)).train()
+
+
+def broken() -> Example:
+    """Names that the language model and the vision tower share."""
+    from peft import LoraConfig, get_peft_model
+
+    return Example(get_peft_model(_tiny_llava(), LoraConfig(target_modules=["q_proj", "v_proj"])))
+
+
+def fixed() -> Example:
+    """A regular expression that names the language model."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=r"model\.language_model\..*\.(q_proj|v_proj)")
+    return Example(get_peft_model(_tiny_llava(), config))
+
+
+RULE = Rule("PI103", "adapters-in-several-towers", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed)

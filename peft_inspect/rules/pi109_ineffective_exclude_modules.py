@@ -1,0 +1,89 @@
+"""An entry of `exclude_modules` excludes nothing.
+
+A list entry is compared with the whole of a module's path or with its end: `"vision_tower"` excludes the
+module of that name, which is no target anyway, and none of the layers inside it.
+
+Use a regular expression for everything below a module: `exclude_modules=r".*vision_tower.*"`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
+from peft_inspect.rules.entries import adapters_with_targets, entries
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted, quoted, setting_fix
+
+
+def check(structure: Structure) -> Iterator[Finding]:
+    """Per adapter, the entries without effect: adapters sit where they point to, or they point to nothing in the model."""
+    for adapter in adapters_with_targets(structure):
+        excluded = entries(adapter, "exclude_modules")
+        idle = [target for target in excluded if not target.matched and (target.missed or not _exists(target, structure))]
+        if idle:
+            suggestion = _suggestion(adapter, idle)
+            yield RULE.finding(
+                f"adapter {adapter.name!r}: " + "; ".join(_said(target) for target in idle),
+                (path for target in idle for path in target.missed),
+                facts={
+                    "adapter": adapter.name,
+                    "entries": [target.entry for target in idle],
+                    "adapted_inside": {target.entry: len(target.missed) for target in idle},
+                    "suggestion": suggestion,
+                },
+                fix=setting_fix(suggestion, "remove the entry, or write it as a regular expression over whole module paths"),
+            )
+
+
+def _exists(target: Target, structure: Structure) -> bool:
+    """Whether the entry names modules of the model; if none of them carries an adapter, it says what is so already."""
+    try:
+        pattern = re.compile(rf"(?:.*\.)?(?:{target.entry})")
+    except re.error:
+        pattern = re.compile(rf"(?:.*\.)?{re.escape(target.entry)}")
+    return any(pattern.fullmatch(module.path) for module in structure.modules)
+
+
+def _said(target: Target) -> str:
+    if target.missed:
+        return (
+            f"{target.entry!r} excludes nothing: it has to match a whole module path or the end of one, and "
+            f"{counted(len(target.missed), 'layer')} inside carry adapters"
+        )
+    nearest = f"; the nearest are {quoted(target.closest)}" if target.closest else ""
+    return f"{target.entry!r} excludes nothing: the model has no such module{nearest}"
+
+
+def _suggestion(adapter: AdapterInfo, idle: list[Target]) -> dict[str, Any]:
+    """One regular expression for all entries: whole subtrees for those that had no effect, as before for the others."""
+    patterns: list[str] = []
+    for target in entries(adapter, "exclude_modules"):
+        name = re.escape(target.entry) if re.fullmatch(r"[\w.]+", target.entry) else target.entry
+        if target not in idle:
+            patterns.append(name if isinstance(adapter.config.get("exclude_modules"), str) else rf"(?:.*\.)?{name}")
+        elif target.missed:
+            patterns.append(rf"(?:.*\.)?{name}(?:\..*)?")
+    return {"exclude_modules": "|".join(patterns) or None}
+
+
+def broken() -> Example:
+    """The name of a container in a list."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj", "down_proj"], exclude_modules=["layers.0"])
+    return Example(get_peft_model(tiny_llama(), config), text_batch())
+
+
+def fixed() -> Example:
+    """A regular expression for all that is inside."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj", "down_proj"], exclude_modules=r".*\.layers\.0\..*")
+    return Example(get_peft_model(tiny_llama(), config), text_batch())
+
+
+RULE = Rule("PI109", "ineffective-exclude-modules", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed)

@@ -1,0 +1,61 @@
+"""An entry of `modules_to_save` names no module.
+
+The head of a model is called `score` in one architecture and `classifier` in the next. An entry that
+names neither is passed over, and the head stays frozen at its random initialisation.
+
+Use the name that this model has, or give the task type, which adds the usual names by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
+from peft_inspect.rules.entries import adapters_with_targets, entries, topmost_fresh
+from peft_inspect.rules.examples import tiny_classifier
+from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import quoted, setting_fix
+
+_OF_TASK = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+
+
+def check(structure: Structure) -> Iterator[Finding]:
+    """Per adapter, the entries that wrapped nothing; of the names that a task type adds, one is enough."""
+    for adapter in adapters_with_targets(structure):
+        unmatched = list(_unmatched(adapter))
+        if unmatched:
+            meant = topmost_fresh(structure, adapter)
+            kept = [target.entry for target in entries(adapter, "modules_to_save") if target.matched]
+            names = [*kept, *(meant or [target.closest[0] for target in unmatched if target.closest])]
+            suggestion = {"modules_to_save": list(dict.fromkeys(names)) or None}
+            yield RULE.finding(
+                f"adapter {adapter.name!r}: modules_to_save names {quoted(target.entry for target in unmatched)}, which the model does not have"
+                + (f"; it has {quoted(meant)}, which stays frozen" if meant else ""),
+                meant.values(),
+                facts={"adapter": adapter.name, "unmatched": [target.entry for target in unmatched], "suggestion": suggestion},
+                fix=setting_fix(suggestion, ""),
+            )
+
+
+def _unmatched(adapter: AdapterInfo) -> Iterator[Target]:
+    targets = entries(adapter, "modules_to_save")
+    added = _OF_TASK.get(str(adapter.config.get("task_type")), ())
+    one_of_task = any(target.matched for target in targets if target.entry in added)
+    yield from (target for target in targets if not target.matched and not (one_of_task and target.entry in added))
+
+
+def broken() -> Example:
+    """The name of another architecture's head."""
+    from peft import LoraConfig, get_peft_model
+
+    return Example(get_peft_model(tiny_classifier(), LoraConfig(target_modules=["q_proj"], modules_to_save=["classifier"])))
+
+
+def fixed() -> Example:
+    """The name of this model's head."""
+    from peft import LoraConfig, get_peft_model
+
+    return Example(get_peft_model(tiny_classifier(), LoraConfig(target_modules=["q_proj"], modules_to_save=["score"])))
+
+
+RULE = Rule("PI110", "unmatched-module-to-save", Severity.ERROR, over=Structure, check=check, broken=broken, fixed=fixed)

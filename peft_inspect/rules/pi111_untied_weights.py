@@ -1,0 +1,76 @@
+"""Weights that the base model ties are no longer one tensor, or only one side of a tie is adapted.
+
+Input embedding and output head of many models share one matrix. A trained copy of one of them in
+`modules_to_save`, or an adapter on one of them alone, makes the two drift apart: the model that is trained
+is no longer the one that its config describes, and merging or reloading ties them again.
+
+Keep them together with `ensure_weight_tying=True`, with both in the same field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Tie
+from peft_inspect.rules.entries import entries, is_list
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import quoted, setting_fix
+
+
+def check(structure: Structure) -> Iterator[Finding]:
+    """One finding per tie that is broken, or whose sides do not share one adapter."""
+    for tie in structure.ties:
+        if tie.one_tensor and tie.one_adapter:
+            continue
+        suggestion = _suggestion(tie, structure)
+        yield RULE.finding(
+            _said(tie),
+            (*tie.adapted, *(structure.parameter[path].module for path in tie.parameters)),
+            facts={"tied": list(tie.names), "one_tensor": tie.one_tensor, "suggestion": suggestion},
+            fix=setting_fix(suggestion, "tie the weights again, or set tie_word_embeddings=False in the model's config"),
+        )
+
+
+def _said(tie: Tie) -> str:
+    names = quoted(tie.names)
+    if not tie.one_tensor:
+        return f"the base model ties the weights of {names}, and they are {len(set(tie.parameters))} tensors now: training moves them apart"
+    if len(set(tie.adapted)) < len(tie.names):
+        return f"the base model ties the weights of {names}, and only {quoted(tie.adapted)} carries an adapter"
+    return f"the base model ties the weights of {names}, and each of them has an adapter of its own"
+
+
+def _suggestion(tie: Tie, structure: Structure) -> dict[str, Any]:
+    """Both sides in the field that names one of them, and tied."""
+    leaves = [name.rpartition(".")[2] for name in tie.names]
+    for adapter in structure.adapters:
+        for field in ("modules_to_save", "target_modules"):
+            named = [target.entry for target in entries(adapter, field)]
+            if set(leaves) & {name.rpartition(".")[2] for name in named} and _takes(adapter, field):
+                return {field: list(dict.fromkeys((*named, *leaves))), "ensure_weight_tying": True}
+    return {}
+
+
+def _takes(adapter: AdapterInfo, field: str) -> bool:
+    return "ensure_weight_tying" in adapter.config and is_list(adapter, field)
+
+
+def broken() -> Example:
+    """A trained copy of the head, whose weights are the embedding's."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"])
+    return Example(get_peft_model(tiny_llama(tie_word_embeddings=True), config), text_batch())
+
+
+def fixed() -> Example:
+    """Both sides, kept tied."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head", "embed_tokens"], ensure_weight_tying=True)
+    return Example(get_peft_model(tiny_llama(tie_word_embeddings=True), config), text_batch())
+
+
+RULE = Rule("PI111", "untied-weights", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed)

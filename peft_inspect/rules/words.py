@@ -1,0 +1,44 @@
+"""Wording that the messages of several rules share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def quoted(names: Iterable[str], most: int = 6) -> str:
+    """`'a', 'b' and 3 more`."""
+    every = tuple(names)
+    shown = ", ".join(repr(name) for name in every[:most])
+    return f"{shown} and {len(every) - most} more" if len(every) > most else shown
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`0–4, 6–10` for block indices in any order; `none` for none."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs) or "none"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def settings(fields: Mapping[str, Any]) -> str:
+    """Config fields as one writes them in Python: `target_modules=['q_proj'], r=8`."""
+    return ", ".join(f"{field}={value!r}" for field, value in fields.items())
+
+
+def setting_fix(fields: Mapping[str, Any], otherwise: str) -> str:
+    """The fix that sets these fields, or in words where nothing can be suggested."""
+    return f"set {settings(fields)}" if fields else otherwise
+
+
+def named_tower(path: str) -> str:
+    """A tower in a message; modules outside every tower have no path to name."""
+    return repr(path) if path else "outside the towers"
