@@ -17,6 +17,7 @@ import os
 import re
 import resource
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -30,7 +31,7 @@ def examine(model_type: str, results: Connection) -> None:
     """Inspect one type, and send its record after each step that worked."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY + (8 << 30), MEMORY + (8 << 30)))
     started = time.perf_counter()
-    record = {"type": model_type, "state": "not built", "why": "", "targets": "all-linear"}
+    record = {"type": model_type, "state": "not built", "why": "", "targets": "all-linear", "linear": True}
     results.send(record)
     try:
         _inspect(model_type, record, results)
@@ -45,26 +46,25 @@ def examine(model_type: str, results: Connection) -> None:
 
 
 def _inspect(model_type: str, record: dict, results: Connection) -> None:
+    """One inspection where all goes well; where it does not, a tree of less says how far it got."""
     from peft_inspect.api import inspect
     from peft_inspect.records import InspectionError, Request
 
-    bare = inspect(Request(model=f"arch:{model_type}"), "tree")
-    record.update(state="built", model=bare.structure.base_type)
-    results.send(record)
+    def asked(targets: object) -> Request:
+        return Request(model=f"arch:{model_type}", lora_fields={"target_modules": targets} if targets else {})
+
     try:
-        tree = inspect(Request(model=f"arch:{model_type}", lora_fields={"target_modules": "all-linear"}), "tree")
+        report = inspect(asked("all-linear"), "gradcheck", verify=False)
     except InspectionError as error:
-        record["linear"] = "has no linear layer" not in str(error)
         suggested = ALLOWED_TARGETS.search(str(error))
-        if not suggested:
+        if suggested is None or "has no linear layer" in str(error):
+            record["linear"] = "has no linear layer" not in str(error)
+            _how_far(asked, record, results)
             raise
         record["targets"] = json.loads(suggested[1])
-        tree = inspect(Request(model=f"arch:{model_type}", lora_fields={"target_modules": record["targets"]}), "tree")
-    str(tree)
-    record.setdefault("linear", True)
-    record.update(state="tree", towers=_towers(tree.structure, set()), adapters=len(tree.structure.adapter_layers))
-    results.send(record)
-    report = inspect(Request(model=f"arch:{model_type}", lora_fields={"target_modules": record["targets"]}), "gradcheck", verify=False)
+        _how_far(asked, record, results)
+        report = inspect(asked(record["targets"]), "gradcheck", verify=False)
+    _record_tree(report, record)
     rows = [row for row in report.trace.gradients if row.layer]
     record.update(
         state="gradcheck",
@@ -75,6 +75,23 @@ def _inspect(model_type: str, record: dict, results: Connection) -> None:
         why="; ".join(f"{outcome.code} {outcome.why}" for outcome in report.outcomes if outcome.status == "crashed"),
         findings=[_finding(finding) for finding in report.findings],
     )
+
+
+def _how_far(asked: Callable[[object], object], record: dict, results: Connection) -> None:
+    from peft_inspect.api import inspect
+
+    for targets in (None, record["targets"]) if record["linear"] else (None,):
+        _record_tree(inspect(asked(targets), "tree"), record)
+        results.send(record)
+
+
+def _record_tree(report, record: dict) -> None:
+    from peft_inspect.formats.tree import ModelTree
+
+    str(ModelTree(report))
+    structure = report.structure
+    record.update(model=structure.base_type, state="tree" if structure.adapter_layers else "built", adapters=len(structure.adapter_layers))
+    record["towers"] = _towers(structure, set())
 
 
 def _towers(structure, ran: set[str]) -> dict[str, list[int]]:
@@ -95,7 +112,9 @@ def _finding(finding) -> dict:
 def run_all(types: list[str], records: Path, jobs: int, limit: float) -> None:
     """One process per type; each record is on disk as soon as it is there."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "peft", "peft_inspect.load", "peft_inspect.observe", "peft_inspect.rules"])
+    context.set_forkserver_preload(
+        ["torch", "transformers", "peft", "peft_inspect.load", "peft_inspect.observe", "peft_inspect.rules", "peft_inspect.formats.tree"]
+    )
     pending, running = list(types), {}
     with records.open("a", encoding="utf-8") as file:
         while pending or running:
@@ -167,8 +186,8 @@ def page(found: dict[str, dict]) -> str:
 
 def _summary(found: list[dict]) -> list[str]:
     built = [record for record in found if record["state"] != "not built"]
-    trees = [record for record in built if record["state"] in ("tree", "gradcheck") or not record.get("linear", True)]
-    linear = [record for record in built if record.get("linear", True)]
+    trees = [record for record in built if record["state"] in ("tree", "gradcheck") or not record["linear"]]
+    linear = [record for record in built if record["linear"]]
     ran = [record for record in linear if record["state"] == "gradcheck"]
     multimodal = [record for record in linear if len([path for path in record.get("towers", ()) if path]) > 1]
     complete = [record for record in multimodal if all(ran for path, (ran, _) in record["towers"].items() if path)]
@@ -193,7 +212,7 @@ def _share(part: list, whole: list) -> str:
 
 def _row(record: dict) -> str:
     done = record["state"] == "gradcheck"
-    tree = done or record["state"] == "tree" or not record.get("linear", True)
+    tree = done or record["state"] == "tree" or not record["linear"]
     towers = ", ".join(f"{path.rpartition('model.')[2] or path} {ran}/{of}" for path, (ran, of) in record.get("towers", {}).items() if path)
     connected = f"{record['connected']}/{record['total']}" if done else ""
     findings = " ".join(sorted({finding["code"] for finding in record.get("findings", ())}))
