@@ -8,6 +8,7 @@ Module paths are those of the live object that was inspected: `root.get_submodul
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -159,7 +160,7 @@ class Target:
     entry: str
     matched: tuple[str, ...]  # module paths; what the entry ended up on
     dropped: tuple[str, ...] = ()  # matched by name, then dropped by layers_to_transform or exclude_modules
-    by_tower: Mapping[str, int] = field(default_factory=dict)
+    by_tower: Mapping[str, int] = dataclasses.field(default_factory=dict)  # `field` is taken here
     missed: tuple[str, ...] = ()  # within a stack where it hits others
     closest: tuple[str, ...] = ()  # names that exist, nearest first
     rewritten: tuple[str, ...] = ()  # matched by name, and left out because PEFT rewrote the entry for fused experts
@@ -220,7 +221,7 @@ class BlockStack:
 
 @dataclass(frozen=True)
 class Tower:
-    """A top-level sub-network with its own stack of blocks: language model, vision, audio, decoder …"""
+    """A top-level sub-network with its own stack of blocks: language model, vision, audio, decoder."""
 
     path: str
     type: str
@@ -606,7 +607,8 @@ class Placed(Protocol):
     """Evidence with a line of code."""
 
     @property
-    def source(self) -> Source | None: ...
+    def source(self) -> Source | None:
+        """The line; None where there is none."""
 
 
 P = TypeVar("P", bound=Placed)

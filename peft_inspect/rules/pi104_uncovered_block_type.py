@@ -26,11 +26,7 @@ def check(structure: Structure) -> Iterator[Finding]:
     """Kinds of mixers without adapters in a stack, then layers of an adapted tower that go by another name there."""
     for adapter in adapters_with_targets(structure):
         targets = entries(adapter, "target_modules")
-        if (
-            not targets
-            or adapter.config.get("layers_to_transform") is not None
-            or any(names_layers(t) for t in targets if not is_shorthand(t))
-        ):
+        if not targets or _picks_blocks(adapter):
             continue
         excluded = {path for target in entries(adapter, "exclude_modules") for path in target.matched}
         uncovered = [row for row in (*_mixers(structure), *_other_names(structure)) if not excluded.issuperset(row.layers)]
@@ -46,6 +42,12 @@ def check(structure: Structure) -> Iterator[Finding]:
                 },
                 fix=setting_fix(suggestion, "add the names of these layers to target_modules, where an adapter can run on them"),
             )
+
+
+def _picks_blocks(adapter: AdapterInfo) -> bool:
+    """Whether the config says which blocks it wants."""
+    named = any(names_layers(target) for target in entries(adapter, "target_modules") if not is_shorthand(target))
+    return named or adapter.config.get("layers_to_transform") is not None
 
 
 def _rows(structure: Structure) -> Iterator[Coverage]:
@@ -94,9 +96,8 @@ def _suggestion(adapter: AdapterInfo, uncovered: list[Coverage]) -> dict[str, An
     if not is_list(adapter, "target_modules"):
         return {}
     names = list(dict.fromkeys(_leaf(row) for row in uncovered if not row.read))
-    return (
-        {"target_modules": list(dict.fromkeys([*(target.entry for target in entries(adapter, "target_modules")), *names]))} if names else {}
-    )
+    asked = [target.entry for target in entries(adapter, "target_modules")]
+    return {"target_modules": list(dict.fromkeys((*asked, *names)))} if names else {}
 
 
 def _tiny_jamba() -> Any:

@@ -32,8 +32,8 @@ def check(structure: Structure) -> Iterator[Finding]:
         total = sum(row.parameters for row in structure.coverage)
         held = sum(row.parameters for row in experts)
         yield RULE.finding(
-            f"no adapter reaches the experts: {quoted(expert_entries(experts))} hold {held:,} parameters, {held / total:.0%} of the weights of "
-            "the model's layers, and are no modules that target_modules could match",
+            f"no adapter reaches the experts: {quoted(expert_entries(experts))} hold {held:,} parameters, {held / total:.0%} of the "
+            "weights of the model's layers, and are no modules that target_modules could match",
             (path for row in experts for path in row.layers),
             facts={"parameters": held, "share": round(held / total, 4), "suggestion": suggestion},
             fix=setting_fix(suggestion, ""),

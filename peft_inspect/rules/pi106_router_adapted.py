@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, AdapterLayerInfo, Finding, Severity, Structure, modules_of
+from peft_inspect.records import AdapterInfo, AdapterLayerInfo, Finding, Severity, Structure, Target, modules_of
 from peft_inspect.rules.entries import adapters_with_targets, entries, is_shorthand
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted, setting_fix
@@ -53,18 +53,19 @@ def _suggestion(adapter: AdapterInfo, rows: list[AdapterLayerInfo], structure: S
     if not others:
         return {}
     if asked and not any(is_shorthand(target) for target in asked) and not any(row.parameter_name for row in rows):
-        kept = [target.entry for target in asked if routed.isdisjoint(target.matched)]
-        modules = (
-            kept
-            if len(kept) < len(asked) and all(set(target.matched) <= routed for target in asked if target.entry not in kept)
-            else modules
-        )
+        modules = _without_routers([target for target in asked if target.matched], routed) or modules
     fields: dict[str, Any] = {"target_modules": list(dict.fromkeys(modules))}
     if parameters:
         fields["target_parameters"] = list(dict.fromkeys(parameters))
     if {_leaf(row.name) for row in rows if row.parameter_name is None}.intersection(modules):
         fields["exclude_modules"] = "|".join(sorted({rf".*\.{re.escape(_kind(row))}" for row in rows}))
     return fields
+
+
+def _without_routers(asked: list[Target], routed: set[str]) -> list[str]:
+    """The user's own entries, if those that reach routers reach nothing else."""
+    kept = [target.entry for target in asked if routed.isdisjoint(target.matched)]
+    return kept if all(routed.issuperset(target.matched) for target in asked if target.entry not in kept) else []
 
 
 def _leaf(name: str) -> str:

@@ -29,7 +29,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             names = [*kept, *(meant or [target.closest[0] for target in unmatched if target.closest])]
             suggestion = {"modules_to_save": list(dict.fromkeys(names)) or None}
             yield RULE.finding(
-                f"adapter {adapter.name!r}: modules_to_save names {quoted(target.entry for target in unmatched)}, which the model does not have"
+                f"adapter {adapter.name!r}: modules_to_save names {quoted(target.entry for target in unmatched)}, and there is none"
                 + (f"; it has {quoted(meant)}, which stays frozen" if meant else ""),
                 meant.values(),
                 facts={"adapter": adapter.name, "unmatched": [target.entry for target in unmatched], "suggestion": suggestion},

@@ -28,8 +28,8 @@ def check(structure: Structure) -> Iterator[Finding]:
             suggestion = {"modules_to_save": [*saved, *frozen]}
             weights = sum(p.numel for p in structure.parameters if any(_in(p.module, path) for path in frozen.values()))
             yield RULE.finding(
-                f"{quoted(frozen)} {'is' if len(frozen) == 1 else 'are'} new to the pretrained model ({counted(weights, 'parameter')}) and frozen: "
-                "no checkpoint brings these weights and nothing trains them",
+                f"{quoted(frozen)} {'is' if len(frozen) == 1 else 'are'} new to the pretrained model ({counted(weights, 'parameter')}) and "
+                "frozen: no checkpoint brings these weights and nothing trains them",
                 frozen.values(),
                 facts={"adapter": adapter.name, "parameters": weights, "suggestion": suggestion},
                 fix=setting_fix(suggestion, ""),

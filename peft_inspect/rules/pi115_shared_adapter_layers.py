@@ -28,7 +28,8 @@ def check(structure: Structure) -> Iterator[Finding]:
             shared.setdefault(frozenset(str(model) for model in around), []).append(path)
     for around, paths in shared.items():
         yield RULE.finding(
-            f"{len(around)} PeftModels, {quoted(sorted(around))}, share {counted(len(paths), 'adapter layer')}: they wrap one base model object",
+            f"{len(around)} PeftModels, {quoted(sorted(around))}, share {counted(len(paths), 'adapter layer')}: they wrap one base "
+            "model object",
             paths,
             facts={"peft_models": sorted(around), "layers": len(paths)},
             fix="give each PeftModel a base model of its own, or use one PeftModel with two adapters and set_adapter",

@@ -24,11 +24,11 @@ def check(structure: Structure) -> Iterator[Finding]:
         if around:
             layers = [path for path in modules_of(structure.adapter_layers) if path.startswith(f"{inner}.")]
             yield RULE.finding(
-                f"the PeftModel at {inner!r} lies inside another one ({max(around, key=len) or 'the root'!r}): its {len(layers)} adapter layers "
-                "have paths that no saved adapter has",
+                f"the PeftModel at {inner!r} lies inside another one ({max(around, key=len) or 'the root'!r}): its {len(layers)} adapter "
+                "layers have paths that no saved adapter has",
                 (inner, *layers),
                 facts={"inner": inner, "outer": max(around, key=len), "layers": len(layers)},
-                fix="wrap the base model once; use model.add_adapter(name, config) for a second adapter, or model.get_base_model() to wrap anew",
+                fix="wrap the base model once; use model.add_adapter(name, config) for a second adapter, or model.get_base_model() first",
             )
 
 
