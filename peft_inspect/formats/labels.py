@@ -15,7 +15,7 @@ from peft_inspect.records import AdapterLayerInfo, ParameterInfo, Severity, Stru
 FLAG_SIGNS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.NOTE: "·"}
 FLAG_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 TRAINED, RESTING = "◆", "◇"
-LEGEND = f"{TRAINED} adapter trains   {RESTING} adapter does not   ✗ ! · error, warning, note   ×N: the sum of all N, below it one of them"
+LEGEND = f"{TRAINED} trains  {RESTING} does not train  ✗ ! · error, warning, note  ×N: sum of N, one shown"
 _SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 

@@ -28,4 +28,4 @@ def memory_line(structure: Structure, *, exact: bool = False) -> str:
     """One line on it."""
     memory = adapter_memory(structure)
     weights, gradients, states = (size(part, exact=exact) for part in (memory.weights, memory.gradients, memory.optimizer))
-    return f"adapter weights {weights}, gradients of what trains {gradients}, AdamW states {states}"
+    return f"adapter weights {weights}, gradients {gradients}, AdamW states {states}"

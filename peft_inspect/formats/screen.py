@@ -87,9 +87,18 @@ class Screen:
                 text.truncate(max(self.width - line.indent, 10), overflow="ellipsis")
             yield pad + text if text else text
             return
-        for at, part in enumerate(line.text.wrap(self.console, max(self.width - line.indent - line.hang, 10), overflow="fold")):
+        first, *_ = self._wrapped(line.text, line.indent)
+        yield pad + first
+        rest = line.text[len(first.plain) :]
+        rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
+        for part in self._wrapped(rest, line.indent + line.hang):
+            yield pad + Text(" " * line.hang) + part
+
+    def _wrapped(self, text: Text, indent: int) -> list[Text]:
+        parts = list(text.wrap(self.console, max(self.width - indent, 10), overflow="fold"))
+        for part in parts:
             part.rstrip()
-            yield pad + Text(" " * (line.hang if at else 0)) + part
+        return parts
 
 
 _ASCII = str.maketrans(

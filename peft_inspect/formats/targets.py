@@ -10,6 +10,7 @@ from peft_inspect.formats.layout import layer_indices
 from peft_inspect.formats.names import ranges, visible
 from peft_inspect.formats.screen import Line
 from peft_inspect.formats.table import table
+from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import AdapterInfo, Structure, Target
 
 
@@ -27,7 +28,8 @@ def target_lines(structure: Structure) -> Iterator[Line]:
 
 def target_row(target: Target, structure: Structure) -> tuple[str, ...]:
     """Field, entry, modules reached, layer indices, modules per tower."""
-    towers = ", ".join(f"{tower or 'outside towers'} {count}" for tower, count in target.by_tower.items())
+    inside = chains(structure)[0].base.path + "."
+    towers = ", ".join(f"{tower.removeprefix(inside) or 'outside towers'} {count}" for tower, count in target.by_tower.items())
     layers = ranges(layer_indices(target.matched, structure))
     return tuple(visible(cell) for cell in (target.field, target.entry, str(len(target.matched)), layers, towers))
 

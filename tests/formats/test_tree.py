@@ -50,10 +50,8 @@ PeftModelForCausalLM                                      13.5K      2,048
     │ │ └ post_attention_layernorm LlamaRMSNorm 16           16
     │ └ norm LlamaRMSNorm 16                                 16
     └ lm_head Linear tied to embed_tokens.weight
-◆ adapter trains   ◇ adapter does not   ✗ ! · error, warning, note   ×N: the sum
-of all N, below it one of them
-adapter weights 8.00 KiB, gradients of what trains 8.00 KiB, AdamW states 16.0
-KiB
+◆ trains  ◇ does not train  ✗ ! · error, warning, note  ×N: sum of N, one shown
+adapter weights 8.00 KiB, gradients 8.00 KiB, AdamW states 16.0 KiB
 one object: model.model is base_model.model.model
 no findings from 1 rules; whether gradients arrive: peft-inspect gradcheck
 """
