@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from peft_inspect.cli import check, explain, gradcheck, tree
+from peft_inspect.cli import check, explain, gradcheck, lock, tree
 from peft_inspect.cli.run import INTERRUPTED
 from peft_inspect.cli.version import show_version
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(show_version)
-for module in (tree, gradcheck, check, explain):
+for module in (tree, gradcheck, check, lock, explain):
     module.register(app)
 
 

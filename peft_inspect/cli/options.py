@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
@@ -22,7 +22,7 @@ class Reporting:
     format: str
     output: str | None
     select: tuple[str, ...]
-    ignore: tuple[str, ...]
+    ignore: tuple[str, ...] | Mapping[str, str]  # with reasons where a configuration gives them
     fail_on: str | None  # None: the default of the command
     verify: bool
     debug: bool

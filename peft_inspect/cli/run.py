@@ -58,13 +58,16 @@ def inspected(request: Request, reporting: Reporting, view: View) -> Report:
 
 def leave(report: Report, reporting: Reporting, view: View) -> NoReturn:
     """Exit with 2 when a rule crashed, 1 when something is at or above --fail-on, else 0."""
-    crashed = [outcome for outcome in report.outcomes if outcome.status == "crashed"]
-    if crashed:
-        raise InspectionError(
-            "; ".join(f"rule {outcome.code} {outcome.rule} crashed ({outcome.why}): the report is incomplete" for outcome in crashed)
-        )
+    if trouble := crashes(report):
+        raise InspectionError(trouble)
     found = report.at_or_above(reporting.fail_on or DEFAULT_FAIL_ON[view.command])
     raise typer.Exit(FOUND if found else 0)
+
+
+def crashes(report: Report) -> str | None:
+    """Which rules crashed, as a message; None when all ran to their end."""
+    crashed = [outcome for outcome in report.outcomes if outcome.status == "crashed"]
+    return "; ".join(f"rule {rule.code} {rule.rule} crashed ({rule.why}): the report is incomplete" for rule in crashed) or None
 
 
 @contextmanager

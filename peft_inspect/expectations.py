@@ -1,0 +1,70 @@
+"""What a project pins of a target, as findings of its own: they fail a check like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from peft_inspect.config import Expectations
+from peft_inspect.records import Diagnosis, Finding, Outcome, Severity
+
+D = TypeVar("D", bound=Diagnosis)
+CODE, NAME = "PI001", "expectation-not-met"
+HELP = """The target is not what the project's configuration expects of it.
+
+`expect` in the configuration pins the number of adapter layers, the range of trainable parameters,
+and that every adapter parameter gets a gradient. Find out what changed, or change the expectation."""
+
+
+def with_expectations(report: D, expect: Expectations) -> D:
+    """The report with one finding for each expectation that does not hold."""
+    if expect == Expectations():
+        return report
+    return with_findings(report, CODE, NAME, HELP, tuple(_unmet(report, expect)))
+
+
+def with_findings(report: D, code: str, rule: str, text: str, findings: tuple[Finding, ...]) -> D:
+    """The report with the findings of a judgement that is no rule of the catalogue."""
+    outcome = Outcome(code, rule, "found" if findings else "clean", severity=Severity.ERROR, help=text)
+    ordered = sorted((*report.findings, *findings), key=lambda finding: (finding.severity.rank, finding.code, finding.modules))
+    return replace(report, findings=tuple(ordered), outcomes=(outcome, *report.outcomes))
+
+
+def _unmet(report: Diagnosis, expect: Expectations) -> Iterator[Finding]:
+    structure = report.structure
+    layers = len(structure.adapter_layers)
+    if expect.adapter_layers is not None and layers != expect.adapter_layers:
+        yield _finding(
+            f"{expect.adapter_layers} adapter layers are expected, and there are {layers}", expected=expect.adapter_layers, found=layers
+        )
+    trainable = sum(parameter.numel for parameter in structure.parameters if parameter.requires_grad)
+    if expect.trainable_parameters is not None:
+        least, most = expect.trainable_parameters
+        if not least <= trainable <= most:
+            wanted = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+            yield _finding(
+                f"{wanted} trainable parameters are expected, and there are {trainable:,}", expected=[least, most], found=trainable
+            )
+    if expect.gradients == "all":
+        yield from _without_gradient(report)
+
+
+def _without_gradient(report: Diagnosis) -> Iterator[Finding]:
+    """Adapter parameters without a gradient; no trace means that none is known to have one."""
+    adapter = [path for layer in report.structure.adapter_layers for path in layer.parameters]
+    arrived = {gradient.path for gradient in report.trace.gradients if gradient.arrived} if report.trace else set()
+    dead = [path for path in dict.fromkeys(adapter) if path not in arrived]
+    if dead:
+        owner = {path: layer.path for layer in report.structure.adapter_layers for path in layer.parameters}
+        layers = tuple(dict.fromkeys(owner[path] for path in dead))
+        yield replace(
+            _finding(
+                f"a gradient is expected for every adapter parameter, and {len(dead)} of {len(set(adapter))} get none", found=len(dead)
+            ),
+            modules=layers,
+        )
+
+
+def _finding(message: str, **facts: object) -> Finding:
+    return Finding(CODE, NAME, Severity.ERROR, message, facts=facts, fix="find out what changed, or change `expect` in the configuration")
