@@ -73,11 +73,12 @@ def _placeholders(config: PretrainedConfig, text: PretrainedConfig) -> None:
     vocab = _integer(text, "vocab_size")
     if vocab is None or text is config:
         return
-    names = [name for name in vars(config) if _PLACEHOLDER.match(name)]
-    taken = {vars(config)[name] for name in names}
+    read = {name for name in re.findall(r"self\.config\.(\w+_token_(?:id|index))\b", _modelling_code(config)) if not hasattr(config, name)}
+    names = [*(name for name in vars(config) if _PLACEHOLDER.match(name)), *sorted(read)]
+    taken = {getattr(config, name, None) for name in names}
     free = (token for token in range(vocab - 1, 0, -1) if token not in taken)
     for name in names:
-        value = vars(config)[name]
+        value = getattr(config, name, None)
         if value is None or (isinstance(value, int) and not 0 <= value < vocab):
             setattr(config, name, next(free))
 
@@ -109,13 +110,17 @@ def _number_of_heads(config: PretrainedConfig) -> None:
 
 def _assumed_sections(config: PretrainedConfig) -> list[int] | None:
     """The sections that the modelling code falls back to, where it reads any."""
+    found = re.search(r'"mrope_section", \[([\d, ]+)\]', _modelling_code(config))
+    return [int(section) for section in found[1].split(",")] if found else None
+
+
+def _modelling_code(config: PretrainedConfig) -> str:
+    """The source of the module that builds models from this configuration; "" where there is none."""
     module = type(config).__module__.replace("configuration_", "modeling_")
     try:
-        source = inspect.getsource(importlib.import_module(module))
+        return inspect.getsource(importlib.import_module(module))
     except (ImportError, OSError):
-        return None
-    found = re.search(r'"mrope_section", \[([\d, ]+)\]', source)
-    return [int(section) for section in found[1].split(",")] if found else None
+        return ""
 
 
 def _padding(config: PretrainedConfig) -> None:

@@ -12,6 +12,7 @@ from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
 
 _INTEGER = ("ids", "idx", "labels", "positions", "length", "shapes", "sizes", "grid", "num_", "index")
 _SPELLINGS = {"num_codebooks": ("num_codebooks", "num_channels", "num_quantizers")}
+_SIDES = {"height", "width", "image_size", "image_height", "image_width"}
 _OPTIONAL = re.compile(r"past|cache|embeds|label|position_ids|output|head_mask|encoder_")  # what a model makes itself, or may do without
 
 
@@ -38,6 +39,8 @@ def give_documented(plan: Plan, name: str) -> bool:
         return False
     kind = plan.target.documented_type.get(name, "")
     sizes = [_size(plan, part, past=name.startswith("past_")) for part in shape]
+    if len(shape) > 2 and set(shape[-2:]) <= _SIDES:
+        sizes[-2:] = image_size(plan)
     if "mask" in name:
         made = plan.ones(*sizes)
     elif "Bool" in kind:
@@ -62,8 +65,6 @@ def _size(plan: Plan, dimension: str, *, past: bool) -> int:
         return plan.size
     if dimension in ("sequence_length", "seq_length", "seq_len") and "input_ids" in plan.inputs:
         return int(plan.inputs["input_ids"].shape[-1])
-    if dimension in ("height", "width", "image_size"):
-        return image_size(plan)[0]
     value = find(plan.config, *_SPELLINGS.get(dimension, (dimension,)))
     if isinstance(value, int):
         return value

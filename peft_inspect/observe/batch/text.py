@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from peft_inspect.observe.batch import ids
@@ -49,7 +51,9 @@ def make_decoder(plan: Plan) -> None:
     if plan.wants("decoder_input_ids") and ("labels" not in plan.inputs or start is None or classifies):
         if "*" in "".join(plan.target.documented.get("decoder_input_ids", ())):  # several streams side by side
             give_documented(plan, "decoder_input_ids")
-        plan.give("decoder_input_ids", ids.text(plan, TEXT_LENGTH // 2, vocab=ids.vocabulary(plan, decoder=True)))
+        labels = plan.inputs.get("labels")
+        length = labels.shape[1] if isinstance(labels, torch.Tensor) and labels.dim() == 2 else TEXT_LENGTH // 2
+        plan.give("decoder_input_ids", ids.text(plan, length, vocab=ids.vocabulary(plan, decoder=True)))
 
 
 def is_encoder_decoder(plan: Plan) -> bool:
@@ -59,8 +63,10 @@ def is_encoder_decoder(plan: Plan) -> bool:
 
 def _row(plan: Plan) -> tuple[list[int], list[int]]:
     """One sample: words, then each run of placeholders with words after it; and the modality of each token."""
-    piece = TEXT_LENGTH // (1 + len(plan.placeholders))
-    words = ids.ordinary(plan, TEXT_LENGTH)
+    axes = getattr(plan.config, "axial_pos_shape", None)  # position embeddings of one text length only
+    length = math.prod(axes) if axes else TEXT_LENGTH
+    piece = length // (1 + len(plan.placeholders))
+    words = ids.ordinary(plan, length)
     row, types = words[:piece], [0] * piece
     for index, run in enumerate(plan.placeholders, start=1):
         tokens = [*_single(run.start), *[run.token] * run.count, *_single(run.end)]
