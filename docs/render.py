@@ -30,7 +30,8 @@ def screen(command: str) -> str:
     """What a command of peft-inspect prints at 80 columns, without colour."""
     name, *arguments = command.split()
     assert name == "peft-inspect", f"only the tool's own output is shown: {command}"
-    ran = subprocess.run([sys.executable, "-m", "peft_inspect", *arguments], cwd=ROOT, env={**os.environ, **PLAIN}, capture_output=True, text=True, check=False)
+    run = [sys.executable, "-m", "peft_inspect", *arguments]
+    ran = subprocess.run(run, cwd=ROOT, env={**os.environ, **PLAIN}, capture_output=True, text=True, check=False)
     assert ran.returncode in (0, 1), ran.stderr
     return "\n".join(line.rstrip() for line in ran.stdout.splitlines()) + "\n"
 

@@ -23,8 +23,9 @@ def read_gradients(
 ) -> tuple[GradientInfo, ...]:
     """One row per adapter parameter and per other trainable parameter, in the order of the structure.
 
-    `parameters` are the live ones by path. `connected` holds the `id` of every parameter that a gradient reached. With `values`, the gradients
-    themselves are measured: the largest magnitude tells zero and non-finite, the L2 norm is shown.
+    `parameters` are the live ones by path. `connected` holds the `id` of every parameter that a gradient reached.
+    With `values`, the gradients themselves are measured: the largest magnitude tells zero and non-finite, the L2
+    norm is shown.
     """
     owner = {path: layer for layer in structure.adapter_layers for path in layer.parameters}
     live = {info.path: parameters[info.path] for info in structure.parameters if info.requires_grad or info.path in owner}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -158,7 +158,7 @@ class WeightReads:
         for frame in frames(sys._getframe(1)):
             module = id(frame.f_locals.get("self")) if frame.f_code.co_name == "forward" else None
             if module in self.layers.bases:
-                return module, lambda frame=frame: line_above(frame)  # type: ignore[misc]
+                return module, partial(line_above, frame)
         return None
 
     def _derive(self, result: Any, owners: frozenset[tuple[int, str]]) -> None:

@@ -7,7 +7,6 @@ the model, and all of them would make a second run differ from the first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal
 
@@ -16,9 +15,12 @@ from torch import nn
 
 from peft_inspect.observe.sources import is_installed
 
+Role = Literal["leaf", "module", "container", "object"]
+
+_ROLES: dict[type, Role] = {}  # by class: asked for every attribute of every module
 _STANDARD = frozenset(vars(nn.Module()))  # every module has these; they are restored with the module itself
-_LEAVES = (str, bytes, int, float, bool, complex, type(None), type, torch.Tensor, torch.dtype, torch.device)
-_LEAVES += (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+_CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+_LEAVES: tuple[type, ...] = (str, bytes, int, float, bool, complex, type(None), type, torch.Tensor, torch.dtype, torch.device, *_CODE)
 
 
 def reachable(model: nn.Module) -> tuple[list[nn.Module], list[Any]]:
@@ -50,9 +52,15 @@ def _inside(value: Any) -> Iterable[Any]:
     return [item for item in items if _role(type(item)) != "leaf"]
 
 
-@cache
-def _role(kind: type) -> Literal["leaf", "module", "container", "object"]:
+def _role(kind: type) -> Role:
     """How values of a class are treated; only containers and the user's own objects have contents that a forward may set."""
+    role = _ROLES.get(kind)
+    if role is None:
+        role = _ROLES[kind] = _decide(kind)
+    return role
+
+
+def _decide(kind: type) -> Role:
     if issubclass(kind, nn.Module):
         return "module"
     if issubclass(kind, _LEAVES):
@@ -68,6 +76,8 @@ def remembered(containers: Iterable[Any]) -> Callable[[], None]:
 
     def restore() -> None:
         for value, contents in kept:
+            if _holds(value, contents):  # some containers refuse every write, and need none
+                continue
             if isinstance(value, list):
                 value[:] = contents
             else:
@@ -76,6 +86,14 @@ def remembered(containers: Iterable[Any]) -> Callable[[], None]:
                 target.update(contents)
 
     return restore
+
+
+def _holds(value: Any, contents: Any) -> bool:
+    """Whether the contents are the very same objects still, in the same order."""
+    now = _contents(value)
+    if isinstance(contents, dict):
+        return list(now) == list(contents) and all(now[key] is contents[key] for key in contents)
+    return len(now) == len(contents) and all(one is other for one, other in zip(now, contents, strict=True))
 
 
 def _contents(value: Any) -> Any:

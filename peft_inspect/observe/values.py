@@ -5,6 +5,7 @@ Each is run only when the first pass saw something that needs it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from peft_inspect.observe.undisturbed import undisturbed
 from peft_inspect.records import GradientInfo, NonFinite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor, nn
 
@@ -95,15 +96,22 @@ def first_nonfinite(subject: Subject, batch: Mapping[str, Any]) -> NonFinite:
 
 @contextmanager
 def _watching_values(seen: list[tuple[nn.Module, str]]) -> Iterator[None]:
-    def after_forward(module: nn.Module, args: Any, output: Any) -> None:
-        if not seen and not _finite(output) and _finite(args):
-            seen.append((module, "forward"))
+    infinite: list[nn.Module] = []  # made -inf out of finite inputs: masks do so, and so do faults that turn into NaN further on
+
+    def after_forward(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if seen:
+            return
+        inputs = (args, kwargs)
+        if not infinite and not _all(torch.isfinite, output) and _all(torch.isfinite, inputs):
+            infinite.append(module)
+        if not _all(_is_sound, output) and _all(_is_sound, inputs):
+            seen.append((infinite[0] if infinite and not _all(torch.isfinite, inputs) else module, "forward"))
 
     def after_backward(module: nn.Module, grad_input: Any, grad_output: Any) -> None:
-        if not seen and not _finite(grad_input) and _finite(grad_output):
+        if not seen and not _all(_is_sound, grad_input) and _all(_is_sound, grad_output):
             seen.append((module, "backward"))
 
-    handles = [register_module_forward_hook(after_forward), register_module_full_backward_hook(after_backward)]
+    handles = [register_module_forward_hook(after_forward, with_kwargs=True), register_module_full_backward_hook(after_backward)]
     try:
         yield
     finally:
@@ -111,16 +119,17 @@ def _watching_values(seen: list[tuple[nn.Module, str]]) -> Iterator[None]:
             handle.remove()
 
 
-def _finite(value: Any) -> bool:
+def _all(holds: Callable[[Tensor], Tensor], value: Any) -> bool:
+    """Whether this holds for every element of every floating tensor in `value`."""
     if isinstance(value, torch.Tensor):
-        return not value.is_floating_point() or _is_finite(value)
+        return not value.is_floating_point() or bool(holds(value).all())
     if isinstance(value, (list, tuple)):
-        return all(_finite(item) for item in value)
-    if isinstance(value, dict):
-        return all(_finite(item) for item in value.values())
+        return all(_all(holds, item) for item in value)
+    if isinstance(value, Mapping):
+        return all(_all(holds, item) for item in value.values())
     return True
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    # masks are filled with -inf on purpose: only NaN and +inf are faults, and NaN is what -inf turns into
-    return not bool(torch.isnan(tensor).any()) and not bool(torch.isposinf(tensor).any())
+def _is_sound(tensor: Tensor) -> Tensor:
+    # masks are filled with -inf on purpose: NaN and +inf are faults, and NaN is what -inf turns into
+    return ~torch.isnan(tensor) & ~torch.isposinf(tensor)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -30,7 +31,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             f"; {partly} of them train only through their other calls" if partly else ", so their adapters are not part of the computation"
         )
         yield RULE.finding(
-            f"the base weights of {len(layers)} adapter layers are read directly by {', '.join(operations)}{also}",
+            f"the base weights of {counted(len(layers), 'adapter layer')} are read directly by {', '.join(operations)}{also}",
             layers,
             source=source,
             facts={

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -28,7 +29,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         how = "have a forward that is not PEFT's and runs" if of_place[0].patched else "are skipped: this line calls"
         also = f" ({partly} of them train through their other calls)" if partly else ""
         yield RULE.finding(
-            f"{len(layers)} adapter layers {how} the base layer directly{also}",
+            f"{counted(len(layers), 'adapter layer')} {how} the base layer directly{also}",
             layers,
             source=source,
             facts={"calls": sum(call.count for call in of_place), "replaced_forward": of_place[0].patched},

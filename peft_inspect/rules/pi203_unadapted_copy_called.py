@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         where = f"{first.copy!r}" if first.copy else "held outside the model's modules"
         others = f" and {len(of_place) - 1} more" if len(of_place) > 1 else ""
         yield RULE.finding(
-            f"{first.original!r}{others} with {len(layers)} adapter layers never ran: {what[first.same_values]} ran in its place ({first.type}, {where})",
+            f"{first.original!r}{others} with {counted(len(layers), 'adapter layer')} never ran: {what[first.same_values]} ran in its place ({first.type}, {where})",
             layers,
             source=source,
             facts={
@@ -83,4 +84,6 @@ def fixed() -> Example:
     return Example(Classifier(), {"x": torch.randn(2, 8)})
 
 
-RULE = Rule("PI203", "unadapted-copy-called", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, explained_by=("PI201", "PI202"))
+RULE = Rule(
+    "PI203", "unadapted-copy-called", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, explained_by=("PI201", "PI202")
+)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -24,7 +25,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         parents = sorted({path.rpartition(".")[0] for path in paths})
         kinds = sorted({trace.structure.module[parent].type for parent in parents if parent in trace.structure.module})
         yield RULE.finding(
-            f"{len(paths)} adapter layers were not called though the module around them ran ({', '.join(kinds)})",
+            f"nothing called {counted(len(paths), 'adapter layer')} though the module around ran ({', '.join(kinds)})",
             paths,
             facts={"parents": parents},
             fix="look at the parent's forward: call the module there, or take it out of target_modules",

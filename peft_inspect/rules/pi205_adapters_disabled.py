@@ -1,4 +1,4 @@
-"""Adapter layers ran with their adapters disabled.
+"""Adapter layers ran with adapters disabled.
 
 A disabled adapter layer runs its base layer alone, so the pass that reaches the loss
 trains nothing. It happens when `disable_adapter_layers()` is called by hand, for a
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             layers.append(layer)
     if layers:
         yield RULE.finding(
-            f"{len(modules_of(layers))} adapter layers ran with their adapters disabled: only the base layers reached the loss",
+            f"{counted(len(modules_of(layers)), 'adapter layer')} ran with adapters disabled: only the base layers reached the loss",
             modules_of(layers),
             fix="call model.enable_adapter_layers() before the training forward, or use `with model.disable_adapter():` for reference passes",
             remedy="enable",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -24,7 +25,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             layers.append(layer)
     if layers:
         yield RULE.finding(
-            f"{len(modules_of(layers))} adapter layers ran merged into their base weights: nothing is left to train",
+            f"{counted(len(modules_of(layers)), 'adapter layer')} ran merged into their base weights: nothing is left to train",
             modules_of(layers),
             fix="call model.unmerge_adapter() before the training forward",
             remedy="unmerge",

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, modules_of
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -33,7 +34,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             names = ", ".join(f"{branch!r}" for branch in group[:3]) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
             lacks = f"; the batch has {', '.join(trace.batch.inputs)}" if trace.batch.inputs else ""
             yield RULE.finding(
-                f"{names} with {len(modules_of(layers))} adapter layers did not run for this batch: not exercised{lacks}",
+                f"{names} with {counted(len(modules_of(layers)), 'adapter layer')} did not run for this batch: not exercised{lacks}",
                 modules_of(layers),
                 facts={"branches": group, "inputs": list(trace.batch.inputs), "not_given": missing},
                 fix="check with a batch that exercises this branch, or keep target_modules out of it",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Source, Trace
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -22,7 +23,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         places[read.source].append(read.layer)
     for source, layers in places.items():
         yield RULE.finding(
-            f"{len(layers)} adapter layers have their .weight read at a line that this run did not take: on that path the adapter is skipped",
+            f"the .weight of {counted(len(layers), 'adapter layer')} is read at a line that this run did not take: on that path the adapter is skipped",
             layers,
             source=source,
             fix="run the check on the device and with the kernels you train with, or take the module out of target_modules",

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     if layers:
         names = sorted({layer.adapter for layer in layers})
         yield RULE.finding(
-            f"adapter {', '.join(map(repr, names))} was loaded for inference: inference_mode is set and {len(modules_of(layers))} adapter layers are frozen",
+            f"adapter {', '.join(map(repr, names))} was loaded for inference: inference_mode is set, and {counted(len(modules_of(layers)), 'adapter layer')} came frozen",
             modules_of(layers),
             facts={"adapters": names},
             fix="load it with PeftModel.from_pretrained(model, path, is_trainable=True), or set inference_mode=False in its config",

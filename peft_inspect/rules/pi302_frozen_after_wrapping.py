@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -22,7 +23,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     layers = [layer for layer in trace.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
     if layers:
         yield RULE.finding(
-            f"{len(modules_of(layers))} active adapter layers are frozen (requires_grad=False) though their config trains: something froze them after the wrapping",
+            f"something froze {counted(len(modules_of(layers)), 'active adapter layer')} after the wrapping: requires_grad is False though the config trains",
             modules_of(layers),
             fix="freeze before get_peft_model, or leave parameters with 'lora_' in their name out of the loop that freezes",
             remedy="unfreeze",

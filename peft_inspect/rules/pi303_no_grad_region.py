@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Source, Trace
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -35,7 +36,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         if layers:
             switch = {"before": "before the forward began", "autograd-function": "by a custom autograd function"}.get(kind, f"by {kind}")
             yield RULE.finding(
-                f"{len(set(layers))} adapter layers ran with gradients switched off {switch}",
+                f"{counted(len(set(layers)), 'adapter layer')} ran with gradients switched off {switch}",
                 layers,
                 source=source,
                 facts={"switch": kind},

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Source, Trace
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         own = kind == "autograd-function"
         what = "a checkpointing autograd function" if own else "reentrant activation checkpointing"
         yield RULE.finding(
-            f"{len(set(layers))} adapter layers ran inside {what} none of whose inputs requires grad: their graph is dropped",
+            f"{counted(len(set(layers)), 'adapter layer')} ran inside {what} none of whose inputs requires grad: the graph is dropped",
             layers,
             source=source,
             facts={"checkpoint": kind},

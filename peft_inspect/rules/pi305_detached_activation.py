@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -22,7 +23,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     for source, of_place in by_place(cuts):
         layers = [layer for cut in of_place for layer in cut.layers if layer not in trace.explained]
         yield RULE.finding(
-            f"the output of {len(set(layers))} adapter layers is cut off from the loss by {', '.join(sorted({cut.operation for cut in of_place}))}",
+            f"the output of {counted(len(set(layers)), 'adapter layer')} is cut off from the loss by {', '.join(sorted({cut.operation for cut in of_place}))}",
             layers,
             source=source,
             facts={"operations": sorted({cut.operation for cut in of_place})},

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -20,7 +21,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     if layers:
         calls = [call for layer in layers for call in trace.calls_of[layer.path]]
         yield RULE.finding(
-            f"{len(modules_of(layers))} adapter layers ran and got no gradient, for a reason that no rule names",
+            f"{counted(len(modules_of(layers)), 'adapter layer')} ran and got no gradient, for a reason that no rule names",
             modules_of(layers),
             facts={
                 "calls": len(calls),

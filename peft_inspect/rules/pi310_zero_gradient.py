@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -23,7 +24,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     ]
     if layers:
         yield RULE.finding(
-            f"{len(modules_of(layers))} adapter layers are connected to the loss and get gradients of exactly zero, whatever their weights",
+            f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} are exactly zero, whatever the weights, though the loss is connected",
             modules_of(layers),
             facts={"zero": True, "loss": trace.loss.value},
             fix="look between these layers and the loss for a factor that is zero: a mask, a saturated activation, a loss weight",

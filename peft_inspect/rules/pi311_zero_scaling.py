@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -21,7 +22,7 @@ def check(structure: Structure) -> Iterator[Finding]:
     layers = [layer for layer in structure.adapter_layers if layer.active and layer.scaling == 0]
     if layers:
         yield RULE.finding(
-            f"{len(modules_of(layers))} adapter layers have a scaling of zero: the adapter changes nothing and gets gradients of zero",
+            f"the scaling of {counted(len(modules_of(layers)), 'adapter layer')} is zero: the adapter changes nothing and gets gradients of zero",
             modules_of(layers),
             facts={"zero": True, "lora_alpha": sorted({layer.lora_alpha for layer in layers if layer.lora_alpha is not None})},
             fix="set lora_alpha above zero (2 * r is common), or give the adapter a weight that is not zero",

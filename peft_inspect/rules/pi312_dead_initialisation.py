@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -21,7 +22,7 @@ def check(structure: Structure) -> Iterator[Finding]:
     layers = [layer for layer in structure.adapter_layers if layer.active and _all_zero(structure, layer)]
     if layers:
         yield RULE.finding(
-            f"{len(modules_of(layers))} adapter layers have only zeros in both factors: no gradient can ever move them",
+            f"both factors of {counted(len(modules_of(layers)), 'adapter layer')} hold only zeros: no gradient can ever move them",
             modules_of(layers),
             facts={"zero": True},
             fix="initialise the adapter again: one factor at random, the other at zero (init_lora_weights=True)",

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -22,7 +23,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     if layers:
         dtypes = sorted({layer.dtype for layer in layers})
         yield RULE.finding(
-            f"the gradients of {len(modules_of(layers))} adapter layers underflow to zero in {', '.join(dtypes)}: they appear when the loss is scaled up",
+            f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} underflow to zero in {', '.join(dtypes)}: they appear when the loss is scaled up",
             modules_of(layers),
             facts={"dtypes": dtypes, "zero": True},
             fix="keep the adapter in float32 (autocast_adapter_dtype=True) or train with a gradient scaler",
