@@ -137,9 +137,11 @@ def _taps_by_stage(config: PretrainedConfig) -> bool:
 
 def _kept_layers(config: PretrainedConfig, depth: int, at_least: int) -> list[int]:
     """The first layer of every kind that the per-layer fields tell apart, and as many more as make `at_least`."""
-    kinds = [tuple(str(values[layer]) for values in _per_layer(config, depth).values()) for layer in range(depth)]
-    marked = _layer_indices(config, depth)
-    kinds = [(*kind, *(layer in indices for indices in marked.values())) for layer, kind in enumerate(kinds)]
+    described, marked = _per_layer(config, depth), _layer_indices(config, depth)
+    kinds = [
+        (*(str(values[layer]) for values in described.values()), *(str(layer in indices) for indices in marked.values()))
+        for layer in range(depth)
+    ]
     first = {kind: layer for layer, kind in reversed(list(enumerate(kinds)))}
     kept = set(first.values())
     for indices in marked.values():  # features taken from several layers are joined: as many must be left

@@ -17,7 +17,7 @@ TYPES = {
     "several": ["clip", "blip-2", "llava", "qwen2_vl", "qwen2_audio", "gemma3", "smolvlm", "kosmos-2", "layoutlmv3", "pix2struct"],
     "series": ["patchtst"],
 }
-EVERY_LAYER = dict.fromkeys(("wav2vec2-bert", "hubert"), {"layerdrop": 0.0})  # else a random layer is left out of each run
+EVERY_LAYER = {name: {"layerdrop": 0.0} for name in ("wav2vec2-bert", "hubert")}  # else a random layer is left out of each run
 
 
 def silent_towers(trace: Trace) -> set[str]:

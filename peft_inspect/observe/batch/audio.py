@@ -60,8 +60,7 @@ def features(plan: Plan, name: str = "input_features") -> Iterator[Layout]:
         length = shape[0] if shape[1] == bins else shape[1]
         masks = {mask: plan.ones(plan.size, length) for mask in _MASKS if plan.wants(mask)}
         yield {name: plan.floats(plan.size, *shape), **masks}
-    masks = {mask: None for mask in _MASKS if plan.wants(mask)}
-    yield {name: plan.floats(plan.size, *shapes[0]), **masks}
+    yield {name: plan.floats(plan.size, *shapes[0]), **dict.fromkeys(filter(plan.wants, _MASKS))}
     yield {name: plan.floats(plan.size, 1, _CLIP, bins)}
     for other in _USUAL_BINS:
         yield {name: plan.floats(plan.size, _FRAMES, other)}
@@ -69,13 +68,14 @@ def features(plan: Plan, name: str = "input_features") -> Iterator[Layout]:
 
 def _reader(plan: Plan, bins: int | None) -> torch.nn.Module | None:
     """The first layer whose input is as wide as a frame has bins; else the first of the audio tower."""
-    first = None
+    first: torch.nn.Module | None = None
     for path, layer in plan.target.module.named_modules():
         width = _input_width(layer)
         if width is None:
             continue
         if width == bins or (isinstance(layer, torch.nn.Conv2d) and width == 1):
-            return layer
+            found: torch.nn.Module = layer
+            return found
         if first is None and (AUDIO.search(path) or not plan.target.composite):
             first = layer
     return first

@@ -92,7 +92,8 @@ def _class(plan: Plan) -> torch.Tensor:
 def _class_per_token(plan: Plan) -> torch.Tensor | None:
     if "input_ids" not in plan.inputs:
         return None
-    return plan.inputs["input_ids"] % _classes(plan)
+    labels: torch.Tensor = plan.inputs["input_ids"] % _classes(plan)
+    return labels
 
 
 def _index(plan: Plan) -> torch.Tensor:

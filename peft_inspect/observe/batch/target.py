@@ -80,14 +80,23 @@ def find_target(model: torch.nn.Module) -> Target:
 def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
     """The innermost module below wrappers that hand their inputs on unchanged."""
     while True:
-        inner = module.get_base_model() if hasattr(module, "peft_config") and hasattr(module, "get_base_model") else None
-        for attribute in () if inner is not None else ("_orig_mod", "module"):
-            candidate = getattr(module, attribute, None)
-            if isinstance(candidate, torch.nn.Module) and _passes_on(module, attribute):
-                inner = candidate
+        inner = _inside(module)
         if inner is None or inner is module:
             return module
         module = inner
+
+
+def _inside(module: torch.nn.Module) -> torch.nn.Module | None:
+    """What a wrapper of PEFT, compile or data parallelism wraps."""
+    base: Any = getattr(module, "get_base_model", None)
+    if base is not None and hasattr(module, "peft_config"):
+        wrapped: torch.nn.Module = base()
+        return wrapped
+    for attribute in ("_orig_mod", "module"):
+        candidate = getattr(module, attribute, None)
+        if isinstance(candidate, torch.nn.Module) and _passes_on(module, attribute):
+            return candidate
+    return None
 
 
 def _passes_on(module: torch.nn.Module, attribute: str) -> bool:
