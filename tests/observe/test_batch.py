@@ -69,7 +69,9 @@ def test_the_same_model_gets_the_same_batch():
 
 def test_an_encoder_decoder_gets_labels_that_make_its_decoder_ids():
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    config = BartConfig(**sizes, encoder_attention_heads=2, decoder_attention_heads=2, vocab_size=64, pad_token_id=1, max_position_embeddings=32)
+    config = BartConfig(
+        **sizes, encoder_attention_heads=2, decoder_attention_heads=2, vocab_size=64, pad_token_id=1, max_position_embeddings=32
+    )
     batch, _, output = made(BartForConditionalGeneration(config))
     assert "labels" in batch
     assert "decoder_input_ids" not in batch
@@ -115,7 +117,9 @@ def test_batch_norm_gets_two_samples_and_keeps_its_statistics():
 
 
 def test_every_image_feature_has_its_placeholder_and_no_label():
-    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
     model = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=LlamaConfig(**LLAMA), image_token_index=60))
     batch, info, output = made(model)
     placeholders = batch["input_ids"] == 60
@@ -217,3 +221,9 @@ def test_a_forward_that_passes_everything_on_is_looked_through():
 def test_an_input_that_nobody_can_make_is_named():
     with pytest.raises(InspectionError, match=r"requires table\. Pass --batch FILE"):
         make_batch(Subject(model=Tabular(), source="test"))
+
+
+def test_the_notes_say_what_the_batch_exercises_and_what_not():
+    assert made(LlamaForCausalLM(LlamaConfig(**LLAMA)))[1].notes[0] == "exercises text; 1 sample without padding"
+    notes = made(qwen2_vl())[1].notes
+    assert notes[0].startswith("exercises text, images, videos (4 image placeholders, 4 video placeholders)")

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from peft_inspect.observe.batch import content, crops, cross, labels, rest, text, towers
-from peft_inspect.observe.batch.describe import describe
+from peft_inspect.observe.batch.describe import describe, exercised
 from peft_inspect.observe.batch.plan import Plan
 from peft_inspect.observe.batch.settle import needs_trial, settle
 from peft_inspect.observe.batch.target import find_target
@@ -39,6 +39,7 @@ def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
         with undisturbed(subject.model), running() if subject.weights == "none" else nullcontext():
             _make(plan)
             settle(plan)
+    plan.notes.insert(0, exercised(plan))
     return target.spelled(plan.inputs), describe(target.spelled(plan.inputs), target.spelled(target.parameters), made_by, plan.notes)
 
 

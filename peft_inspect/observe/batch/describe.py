@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from peft_inspect.records import BatchInfo
 
+if TYPE_CHECKING:
+    from peft_inspect.observe.batch.plan import Plan
+
 IGNORE_INDEX = -100
+_KINDS = {
+    "text": ("input_ids",),
+    "images": ("pixel_values", "flattened_patches", "image_pixel_values", "image"),
+    "videos": ("pixel_values_videos",),
+    "sound": ("input_features", "input_values", "audio_input_features"),
+    "series": ("past_values",),
+}
 
 
 def describe(batch: Mapping[str, Any], accepted: Iterable[str], made_by: str, notes: Iterable[str] = ()) -> BatchInfo:
@@ -23,6 +33,15 @@ def describe(batch: Mapping[str, Any], accepted: Iterable[str], made_by: str, no
         supervised=sum(int((value != IGNORE_INDEX).sum()) for value in labels) if labels else None,
         notes=tuple(notes),
     )
+
+
+def exercised(plan: Plan) -> str:
+    """One line on what a made batch exercises, and on what no made batch does."""
+    kinds = [kind for kind, names in _KINDS.items() if any(name in plan.inputs for name in names)] or ["its main input"]
+    runs = ", ".join(f"{run.count} {run.modality} placeholders" for run in plan.placeholders)
+    lacking = [kind for kind, names in _KINDS.items() if kind not in kinds and any(name in plan.target.parameters for name in names)]
+    without = f", not {' or '.join(lacking)}" if lacking else ""
+    return f"exercises {', '.join(kinds)}{f' ({runs})' if runs else ''}{without}; {plan.size} sample{'s' * (plan.size > 1)} without padding"
 
 
 def _integers(value: Any) -> Iterator[torch.Tensor]:

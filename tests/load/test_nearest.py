@@ -1,0 +1,42 @@
+"""Defaults that contradict themselves are mended; those that do not are left alone."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoConfig
+
+from peft_inspect.load.nearest import make_valid
+
+
+@pytest.mark.parametrize("model_type", ["llama", "bert", "whisper", "gpt2", "deepseek_v3", "mixtral", "qwen2_audio"])
+def test_a_valid_default_is_left_alone(model_type):
+    config = AutoConfig.for_model(model_type)
+    before = str(config)
+    assert make_valid(config) == ()
+    assert str(config) == before
+
+
+def test_features_become_as_wide_as_the_text():
+    config = AutoConfig.for_model("qwen2_vl")
+    notes = make_valid(config)
+    assert config.vision_config.hidden_size == config.text_config.hidden_size
+    assert any("vision_config.hidden_size" in note for note in notes)
+
+
+def test_missing_placeholders_are_set_apart_inside_the_vocabulary():
+    config = AutoConfig.for_model("blip-2")
+    make_valid(config)
+    assert 0 <= config.image_token_id < config.text_config.vocab_size
+
+
+def test_an_image_has_the_patches_that_are_pooled():
+    config = AutoConfig.for_model("gemma3")
+    make_valid(config)
+    assert (config.vision_config.image_size // config.vision_config.patch_size) ** 2 >= config.mm_tokens_per_image
+
+
+def test_rotary_sections_share_half_a_head():
+    config = AutoConfig.for_model("glm4v")
+    make_valid(config)
+    text = config.text_config
+    assert 2 * sum(text.rope_parameters["mrope_section"]) == text.hidden_size // text.num_attention_heads
