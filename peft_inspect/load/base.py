@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.load import libraries
 from peft_inspect.load.alternatives import alternatives
 from peft_inspect.load.build import Plan, Weights, build
 from peft_inspect.load.files import read_mapping
@@ -21,15 +25,16 @@ from peft_inspect.load.wrap import is_weightless
 from peft_inspect.records import InspectionError, Request, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from transformers import PretrainedConfig
 
+Step = Callable[[str], None]
 _CONFIG = "config.json"
 
 
 def location_of(form: Named) -> Location | None:
     """Where the files of a MODEL form lie; None for forms without files."""
+    if isinstance(form, LocalFile):
+        return Folder(form.path.parent)
     if isinstance(form, LocalFolder):
         return Folder(form.path)
     if isinstance(form, HubRepo):
@@ -39,7 +44,7 @@ def location_of(form: Named) -> Location | None:
     return None
 
 
-def base_model(name: str, form: Named, request: Request, task_type: str | None, code: UserCode, step: Callable[[str], None]) -> Subject:
+def base_model(name: str, form: Named, request: Request, task_type: str | None, code: UserCode, step: Step) -> Subject:
     """Build the model, or let the user's code build it.
 
     Args:
@@ -55,35 +60,12 @@ def base_model(name: str, form: Named, request: Request, task_type: str | None, 
     """
     if isinstance(form, Code):
         return _from_code(name, request, code, step)
-    plan, file, folder = _plan(name, form, request, task_type, step)
-    notes = _notes(plan.config)
     if isinstance(form, Architecture):
-        notes = (*notes, *make_valid(plan.config))
-    if request.reduce:
-        from peft_inspect.load.reduce import reduced
-
-        config, note = reduced(plan.config)
-        plan, notes = Plan(plan.name, config, plan.model_class), (*notes, note)
-    weights = request.weights or "none"
-    step(f"building {plan.model_class.__name__}")
-    model, more = _build(plan, weights, form, task_type)
-    return Subject(model, name, weights, source_file=file, folder=folder, notes=(*notes, *more))
+        return _from_type(name, form.model_type, request, task_type, step)
+    return _from_files(name, form, request, task_type, step)
 
 
-def _build(plan: Plan, weights: Weights, form: Named, task_type: str | None) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """The model; a default configuration that leaves values open is completed, with a note."""
-    try:
-        return build(plan, weights), ()
-    except InspectionError as error:
-        if not isinstance(form, Architecture) or isinstance(error.__cause__, ImportError):
-            raise
-        for other, note in alternatives(plan, task_type):
-            with contextlib.suppress(InspectionError):
-                return build(other, weights), (note,)
-        raise
-
-
-def _from_code(name: str, request: Request, code: UserCode, step: Callable[[str], None]) -> Subject:
+def _from_code(name: str, request: Request, code: UserCode, step: Step) -> Subject:
     for option, given in (("--config-set", request.config_fields), ("--weights", request.weights), ("--reduce", request.reduce)):
         if given:
             raise InspectionError(f"{option} has no say over a model that your own code builds: leave it out, or change {name}")
@@ -98,32 +80,79 @@ def _from_code(name: str, request: Request, code: UserCode, step: Callable[[str]
     return Subject(model, name, "none" if is_weightless(model) else "user", source_file=code.file(name))
 
 
-def _plan(
-    name: str, form: Architecture | LocalFile | LocalFolder | HubRepo, request: Request, task_type: str | None, step: Callable[[str], None]
-) -> tuple[Plan, str | None, str | None]:
-    """What to build, the config file that findings are shown on, and the folder with processor files."""
-    if isinstance(form, Architecture):
-        config = default_config(form.model_type, request.config_fields)
-        return Plan(name, config, model_class(config, task_type, request.base_class)), None, None
-    location = Folder(form.path.parent) if isinstance(form, LocalFile) else location_of(form)
+def _from_type(name: str, model_type: str, request: Request, task_type: str | None, step: Step) -> Subject:
+    config = default_config(model_type, request.config_fields)
+    notes = make_valid(config)
+    plan = Plan(name, config, model_class(config, task_type, request.base_class))
+    subject = _built(plan, request, step, alternatives(plan, task_type))
+    return replace(subject, notes=(*notes, *subject.notes))
+
+
+def _from_files(name: str, form: Named, request: Request, task_type: str | None, step: Step) -> Subject:
+    location = location_of(form)
     assert location is not None
     step(f"reading the config of {name}")
-    file = form.path if isinstance(form, LocalFile) else location.find(_CONFIG)
-    if file is None:
+    file = form.path if isinstance(form, LocalFile) and form.path.name != "model_index.json" else location.find(_CONFIG)
+    data = None if file is None else read_mapping(file)
+    foreign = libraries.recognise(location, data, request.config_fields)
+    if foreign is not None:
+        subject = _from_library(name, foreign, request, step)
+    elif data is None or file is None:
         raise InspectionError(location.absent(_CONFIG))
-    data = read_mapping(file)
+    else:
+        subject = _built(_plan(name, data, location, request, task_type), request, step)
+        subject = replace(subject, folder=_processor_folder(location, file, request))
+    return subject if file is None or isinstance(form, HubRepo) else replace(subject, source_file=str(file))
+
+
+def _from_library(name: str, foreign: libraries.Foreign, request: Request, step: Step) -> Subject:
+    if request.reduce:
+        raise InspectionError(f"--reduce knows the configs of transformers, and {foreign.note}: make it smaller with --config-set")
+    weights = request.weights or "none"
+    step(f"building {foreign.class_name}")
+    return Subject(libraries.build(foreign, weights, name), name, weights, foreign.batch(), notes=(foreign.note,))
+
+
+def _plan(name: str, data: Mapping[str, Any], location: Location, request: Request, task_type: str | None) -> Plan:
+    """What to build from the contents of a config.json."""
     if request.trust_remote_code and has_code(data):
         config, chosen = remote_classes(data, location, request.config_fields, task_type)
     else:
         config = config_from(data, request.config_fields, name)
         chosen = model_class(config, task_type, request.base_class)
-    plan = Plan(name, config, chosen, location.checkpoint)
-    wants_processor = any((request.text, request.image, request.audio))
-    folder = location.processor() if wants_processor or isinstance(location, Folder) else file.parent
-    return plan, None if isinstance(form, HubRepo) else str(file), None if folder is None else str(folder)
+    return Plan(name, config, chosen, location.checkpoint)
 
 
-def _notes(config: PretrainedConfig) -> tuple[str, ...]:
+def _built(plan: Plan, request: Request, step: Step, others: Iterable[tuple[Plan, str]] = ()) -> Subject:
+    """Build what is planned, or the first of `others` that builds, with the note on it."""
+    notes = _on_quantisation(plan.config)
+    weights: Weights = request.weights or "none"
+    if request.reduce:
+        from peft_inspect.load.reduce import reduced
+
+        if weights == "pretrained":
+            raise InspectionError("--reduce makes a smaller model, which no checkpoint fits: use --weights random")
+        config, note = reduced(plan.config)
+        plan, notes = replace(plan, config=config), (*notes, note)
+    step(f"building {plan.model_class.__name__}")
+    try:
+        return Subject(build(plan, weights), plan.name, weights, notes=notes)
+    except InspectionError as error:
+        if isinstance(error.__cause__, ImportError):
+            raise
+        for other, note in others:
+            with contextlib.suppress(InspectionError):
+                return Subject(build(other, weights), plan.name, weights, notes=(*notes, note))
+        raise
+
+
+def _processor_folder(location: Location, file: Path, request: Request) -> str:
+    """The folder with tokenizer and processor files, which are fetched only where the user's own content needs them."""
+    wanted = isinstance(location, Folder) or any((request.text, request.image, request.audio))
+    return str(location.processor() if wanted else file.parent)
+
+
+def _on_quantisation(config: PretrainedConfig) -> tuple[str, ...]:
     quantization = getattr(config, "quantization_config", None)
     if quantization is None:
         return ()

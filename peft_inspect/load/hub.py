@@ -63,7 +63,7 @@ class Repository:
         """The folder with config and safetensors files, fetched first."""
         return self._snapshot(["*.json", "*.safetensors"])
 
-    def processor(self) -> Path | None:
+    def processor(self) -> Path:
         """The folder with tokenizer and processor files, fetched first."""
         return self._snapshot(list(_PROCESSOR_FILES))
 

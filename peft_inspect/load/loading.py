@@ -13,7 +13,7 @@ from peft_inspect.load import attach, settings
 from peft_inspect.load.base import base_model, location_of
 from peft_inspect.load.inputs import read_batch, read_loss, read_optimizer
 from peft_inspect.load.lora import Asked, asked
-from peft_inspect.load.named import named
+from peft_inspect.load.named import LocalFile, Named, named
 from peft_inspect.load.user_code import UserCode
 from peft_inspect.load.wrap import is_weightless, is_wrapped, wrap
 from peft_inspect.records import InspectionError, Request, Subject, Weights
@@ -70,21 +70,25 @@ def _model(name: str, request: Request, lora: Asked | None, code: UserCode, step
     """The base model, or the adapter that MODEL names with its base."""
     task = lora.task_type if lora else None
     form = named(name)
-    location = location_of(form)
-    if location is None or not attach.holds_adapter(location):
+    if not _is_adapter(form):
         if request.base is not None:
             raise InspectionError(f"--base goes with an adapter, and {name} is none: leave it out, or name the adapter as MODEL")
         return base_model(name, form, request, task, code, step)
     step(f"reading the adapter {name}")
     files = attach.read_files(name)
     base, base_form = attach.base_of(files, request.base)
-    base_location = location_of(base_form)
-    if base_location is not None and attach.holds_adapter(base_location):
+    if _is_adapter(base_form):
         raise InspectionError(f"the base model of {name} is {base}, an adapter itself: name the model below it with --base MODEL")
     subject = base_model(base, base_form, request, task or files[0].config.get("task_type"), code, step)
     step("attaching the adapter")
     attached = subject if is_wrapped(subject.model) else attach.attach(subject, files)
     return replace(attached, source=name, adapter_files=files, notes=(f"base model: {base}", *attached.notes))
+
+
+def _is_adapter(form: Named) -> bool:
+    """Whether a MODEL form is an adapter; a config.json named as such is a model's, whatever lies beside it."""
+    location = None if isinstance(form, LocalFile) else location_of(form)
+    return location is not None and attach.holds_adapter(location)
 
 
 def _wrapped(subject: Subject, lora: Asked, step: Step) -> Subject:
@@ -118,7 +122,7 @@ def _with_inputs(subject: Subject, request: Request, code: UserCode) -> Subject:
             raise InspectionError(f"there is no {kind} file {content[kind]}")
     return replace(
         subject,
-        batch=None if request.batch is None else read_batch(request.batch, code),
+        batch=subject.batch if request.batch is None else read_batch(request.batch, code),
         loss=None if request.loss is None else read_loss(request.loss, code),
         optimizer=None if request.optimizer is None else read_optimizer(request.optimizer, code, subject.model),
         content=content,

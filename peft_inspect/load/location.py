@@ -28,7 +28,7 @@ class Location(Protocol):
     def checkpoint(self) -> Path:
         """The folder that holds the weights, fetched first if need be."""
 
-    def processor(self) -> Path | None:
+    def processor(self) -> Path:
         """The folder that holds tokenizer and processor files, fetched first if need be."""
 
 
@@ -57,6 +57,6 @@ class Folder:
         """The folder itself."""
         return self.path
 
-    def processor(self) -> Path | None:
+    def processor(self) -> Path:
         """The folder itself."""
         return self.path

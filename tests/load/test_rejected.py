@@ -67,7 +67,9 @@ def test_targets_that_other_fields_drop_again(load):
 
 
 def test_an_architecture_without_default_targets_asks_for_them(load):
-    with pytest.raises(InspectionError, match=r"PEFT has no default target_modules for Qwen3NextForCausalLM: say which, or --target-modules all-linear"):
+    with pytest.raises(
+        InspectionError, match=r"PEFT has no default target_modules for Qwen3NextForCausalLM: say which, or --target-modules all-linear"
+    ):
         load("arch:qwen3_next", lora_fields={"r": 8})
 
 
