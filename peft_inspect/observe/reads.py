@@ -12,7 +12,7 @@ from peft_inspect.observe.sources import is_machinery, is_peft, shown
 from peft_inspect.records import Source, WeightRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Hashable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from peft_inspect.observe.layers import AdapterLayers
 
@@ -24,7 +24,7 @@ def weight_reads(layers: AdapterLayers, seen: Container[str]) -> tuple[WeightRea
     found = []
     for path in layers.of_path:
         parent, _, child = path.rpartition(".")
-        owner: Hashable = type(layers.modules[parent])
+        owner: Any = type(layers.modules[parent])
         source = _reads_of(owner).get(child)
         if source is not None and path not in seen:
             found.append(WeightRead(path, parent, source))

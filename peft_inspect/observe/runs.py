@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from peft_inspect.observe.graph import is_opaque, leaves, reachable
@@ -131,8 +132,16 @@ def _explained(error: Exception, model: nn.Module) -> InspectionError:
     place = f" in module {where or 'the model itself'!r} ({type(module).__name__})" if module is not None else ""
     if isinstance(error, WeightlessError):
         return InspectionError(f"{error}{place}. Run it with numbers: --weights random --reduce", detail=frames)
-    return InspectionError(
-        f"the forward raised {type(error).__name__}{place}: {error}. "
-        "If the batch does not fit this model, pass your own with --batch file.py:make_batch",
-        detail=frames,
-    )
+    return InspectionError(f"the forward raised {type(error).__name__}{place}: {error}. {_advice(error, module, where)}", detail=frames)
+
+
+def _advice(error: Exception, module: nn.Module | None, where: str | None) -> str:
+    """What to do: PEFT adapts whatever is a linear layer, also one that returns more than a tensor."""
+    innermost = list(traceback.walk_tb(error.__traceback__))[-1][0]
+    if isinstance(module, BaseTunerLayer) and where and is_peft(innermost.f_code):
+        base, name = type(module.get_base_layer()).__name__, where.rpartition(".")[2]
+        return (
+            f"PEFT cannot adapt this module: its base layer is a {base}, which does not behave as the layer type that PEFT takes it for. "
+            f"Leave it out: --exclude-modules {name} (exclude_modules=[{name!r}])"
+        )
+    return "If the batch does not fit this model, pass your own with --batch file.py:make_batch"
