@@ -79,4 +79,11 @@ class AskedAndBuilt:
     def _is_asked(self, row: AdapterLayerInfo, infos: tuple[AdapterInfo, ...]) -> bool:
         """Tuners other than the config's own (trainable tokens) come from other fields than the targets."""
         configs = [info for info in infos if info.name == row.adapter and row.path in self.bare[info.base].name_of]
-        return any(info.type != row.tuner or self._tables[info.owner, info.name].asks_for(row) for info in configs)
+        return any(info.type != row.tuner or self._ties(info, row) or self._tables[info.owner, info.name].asks_for(row) for info in configs)
+
+    def _ties(self, info: AdapterInfo, row: AdapterLayerInfo) -> bool:
+        """Whether PEFT built this layer to keep it tied to one that was asked for."""
+        owner = next(owner for owner in self.owners if owner.path == info.owner and info.name in owner.configs)
+        return row.name.rpartition(".")[2] in {
+            name.rpartition(".")[2] for name in getattr(owner.configs[info.name], "target_modules_to_tie", None) or ()
+        }

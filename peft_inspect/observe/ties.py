@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from peft.utils.other import ModulesToSaveWrapper
 
+from peft_inspect.observe.weightless import storage_key
 from peft_inspect.records import AdapterLayerInfo, Tie
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def ties_of(bare: BareModel, rows: Iterable[AdapterLayerInfo], inventory: Invent
         if None not in weights:
             modules = [name.rpartition(".")[0] for name in names]
             sides = [layers.get(module, []) for module in modules]
-            held = {frozenset(path for row in side for path in row.parameters) for side in sides}
+            held = {frozenset(storage_key(inventory.parameters[path]) for row in side for path in row.parameters) for side in sides}
             yield Tie(
                 parameters=tuple(inventory.parameter_path[id(weight)] for weight in weights),
                 names=tuple(modules),

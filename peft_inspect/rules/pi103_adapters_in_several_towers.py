@@ -29,7 +29,7 @@ def check(structure: Structure) -> Iterator[Finding]:
         ]
         if several:
             towers = {tower: 0 for target in several for tower in target.by_tower if tower}
-            kept = max(towers, key=lambda tower: _size(tower, structure))
+            kept = max(towers, key=lambda tower: _vocabulary(tower, structure))
             suggestion = _suggestion(adapter, several, kept, tuple(towers))
             yield RULE.finding(
                 f"adapter {adapter.name!r}: {quoted(target.entry for target in several)} "
@@ -42,6 +42,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "kept": kept,
                     "layers_to_transform": adapter.config.get("layers_to_transform"),
                     "suggestion": suggestion,
+                    "suggestions": {tower: _suggestion(adapter, several, tower, tuple(towers)) for tower in towers},
                 },
                 fix=setting_fix(suggestion, "name the tower in target_modules") + f" to adapt {kept!r} alone",
                 severity=Severity.NOTE if _meant(several, structure) else None,
@@ -73,8 +74,10 @@ def _counts(several: list[Target]) -> str:
     return ", ".join(f"{counted(count, 'layer')} in {tower or 'none of them'}" for tower, count in counts.items())
 
 
-def _size(tower: str, structure: Structure) -> int:
-    return sum(row.parameters for row in structure.coverage if row.tower == tower)
+def _vocabulary(tower: str, structure: Structure) -> tuple[int, int]:
+    """How much a tower looks like the language model, which is the one most often meant: by its embeddings, then by its size."""
+    rows = [row for row in structure.coverage if row.tower == tower]
+    return sum(row.parameters for row in rows if row.kind == "embedding"), sum(row.parameters for row in rows)
 
 
 def _suggestion(adapter: AdapterInfo, several: list[Target], kept: str, towers: tuple[str, ...]) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def _corrected(adapter: AdapterInfo, field: str, names: set[str]) -> dict[str, A
     if all(target.matched for target in targets):
         return None
     values: dict[str, Any] = adapter.config.get(field) or {}
-    hidden = {target.entry: values.get(target.entry) for target in targets if target.dropped}
+    special_first = sorted((target for target in targets if target.dropped), key=lambda target: len(target.dropped))
+    hidden = {target.entry: values.get(target.entry) for target in special_first}
     kept = {target.entry: values.get(target.entry) for target in targets if target.matched}
     mended = {
         key: values.get(target.entry) for target in targets if not (target.matched or target.dropped) and (key := _key(target, names))

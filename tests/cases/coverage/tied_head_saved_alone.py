@@ -1,0 +1,33 @@
+"""modules_to_save=["lm_head"] on a tied model: training silently unties head and embedding."""
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from peft_inspect.rules import Example
+
+RULE = "PI111"
+
+
+def llama(**fields):
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    return LlamaForCausalLM(LlamaConfig(**{**shape, **fields}))
+
+
+def broken():
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"])
+    return Example(get_peft_model(llama(tie_word_embeddings=True), config))
+
+
+def fixed():
+    both = ["embed_tokens", "lm_head"]
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], modules_to_save=both, ensure_weight_tying=True)
+    return Example(get_peft_model(llama(tie_word_embeddings=True), config))
