@@ -11,10 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "peft_inspect"
 HEAVY = ("torch", "transformers", "peft", "numpy", "safetensors", "huggingface_hub")
 
 
-def imported_at_run_time(program):
-    """The heavy libraries that a program imports."""
+SLOW_TO_START = ("multiprocessing", "importlib.metadata", "rich.markdown", "rich.syntax")
+
+
+def imported_at_run_time(program, libraries=HEAVY):
+    """Those of `libraries` that a program imports."""
     done = subprocess.run(
-        [sys.executable, "-c", f"{program}\nimport sys\nprint(*[name for name in {HEAVY} if name in sys.modules])"],
+        [sys.executable, "-c", f"{program}\nimport sys\nprint(*[name for name in {libraries} if name in sys.modules])"],
         capture_output=True,
         text=True,
         check=True,
@@ -34,6 +37,11 @@ def imported_at_run_time(program):
 )
 def test_nothing_heavy_is_imported_before_an_inspection(program):
     assert imported_at_run_time(program) == []
+
+
+def test_help_imports_only_what_it_needs():
+    """It is to take at most 2.5 times as long as importing typer and rich."""
+    assert imported_at_run_time("import peft_inspect.cli", SLOW_TO_START) == []
 
 
 def test_the_arrows_hold():

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from peft_inspect.api import Report
 from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.options import REPORT, RUN, Reporting, with_shared_options
-from peft_inspect.cli.run import FOUND, crashes, failures, prepared
-from peft_inspect.cli.targets import chosen, inspect_all
-from peft_inspect.config import Config, Target, read_config
 from peft_inspect.formats import View
-from peft_inspect.formats.json import environment
-from peft_inspect.formats.several import write_all
-from peft_inspect.lock import FILE, read_lock, with_lock
-from peft_inspect.records import InspectionError, Request
+from peft_inspect.records import Request
 
 
 def register(app: typer.Typer) -> None:
@@ -44,37 +35,6 @@ def check(
 
     Without MODEL: all targets of the configuration. MODEL may be the name of one.
     """
-    view = View("check", ascii=ascii_)
-    with failures(debug=reporting.debug):
-        output = prepared(reporting, view)
-        project = read_config(Path.cwd(), config)
-        targets = chosen(project, request, reporting)
-        lock = _lock(project) if locked else None
-        reports, failed = inspect_all(targets, reporting, view, processes)
-        if lock is not None:
-            reports = {name: with_lock(report, name, lock, environment()) for name, report in reports.items()}
-        if reports:
-            output.write(lambda out: write_all(reporting.format, reports, out, view))
-        _leave(targets, reports, failed)
+    from peft_inspect.cli.checking import check_targets
 
-
-def _lock(project: Config) -> Mapping[str, object]:
-    path = lock_file(project)
-    if not path.is_file():
-        raise InspectionError(f"there is no {path}: write it with `peft-inspect lock`, with the same arguments")
-    return read_lock(path.read_text(encoding="utf-8"), str(path))
-
-
-def lock_file(project: Config) -> Path:
-    """Beside the configuration, else in the working directory."""
-    return (project.file.parent if project.file else Path()) / FILE
-
-
-def _leave(targets: tuple[Target, ...], reports: Mapping[str, Report], failed: Mapping[str, InspectionError]) -> NoReturn:
-    """As for one report: what could not be inspected weighs more than what was found."""
-    troubles = [*failed.values(), *(InspectionError(trouble) for report in reports.values() if (trouble := crashes(report)))]
-    if troubles:
-        details = [error.detail for error in troubles if error.detail]
-        raise InspectionError("\n".join(map(str, troubles)), detail="\n".join(details) or None)
-    found = any(reports[target.name].at_or_above(target.fail_on or "error") for target in targets)
-    raise typer.Exit(FOUND if found else 0)
+    check_targets(request, reporting, View("check", ascii=ascii_), locked=locked, config=config, processes=processes)

@@ -1,0 +1,33 @@
+"""What `lock` does once its options are read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from peft_inspect.cli.checking import lock_file
+from peft_inspect.cli.options import Reporting
+from peft_inspect.cli.output import Output
+from peft_inspect.cli.run import failures
+from peft_inspect.cli.targets import chosen, inspect_all
+from peft_inspect.config import read_config
+from peft_inspect.formats import View
+from peft_inspect.formats.json import environment
+from peft_inspect.lock import locked, read_lock, write_lock
+from peft_inspect.records import InspectionError, Request
+
+
+def lock_targets(request: Request, reporting: Reporting, *, config: str | None) -> None:
+    """Inspect what was named, or all targets of the configuration, and write what is built."""
+    with failures(debug=reporting.debug):
+        project = read_config(Path.cwd(), config)
+        targets = chosen(project, request, reporting)
+        path = Path(reporting.output) if reporting.output else lock_file(project)
+        kept = read_lock(path.read_text(encoding="utf-8"), str(path))["targets"] if path.is_file() and request.model else {}
+        reports, failed = inspect_all(targets, reporting, View("tree"), 1)
+        if failed:
+            raise InspectionError("\n".join(map(str, failed.values())))
+        built = {name: locked(report.structure) for name, report in reports.items()}
+        Output.to(str(path)).write(lambda out: write_lock({**kept, **built}, environment(), out))
+        layers = sum(len(report.structure.adapter_layers) for report in reports.values())
+        sys.stderr.write(f"peft-inspect: wrote {path}: {len(built)} target{'' if len(built) == 1 else 's'}, {layers} adapter layers\n")
