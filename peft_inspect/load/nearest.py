@@ -31,12 +31,12 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
         _rotary_sections(part)
         _experts_per_token(part)
         _hybrid(part)
+        _shuffled_patches(part)
         if part is not text:
             _width_of_features(part, text)
             _width_of_encoder(part, config)
     _padding(config)
     _pooled_patches(config)
-    _shuffled_patches(config)
     _placeholders(config, text)
     changed = [
         (path, name, value) for path, part in _parts(config) for name, value in _plain(part) if str(value) != before.get((path, name))

@@ -62,8 +62,9 @@ def features(plan: Plan, name: str = "input_features") -> Iterator[Layout]:
         yield {name: plan.floats(plan.size, *shape), **masks}
     yield {name: plan.floats(plan.size, *shapes[0]), **dict.fromkeys(filter(plan.wants, _MASKS))}
     yield {name: plan.floats(plan.size, 1, _CLIP, bins)}
+    masks = {mask: plan.ones(plan.size, _FRAMES) for mask in _MASKS if plan.wants(mask)}
     for other in _USUAL_BINS:
-        yield {name: plan.floats(plan.size, _FRAMES, other)}
+        yield {name: plan.floats(plan.size, _FRAMES, other), **masks}
 
 
 def _reader(plan: Plan, bins: int | None) -> torch.nn.Module | None:

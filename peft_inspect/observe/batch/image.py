@@ -126,13 +126,18 @@ def _grids(plan: Plan, pixels: str, grid: str, frames: int) -> Iterator[Layout]:
         square = (channels(plan), patch_size(plan), patch_size(plan))
         yield {pixels: plan.floats(count, *square), **layout}
         yield {pixels: plan.floats(1, count, *square), **layout}
+        yield {pixels: plan.floats(plan.size, count // plan.size, patch_values(plan)), **layout}
         merged = merge_size(plan) * patch_size(plan)
         yield {pixels: plan.floats(count, merged, merged, channels(plan)), **layout}
 
 
 def video_grids(plan: Plan) -> Iterator[Layout]:
     """Patches of a video of one temporal patch (several may need text between them), and its grid."""
-    yield from _grids(plan, "pixel_values_videos", "video_grid_thw", frames=1)
+    seconds = {
+        name: torch.ones(plan.size, device=plan.device) for name in ("second_per_grid_ts", "video_second_per_grid") if plan.wants(name)
+    }
+    for layout in _grids(plan, "pixel_values_videos", "video_grid_thw", frames=1):
+        yield {**layout, **seconds}
 
 
 def flattened(plan: Plan) -> Iterator[Layout]:
@@ -211,6 +216,10 @@ def _several_images(plan: Plan) -> Iterator[Layout]:
         yield {
             "pixel_values": plan.floats(plan.size, 1, channels(plan), height, width),
             "pixel_attention_mask": plan.ones(plan.size, 1, height, width),
+        }
+        yield {
+            "pixel_values": plan.floats(plan.size, 1, channels(plan), height, width),
+            "pixel_attention_mask": plan.ones(plan.size, 1).bool(),
         }
 
 

@@ -8,21 +8,24 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
     from peft_inspect.observe.batch.image import Layout
     from peft_inspect.observe.batch.plan import Plan
 from peft_inspect.observe.batch.rest import give_documented
 
+_TEXT = ("input_ids", "attention_mask", "labels")
+
 
 def method(plan: Plan, *names: str) -> Callable[..., Any] | None:
     """The first of these methods that a model of the target has."""
-    for model in plan.target.models:
-        for name in names:
-            found = getattr(model, name, None) or getattr(getattr(model, "model", None), name, None)
-            if found is not None:
-                return found  # type: ignore[no-any-return]
-    return None
+    models = (module for model in plan.target.models for module in model.modules() if isinstance(module, PreTrainedModel))
+    methods = (getattr(model, name) for model in models for name in names if hasattr(model, name))
+    found: Callable[..., Any] | None = next(methods, None)
+    if found is not None and "input_ids" in inspect.signature(found).parameters:
+        return None  # it wants the placeholders that it should count
+    return found
 
 
 def first_accepted(plan: Plan, read: Callable[..., Any], layouts: Iterable[Layout]) -> tuple[Layout, int] | str:
@@ -45,7 +48,7 @@ def _counted(plan: Plan, read: Callable[..., Any], layout: Layout) -> int | str:
             return count_features(_run(plan, read, layout, lacking), text_width(plan))
         except Exception as error:  # whatever the model raises on a wrong layout
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-        lacking = [name for name in re.findall(r"'(\w+)'", why) if "missing" in why and give_documented(plan, name)]
+        lacking = [name for name in re.findall(r"'(\w+)'", why) if "missing" in why and name not in _TEXT and give_documented(plan, name)]
         if not lacking:
             break
     plan.inputs.clear()

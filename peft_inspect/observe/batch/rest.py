@@ -58,7 +58,8 @@ def _size(plan: Plan, dimension: str, *, past: bool) -> int:
     if "*" in dimension:
         return math.prod(_size(plan, part.strip(), past=past) for part in dimension.split("*") if part.strip())
     if past and "length" in dimension and isinstance(context := find(plan.config, "context_length"), int):
-        return context + max(find(plan.config, "lags_sequence") or [0])
+        lags: list[int] = find(plan.config, "lags_sequence") or [0]
+        return context + max(lags)
     if dimension.isdigit():
         return int(dimension)
     if "batch" in dimension or dimension == "bs":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from peft_inspect.observe.batch.image import Layout
 
 _GUESS = 2  # placeholders where no method of the model counts features; the trial corrects it
+_MORE = 4  # layouts that a trial of the whole forward goes on with
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _give(plan: Plan, modality: Modality) -> None:
         plan.inputs.update(layouts[0])
         plan.alternatives = layouts[1:]
         return
-    plan.alternatives = [layout for layout in layouts if None in layout.values()]
+    plan.alternatives = [layout for layout in layouts if None in layout.values()] if read is not None else layouts[1:]
     layouts = [layout for layout in layouts if None not in layout.values()]
     accepted = first_accepted(plan, read, layouts) if read is not None else (layouts[0], _GUESS * plan.size)
     if isinstance(accepted, str):
@@ -93,6 +94,8 @@ def _give(plan: Plan, modality: Modality) -> None:
         return
     layout, count = accepted
     plan.inputs.update(layout)
+    after = next(index for index, tried in enumerate(layouts, start=1) if tried is layout)
+    plan.alternatives += layouts[after : after + _MORE] if read is not None else []
     run = Placeholder(
         modality.name, token, count // plan.size, _token(plan, modality.start), _token(plan, modality.end), counted=read is not None
     )
