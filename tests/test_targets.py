@@ -1,0 +1,131 @@
+"""`check` over a project's targets, `lock` and `check --locked`, as whole commands on real tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+TRAIN = """
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+SHAPE = dict(vocab_size=64, hidden_size=16, intermediate_size=32, num_attention_heads=2, num_key_value_heads=2)
+
+def healthy():
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE, num_hidden_layers=2))
+    return get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"])).train()
+
+def frozen():
+    return healthy().requires_grad_(False)
+"""
+CONFIG = """
+[ignore]
+PI103 = "on purpose"
+
+[targets.good]
+model = "train.py:healthy"
+expect = { adapter-layers = 4, trainable-parameters = [1, 5000], gradients = "all" }
+
+[targets.bad]
+model = "train.py:frozen"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "peft-inspect.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "peft_inspect", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_all_targets_are_checked_and_the_red_one_decides(project: Path) -> None:
+    done = call(project, "check", "--no-verify")
+    assert done.returncode == 1, done.stderr
+    good, bad = done.stdout.split("── bad ──")
+    assert "── good ──" in good
+    assert "LoRA params with gradients: 8/8" in good
+    assert "PI103 (on purpose)" in good
+    assert "PI302 frozen-after-wrapping" in bad
+
+
+def test_processes_give_one_json_object_with_every_target(project: Path) -> None:
+    done = call(project, "check", "-j", "2", "--format", "json", "--no-verify")
+    assert done.returncode == 1, done.stderr
+    targets = json.loads(done.stdout)["targets"]
+    assert list(targets) == ["good", "bad"]
+    assert targets["good"]["findings"] == []
+    assert [finding["code"] for finding in targets["bad"]["findings"]] == ["PI302"]
+
+
+def test_one_target_by_its_name_and_an_expectation_that_does_not_hold(project: Path) -> None:
+    (project / "peft-inspect.toml").write_text(CONFIG.replace("adapter-layers = 4", "adapter-layers = 224"))
+    done = call(project, "check", "good", "--format", "junit")
+    assert done.returncode == 1, done.stderr
+    cases = {case.get("name"): case for case in ET.fromstring(done.stdout).iter("testcase")}
+    failure = cases["PI001 expectation-not-met"].find("failure")
+    assert failure is not None
+    assert failure.get("message") == "224 adapter layers are expected, and there are 4"
+
+
+def test_a_target_that_cannot_be_inspected_does_not_hide_the_others(project: Path) -> None:
+    (project / "peft-inspect.toml").write_text(CONFIG + '\n[targets.lost]\nmodel = "train.py:nothing"\n')
+    done = call(project, "check", "--format", "sarif", "--no-verify")
+    assert done.returncode == 2
+    assert "nothing" in done.stderr
+    runs = json.loads(done.stdout)["runs"]
+    assert [run["automationDetails"]["id"] for run in runs] == ["peft-inspect/good/", "peft-inspect/bad/"]
+
+
+def test_without_model_and_targets_it_says_what_to_name(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    done = call(tmp_path, "check")
+    assert done.returncode == 2
+    assert "no MODEL" in done.stderr
+
+
+def test_the_lock_catches_adapter_layers_that_were_renamed_and_lost(project: Path) -> None:
+    """A new version of the model calls its projections otherwise: half of the targets find nothing any more."""
+    written = call(project, "lock", "good")
+    assert written.returncode == 0, written.stderr
+    lock = json.loads((project / "peft-inspect.lock").read_text())
+    assert lock["targets"]["good"]["adapters"]["default"]["modules"] == [
+        "base_model.model.model.layers.0-1.self_attn.{q_proj,v_proj}: Linear, r=8, alpha=8"
+    ]
+    assert call(project, "check", "good", "--locked").returncode == 0
+
+    renamed = TRAIN.replace(
+        "    return get_peft_model(model,",
+        "    for layer in model.model.layers:\n        layer.self_attn.value = layer.self_attn._modules.pop('v_proj')\n"
+        "        layer.self_attn.forward = lambda hidden_states, **_: (hidden_states, None)\n    return get_peft_model(model,",
+    )
+    (project / "train.py").write_text(renamed)
+    changed = call(project, "check", "good", "--locked", "--select", "PI112")
+    assert changed.returncode == 1
+    assert '- "base_model.model.model.layers.0-1.self_attn.{q_proj,v_proj}: Linear, r=8, alpha=8"' in changed.stdout
+    assert '+ "base_model.model.model.layers.0-1.self_attn.q_proj: Linear, r=8, alpha=8"' in changed.stdout
+
+
+def test_a_lock_that_is_missing_or_damaged_is_said(project: Path) -> None:
+    missing = call(project, "check", "good", "--locked")
+    assert missing.returncode == 2
+    assert "peft-inspect lock" in missing.stderr
+    (project / "peft-inspect.lock").write_text("{}")
+    assert "another version" in call(project, "check", "good", "--locked").stderr
