@@ -69,7 +69,7 @@ def layouts(plan: Plan) -> Iterator[Layout]:
         yield from _sized(plan)
     if plan.wants("pixel_attention_mask"):
         yield from _several_images(plan)
-    if plan.wants("image_attention_mask"):
+    if plan.wants("image_attention_mask") and len(plan.target.documented.get("image_attention_mask", ())) != 2:
         height, width = image_size(plan)
         yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width)}
     yield from _whole(plan)

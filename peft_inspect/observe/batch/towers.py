@@ -16,6 +16,7 @@ from peft_inspect.observe.batch.probe import first_accepted, method
 if TYPE_CHECKING:
     from peft_inspect.observe.batch.image import Layout
 
+_SECOND_TEXT = re.compile(r"^(qformer|protein|prompt|query|question)_input_ids$")  # read by a tower of its own
 _GUESS = 2  # placeholders where no method of the model counts features; the trial corrects it
 _MORE = 4  # layouts that a trial of the whole forward goes on with
 
@@ -65,11 +66,12 @@ MODALITIES = (
 
 def make(plan: Plan) -> None:
     """Give every modality that the forward takes, and note the placeholders its features need."""
-    if plan.wants("qformer_input_ids"):
-        plan.give(
-            "qformer_input_ids", ids.text(plan, TEXT_LENGTH // 2, vocab=find(plan.config, "vocab_size", within=re.compile("qformer")))
-        )
-        plan.give("qformer_attention_mask", plan.ones(plan.size, TEXT_LENGTH // 2))
+    for name in plan.target.parameters:
+        second = _SECOND_TEXT.match(name)
+        if second and plan.wants(name):
+            vocab = find(plan.config, "vocab_size", within=re.compile(second[1]))
+            plan.give(name, ids.text(plan, TEXT_LENGTH // 2, vocab=vocab))
+            plan.give(f"{second[1]}_attention_mask", plan.ones(plan.size, TEXT_LENGTH // 2))
     for modality in MODALITIES:
         if plan.wants(modality.argument):
             _give(plan, modality)
