@@ -12,6 +12,7 @@ from peft_inspect.records import InspectionError
 if TYPE_CHECKING:
     import torch
 
+_GROUP = Path("/sys/fs/cgroup")
 _HEADROOM = 1.1  # activations, adapters and the allocator's rounding
 
 
@@ -66,11 +67,10 @@ def _machine() -> int | None:
 
 def _container() -> int | None:
     """What the control group leaves free; None outside a limited one."""
-    group = Path("/sys/fs/cgroup")
     for folder, limit, used in (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")):
         with contextlib.suppress(OSError, ValueError):  # no such group, or "max": no limit
-            allowed, taken = (int((group / folder / name).read_text()) for name in (limit, used))
-            return max(0, allowed - taken + _reclaimable(group / folder / "memory.stat"))
+            allowed, taken = (int((_GROUP / folder / name).read_text()) for name in (limit, used))
+            return max(0, allowed - taken + _reclaimable(_GROUP / folder / "memory.stat"))
     return None
 
 

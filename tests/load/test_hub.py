@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 from hub_server import COMMIT, Repo, serve
 from huggingface_hub import constants
 from safetensors.torch import save
@@ -142,6 +143,25 @@ def test_pretrained_weights_come_through_a_redirect(load, hub):
     hub.repos["team/tiny"].redirects = True
     loaded = load("team/tiny", weights="pretrained").model.state_dict()
     assert all((loaded[name] == tensor).all() for name, tensor in state.items())
+
+
+def test_an_adapter_on_the_hub_brings_its_base_of_the_revision_it_was_trained_on(load, hub):
+    config = {"peft_type": "LORA", "target_modules": ["q_proj"], "r": 2, "base_model_name_or_path": "team/tiny", "revision": "v1"}
+    tensors = {
+        f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{side}.weight": torch.ones(shape)
+        for layer in range(2)
+        for side, shape in (("A", (2, 16)), ("B", (16, 2)))
+    }
+    files = {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": save(tensors, {"format": "pt"})}
+    hub.repos["team/adapter"] = Repo({**files, "README.md": b"not fetched"})
+    hub.repos["team/tiny"].revisions = ("main", "v1", COMMIT)
+    subject = load("team/adapter")
+    assert "base model: team/tiny@v1" in subject.notes
+    assert subject.model.peft_config["default"].r == 2
+    assert len(subject.adapter_files[0].tensors) == 4
+    assert not any("README" in request for request in hub.requests)
+    trained = load("team/adapter", weights="random").model
+    assert all((parameter == 1).all() for name, parameter in trained.named_parameters() if "lora_" in name)
 
 
 def test_code_of_a_repository_is_never_run_unasked(load, hub, tmp_path):

@@ -146,6 +146,11 @@ def test_llama_factory_leaves_frozen_towers_out_as_far_as_there_are_any(load, tm
     )
 
 
+@pytest.mark.parametrize("targets", ["all-linear", "[all-linear]"])
+def test_trl_passes_a_single_entry_on_as_text(inspect, targets):
+    assert inspect(TRL.replace("[q_proj, v_proj]", targets)).requested["target_modules"] == "all-linear"
+
+
 def test_flags_win_over_a_trainers_file(inspect):
     assert inspect(TRL, lora_fields={"r": 2}).requested["r"] == 2
 

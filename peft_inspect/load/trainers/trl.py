@@ -34,8 +34,9 @@ def read(data: Mapping[str, Any], where: str) -> Recognised | None:
         )
     fields = {**_DEFAULTS, **reader.renamed(_FIELDS)}
     targets = reader.take("lora_target_modules")
-    # A single entry is passed on as text, so that "all-linear" and regular expressions work in the list.
-    fields["target_modules"] = targets[0] if isinstance(targets, list) and len(targets) == 1 else names(targets)
+    # TRL passes a single entry on as text: as a shorthand or a regular expression.
+    entries = names(targets) or []
+    fields["target_modules"] = entries[0] if len(entries) == 1 else entries or None
     settings = Settings(
         gradient_checkpointing=bool(reader.take("gradient_checkpointing", True)),
         checkpointing_kwargs=reader.take("gradient_checkpointing_kwargs", {"use_reentrant": False}),
