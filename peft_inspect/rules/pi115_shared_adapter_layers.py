@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peft_inspect.records import Finding, ModuleInfo, Severity, Structure, modules_of
-from peft_inspect.rules.examples import tiny_llama
+from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted
 
@@ -55,10 +55,13 @@ def _pair(*, shared: bool) -> Example:
             super().__init__()
             base = tiny_llama()
             config = LoraConfig(target_modules=["q_proj", "v_proj"])
-            self.actor = get_peft_model(base, config, adapter_name="actor")
-            self.critic = get_peft_model(base if shared else tiny_llama(), config, adapter_name="critic")
+            self.actor = get_peft_model(base, config)
+            self.critic = get_peft_model(base if shared else tiny_llama(), config)
 
-    return Example(ActorCritic())
+        def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return self.actor(input_ids, labels=labels).loss + self.critic(input_ids, labels=labels).loss
+
+    return Example(ActorCritic(), text_batch())
 
 
 def broken() -> Example:

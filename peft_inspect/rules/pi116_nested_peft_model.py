@@ -41,12 +41,10 @@ def broken() -> Example:
 
 
 def fixed() -> Example:
-    """A second adapter in the one PeftModel."""
+    """Wrapped once, with all targets."""
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
-    model.add_adapter("second", LoraConfig(target_modules=["v_proj"]))
-    return Example(model, text_batch())
+    return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"])), text_batch())
 
 
 RULE = Rule("PI116", "nested-peft-model", Severity.ERROR, over=Structure, check=check, broken=broken, fixed=fixed)
