@@ -193,8 +193,11 @@ class Slice:
             return operand.node not in self._alive
         return not event.grad_enabled  # a leaf used where gradients are off
 
-    def cuts(self, parameters: Mapping[int, str], wanted: frozenset[str]) -> tuple[GraphCut, ...]:
-        """The cuts that part `wanted` adapter layers from the loss. `parameters` gives the layer of a parameter's `id`."""
+    def cuts(self, parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> tuple[GraphCut, ...]:
+        """The cuts that part `wanted` adapter layers from the loss.
+
+        `parameters` gives the layers of a parameter's `id`: some tuners share one among several.
+        """
         found = _grouped(self._cuts, parameters, wanted)
         rest = wanted - {layer for layers in found.values() for layer in layers}
         if rest and self.from_values:
@@ -208,7 +211,9 @@ class Slice:
                 cuts.append(GraphCut(kind, tuple(sorted(left)), operation, source(line)))
         return tuple(cuts)
 
-    def _through_python(self, parameters: Mapping[int, str], wanted: frozenset[str]) -> dict[tuple[CutKind, str, Line | None], set[str]]:
+    def _through_python(
+        self, parameters: Mapping[int, set[str]], wanted: frozenset[str]
+    ) -> dict[tuple[CutKind, str, Line | None], set[str]]:
         """Cuts where values left torch (NumPy, Python numbers) before values came back in."""
         last = max(event.order for event in self.from_values)
         cuts: list[tuple[Event, Operand]] = []
@@ -230,12 +235,12 @@ class Slice:
 
 
 def _grouped(
-    cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, str], wanted: frozenset[str]
+    cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set[str]], wanted: frozenset[str]
 ) -> dict[tuple[CutKind, str, Line | None], set[str]]:
     found: dict[tuple[CutKind, str, Line | None], set[str]] = {}
     for event, operand in cuts:
         ids = leaves(reachable([operand.node])) if operand.node is not None else {operand.leaf}
-        layers = {parameters[key] for key in ids if key is not None and key in parameters} & wanted
+        layers = {layer for key in ids if key is not None for layer in parameters.get(key, ())} & wanted
         if layers:
             found.setdefault((_kind(event), event.name, event.line), set()).update(layers)
     return found

@@ -164,7 +164,7 @@ class WeightReads:
     def _derive(self, result: Any, owners: frozenset[tuple[int, str]]) -> None:
         """Follow what is computed from weights alone; a single number is a statistic, not a weight."""
         for tensor in _tensors((result,)):
-            if tensor.is_floating_point() and tensor.numel() > 1:
+            if tensor.is_floating_point() and tensor.numel() > 1 and tensor.layout is torch.strided:
                 self._derived[storage_key(tensor)] = owners
                 self._alive.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
 

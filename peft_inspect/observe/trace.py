@@ -104,7 +104,10 @@ def _needs_following(trace: Trace) -> bool:
 
 def _followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Inputs) -> Trace:
     """A pass at the height of the data flow: cuts, unused outputs, and which calls reach the loss."""
-    layer_of = {id(layers.parameters[path]): layer.path for layer in trace.structure.adapter_layers for path in layer.parameters}
+    layers_of: dict[int, set[str]] = {}
+    for layer in trace.structure.adapter_layers:
+        for path in layer.parameters:
+            layers_of.setdefault(id(layers.parameters[path]), set()).add(layer.path)
     batch = fresh(inputs.batch)
     batch_tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
     calls = Calls(layers, switches := GradSwitches())
@@ -118,7 +121,7 @@ def _followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Inp
         stack.close()
         data = Slice(flow, loss)
         wanted = frozenset(layer.path for layer in trace.dead) | {layer.path for layer in all_zero(trace.structure, trace.gradient)}
-        cuts = data.cuts(layer_of, wanted)
+        cuts = data.cuts(layers_of, wanted)
         reaches = {call.order: _any_reaches(data, ends.get(call.order, [])) for call in calls.calls}
         line = data.loss_made_from() if not trace.loss.has_graph else None
     matched = _same_calls(trace, calls.calls, layers)

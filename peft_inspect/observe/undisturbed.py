@@ -116,6 +116,8 @@ def _buffers(buffers: Iterable[Tensor]) -> Callable[[], None]:
 
 
 def _same(left: Tensor, right: Tensor) -> bool:
+    if left.layout is not torch.strided:
+        return False  # nothing compares sparse tensors: they are put back in any case
     return torch.allclose(left, right, rtol=0, atol=0, equal_nan=True) if left.is_floating_point() else torch.equal(left, right)
 
 

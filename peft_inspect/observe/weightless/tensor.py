@@ -21,8 +21,17 @@ CPU = torch.device("cpu")
 _LARGEST_READ = 1 << 24  # elements; reading more than this as values would need the memory that is being saved
 _LARGEST_RUN = 1 << 22  # elements; an operation on more than this is not run on ones
 
-storage_key: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[attr-defined]
-"""Identity of the storage of a tensor, weightless or not: equal for a tensor and its views, `.data`, `.t()`, detached aliases."""
+_storage_id: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[attr-defined]
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Identity of the storage of a tensor, weightless or not: equal for a tensor and its views, `.data`, `.t()`, detached aliases."""
+    try:
+        return _storage_id(tensor)
+    except NotImplementedError:  # sparse tensors have none of their own
+        if tensor.layout is torch.sparse_coo:
+            return _storage_id(tensor._values())
+        return id(tensor) if tensor.is_mkldnn else _storage_id(tensor.values())
 
 
 class WeightlessError(InspectionError):
