@@ -94,6 +94,29 @@ def test_a_target_that_cannot_be_inspected_does_not_hide_the_others(project: Pat
     assert [run["automationDetails"]["id"] for run in runs] == ["peft-inspect/good/", "peft-inspect/bad/"]
 
 
+def test_the_script_of_the_github_action_writes_annotations_summary_and_sarif_in_one_run(project: Path) -> None:
+    script = Path(__file__).parents[1] / "action" / "check.sh"
+    inputs = {"MODEL": "bad", "SARIF": "report.sarif", "ARGUMENTS": "--no-verify\n--select\nPI3\n"}
+    done = subprocess.run(
+        ["bash", str(script)],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            **{f"PEFT_INSPECT_{name}": value for name, value in inputs.items()},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "GITHUB_STEP_SUMMARY": str(project / "summary.md"),
+            "PYTHONWARNINGS": "ignore",
+        },
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("::error file=train.py,line=1,title=PI302 frozen-after-wrapping::")
+    assert "## peft-inspect: 1 error" in (project / "summary.md").read_text()
+    assert json.loads((project / "report.sarif").read_text())["runs"][0]["results"][0]["ruleId"] == "PI302"
+
+
 def test_without_model_and_targets_it_says_what_to_name(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     done = call(tmp_path, "check")

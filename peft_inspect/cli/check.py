@@ -26,6 +26,10 @@ def check(
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="Default: peft-inspect.toml or pyproject.toml, here or above.", rich_help_panel=RUN)
     ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FORMAT=FILE", help="Write the same report in another format as well; repeatable.", rich_help_panel=REPORT),
+    ] = None,
     processes: Annotated[
         int, typer.Option("-j", "--jobs", min=1, help="Targets inspected at a time, each in its own process.", rich_help_panel=RUN)
     ] = 1,
@@ -37,4 +41,4 @@ def check(
     """
     from peft_inspect.cli.checking import check_targets
 
-    check_targets(request, reporting, View("check", ascii=ascii_), locked=locked, config=config, processes=processes)
+    check_targets(request, reporting, View("check", ascii=ascii_), locked=locked, config=config, also=also or (), processes=processes)

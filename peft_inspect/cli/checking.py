@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,6 +12,7 @@ import typer
 
 from peft_inspect.api import Report
 from peft_inspect.cli.options import Reporting
+from peft_inspect.cli.output import Output
 from peft_inspect.cli.run import FOUND, crashes, failures, prepared
 from peft_inspect.cli.targets import chosen, inspect_all
 from peft_inspect.config import Config, Target, read_config
@@ -20,10 +23,12 @@ from peft_inspect.lock import FILE, read_lock, with_lock
 from peft_inspect.records import InspectionError, Request
 
 
-def check_targets(request: Request, reporting: Reporting, view: View, *, locked: bool, config: str | None, processes: int) -> None:
-    """Inspect what was named, or all targets of the configuration; write the report, exit."""
+def check_targets(
+    request: Request, reporting: Reporting, view: View, *, locked: bool, config: str | None, also: Sequence[str], processes: int
+) -> None:
+    """Inspect what was named, or all targets of the configuration; write the report in every format asked for, exit."""
     with failures(debug=reporting.debug):
-        output = prepared(reporting, view)
+        outputs = [(reporting.format, prepared(reporting, view)), *_also(also, reporting, view)]
         project = read_config(Path.cwd(), config)
         targets = chosen(project, request, reporting)
         lock = _lock(project) if locked else None
@@ -31,8 +36,18 @@ def check_targets(request: Request, reporting: Reporting, view: View, *, locked:
         if lock is not None:
             reports = {name: with_lock(report, name, lock, environment()) for name, report in reports.items()}
         if reports:
-            output.write(lambda out: write_all(reporting.format, reports, out, view))
+            for name, output in outputs:
+                output.write(partial(write_all, name, reports, view=view))
         _leave(targets, reports, failed)
+
+
+def _also(also: Sequence[str], reporting: Reporting, view: View) -> Iterator[tuple[str, Output]]:
+    """The further formats and where they go."""
+    for value in also:
+        name, _, file = value.partition("=")
+        if file in ("", "-"):
+            raise typer.BadParameter(f"{value!r} is not of the form FORMAT=FILE", param_hint="--also")
+        yield name, prepared(replace(reporting, format=name, output=file), view)
 
 
 def _lock(project: Config) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ from peft_inspect.records import Diagnosis, InspectionError
 _APART = frozenset({"html", "svg"})  # one page for one model
 
 
-def write_all(name: str, reports: Mapping[str, Diagnosis], out: TextIO, view: View) -> None:
+def write_all(name: str, reports: Mapping[str, Diagnosis], out: TextIO, *, view: View) -> None:
     """Write the reports, by target, in the format called `name`.
 
     Raises:
