@@ -13,10 +13,11 @@ from peft_inspect.load import attach, settings
 from peft_inspect.load.base import base_model, location_of
 from peft_inspect.load.inputs import read_batch, read_loss, read_optimizer
 from peft_inspect.load.lora import Asked, asked
-from peft_inspect.load.named import LocalFile, Named, named
+from peft_inspect.load.named import Code, LocalFile, Named, named
+from peft_inspect.load.trained_on import as_trained, task_type
 from peft_inspect.load.user_code import UserCode
 from peft_inspect.load.wrap import is_weightless, is_wrapped, wrap
-from peft_inspect.records import InspectionError, Request, Subject, Weights
+from peft_inspect.records import AdapterFile, InspectionError, Request, Subject, Weights
 
 Step = Callable[[str], None]
 
@@ -36,12 +37,11 @@ def load(request: Request, step: Step) -> Subject:
     if name is None:
         raise InspectionError("no MODEL: name one, or a --lora file that names its base model")
     code = UserCode()
-    subject = _model(name, request, lora, code, step)
+    files = _adapter_files(request.adapter, step)
+    subject = _model(name, request, lora, files, code, step)
     if lora is not None:
         subject = _wrapped(subject, lora, step)
-    if request.adapter is not None:
-        subject = _with_adapter(subject, request.adapter, step)
-    return _with_inputs(subject, request, code)
+    return _with_inputs(_with_adapter(subject, files), request, code)
 
 
 def live(
@@ -66,20 +66,28 @@ def live(
     return Subject(model, type(model).__name__, weights, batch, loss, optimizer, adapter_files=files)
 
 
-def _model(name: str, request: Request, lora: Asked | None, code: UserCode, step: Step) -> Subject:
-    """The base model, or the adapter that MODEL names with its base."""
-    task = lora.task_type if lora else None
+def _adapter_files(name: str | None, step: Step) -> tuple[AdapterFile, ...]:
+    if name is None:
+        return ()
+    step(f"reading the adapter {name}")
+    return attach.read_files(name)
+
+
+def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterFile, ...], code: UserCode, step: Step) -> Subject:
+    """The base model, built as the adapters that are loaded onto it want it; or the adapter that MODEL names, with its base."""
     form = named(name)
     if not _is_adapter(form):
         if request.base is not None:
             raise InspectionError(f"--base goes with an adapter, and {name} is none: leave it out, or name the adapter as MODEL")
-        return base_model(name, form, request, task, code, step)
-    step(f"reading the adapter {name}")
-    files = attach.read_files(name)
+        if onto and lora is None and not isinstance(form, Code):
+            return base_model(name, form, as_trained(request, onto), task_type(onto), code, step)
+        return base_model(name, form, request, lora.task_type if lora else None, code, step)
+    files = _adapter_files(name, step)
     base, base_form = attach.base_of(files, request.base)
     if _is_adapter(base_form):
         raise InspectionError(f"the base model of {name} is {base}, an adapter itself: name the model below it with --base MODEL")
-    subject = base_model(base, base_form, request, task or files[0].config.get("task_type"), code, step)
+    wanted = request if isinstance(base_form, Code) else as_trained(request, files)
+    subject = base_model(base, base_form, wanted, task_type(files), code, step)
     step("attaching the adapter")
     attached = subject if is_wrapped(subject.model) else attach.attach(subject, files)
     return replace(attached, source=name, adapter_files=files, notes=(f"base model: {base}", *attached.notes))
@@ -106,11 +114,9 @@ def _wrapped(subject: Subject, lora: Asked, step: Step) -> Subject:
     )
 
 
-def _with_adapter(subject: Subject, adapter: str, step: Step) -> Subject:
+def _with_adapter(subject: Subject, files: tuple[AdapterFile, ...]) -> Subject:
     """Loaded where the model has no adapter yet; where it has one, the file is only checked against it."""
-    step(f"reading the adapter {adapter}")
-    files = attach.read_files(adapter)
-    if is_wrapped(subject.model):
+    if not files or is_wrapped(subject.model):
         return replace(subject, adapter_files=(*subject.adapter_files, *files))
     return attach.attach(subject, files)
 

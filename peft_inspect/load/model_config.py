@@ -13,6 +13,8 @@ from peft_inspect.load.quiet import quiet
 from peft_inspect.load.words import did_you_mean
 from peft_inspect.records import InspectionError
 
+_COUNTED_BY = {"num_labels": ("id2label", "label2id")}  # names of labels outweigh their number where a file has both
+
 
 def default_config(model_type: str, overrides: Mapping[str, Any]) -> PretrainedConfig:
     """The configuration that transformers ships for a model type.
@@ -138,6 +140,8 @@ def _merged(config: PretrainedConfig, data: Mapping[str, Any], nested: Mapping[s
         else:
             for spelling in _spellings(config, key):  # num_hidden_layers and n_layer are one value: the user's must be the only one
                 merged.pop(spelling, None)
+            for name in _COUNTED_BY.get(key, ()):
+                merged.pop(name, None)
             merged[key] = value
             if "layer" in key and isinstance(value, int) and isinstance(current, int):
                 _keep_in_step(merged, current, value, nested)

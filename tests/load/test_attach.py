@@ -87,6 +87,27 @@ def test_the_task_of_the_adapter_chooses_the_class_of_its_base(load, adapter):
     assert type(load(str(adapter)).model.get_base_model()).__name__ == "LlamaForSequenceClassification"
 
 
+def test_an_adapter_without_a_task_is_built_on_the_class_it_was_trained_on(load, adapter):
+    """Its keys are paths in that class: in another one they would find no place."""
+    edit(adapter, auto_mapping={"base_model_class": "LlamaModel", "parent_library": "transformers.models.llama.modeling_llama"})
+    assert type(load(str(adapter)).model.get_base_model()).__name__ == "LlamaModel"
+    assert type(load(str(adapter), base_class="LlamaForCausalLM").model.get_base_model()).__name__ == "LlamaForCausalLM"
+    edit(adapter, auto_mapping={"base_model_class": "MyOwnNet", "parent_library": "my.nets"})
+    assert type(load(str(adapter)).model.get_base_model()).__name__ == "LlamaForCausalLM"
+
+
+def test_a_classifiers_adapter_counts_the_labels(load, tiny_llama, tmp_path):
+    """Its base's config knows the default of two."""
+    fields = {"target_modules": "q_proj", "task_type": "SEQ_CLS"}
+    trained = load(str(tiny_llama), weights="random", lora_fields=fields, config_fields={"num_labels": 5}).model
+    folder = tmp_path / "classifier"
+    trained.save_pretrained(folder)
+    edit(folder, base_model_name_or_path=str(tiny_llama))
+    for weights in ("none", "random"):
+        assert load(str(folder), weights=weights).model.get_base_model().score.modules_to_save["default"].out_features == 5
+    assert load(str(tiny_llama), adapter=str(folder)).model.get_base_model().num_labels == 5
+
+
 def test_the_base_can_be_built_as_another_class(load, adapter):
     assert type(load(str(adapter), base_class="LlamaModel").model.get_base_model()).__name__ == "LlamaModel"
 

@@ -45,6 +45,14 @@ def test_both_spellings_of_a_key_mean_the_same(load, tmp_path):
     assert config_of(load(str(file), config_fields={"n_layer": 2})).num_hidden_layers == 2
 
 
+def test_a_number_of_labels_outweighs_their_names(load, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(
+        json.dumps({"model_type": "bert", "num_hidden_layers": 1, "id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}})
+    )
+    assert config_of(load(str(file), config_fields={"num_labels": 7})).num_labels == 7
+
+
 def test_entries_of_free_form_values(load):
     config = config_of(load("arch:llama", config_fields={"rope_parameters.rope_theta": "5e5", "num_hidden_layers": 1}))
     assert config.rope_parameters["rope_theta"] == 5e5

@@ -135,6 +135,15 @@ def test_pretrained_weights_are_loaded_from_safetensors(load, tiny_llama):
     assert all(torch.equal(loaded.model.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_loading_says_nothing_by_itself(load, tiny_llama, capfd):
+    """No progress bars, log lines or warnings of the libraries; what fails is raised."""
+    model = load(str(tiny_llama), weights="random").model
+    model.save_pretrained(tiny_llama)
+    capfd.readouterr()
+    load(str(tiny_llama), weights="pretrained", lora_fields={"target_modules": "q_proj", "exclude_modules": "nothing"})
+    assert capfd.readouterr() == ("", "")
+
+
 def test_pickle_checkpoints_are_never_read(load, tiny_llama):
     (tiny_llama / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
     with pytest.raises(
