@@ -46,11 +46,20 @@ MODELS = {
 }
 
 
+PICTURES = {"tree": "tree.svg", "gradcheck": "gradcheck.svg"}  # of the broken Qwen2-Audio, for README and docs
+
+
 @cache
 def report(name):
     command, request = MODELS[name]
     found = inspect(request, command)
     return replace(found, outcomes=tuple(outcome for outcome in found.outcomes if outcome.code in SHOWN))
+
+
+def compare(text, file):
+    if os.environ.get("PEFT_INSPECT_SCREENS") == "write":
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("color", [False, True], ids=["plain", "color"])
@@ -64,9 +73,14 @@ def test_the_screen_is_the_one_that_was_looked_at(name, width, color, monkeypatc
     out = StringIO()
     command = MODELS[name][0]
     writer(command, "text", View(command, width=width, color=color))(report(name), out)
-    expected = SCREENS / f"{name}-{width}{'-color' if color else ''}.txt"
-    if os.environ.get("PEFT_INSPECT_SCREENS") == "write":
-        expected.write_text(out.getvalue(), encoding="utf-8")
-    assert out.getvalue() == expected.read_text(encoding="utf-8")
+    compare(out.getvalue(), SCREENS / f"{name}-{width}{'-color' if color else ''}.txt")
     if not color:
         assert max(map(len, out.getvalue().splitlines())) <= width
+
+
+@pytest.mark.parametrize("command", PICTURES)
+def test_the_pictures_in_the_docs_are_real_output(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    out = StringIO()
+    writer(command, "svg", View(command, width=100))(report("qwen2_audio_broken"), out)
+    compare(out.getvalue(), ROOT / "docs" / "pictures" / PICTURES[command])
