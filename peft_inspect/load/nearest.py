@@ -140,6 +140,9 @@ def _hybrid(config: PretrainedConfig) -> None:
     depth = _integer(config, "num_hidden_layers")
     if depth and "attn_layer_indices" in vars(config) and not config.attn_layer_indices:
         config.attn_layer_indices = [depth // 2]
+    kinds = vars(config).get("layer_types")
+    if depth and isinstance(kinds, list) and set(kinds) == {"linear_attention"} and _integer(config, "num_attention_heads"):
+        config.layer_types = [*kinds[: depth // 2], "full_attention", *kinds[depth // 2 + 1 :]]
 
 
 def _width_of_features(part: PretrainedConfig, text: PretrainedConfig) -> None:

@@ -12,7 +12,7 @@ from peft_inspect.observe.batch.plan import Placeholder, Plan
 from peft_inspect.observe.batch.rest import give_documented
 from peft_inspect.observe.batch.towers import MODALITIES
 
-_ATTEMPTS = 12
+_ATTEMPTS = 16
 _NO_LABELS = "no labels"
 _TEXTUAL = ("input_ids", "mm_token_type_ids", "attention_mask", "token_type_ids", "decoder_input_ids", "labels")
 _ORDINARY = re.compile(
@@ -33,6 +33,8 @@ def settle(plan: Plan) -> None:
     A batch that cannot be mended stays as it was first made, so that the run itself reports what is wrong with it.
     """
     first, notes = dict(plan.inputs), list(plan.notes)
+    if plan.alternatives:  # after all others the first again, for the mends that come then
+        plan.alternatives.append({name: first.get(name) for layout in plan.alternatives for name in layout})
     for _ in range(_ATTEMPTS):
         complaint = _complaint(plan)
         if complaint is None:
@@ -80,7 +82,9 @@ def _rewrite(plan: Plan) -> None:
 
 def _named(plan: Plan, complaint: str) -> bool:
     """An input that the complaint names and that was not given."""
-    return any(give_documented(plan, name) for name in plan.target.parameters if re.search(rf"\b{re.escape(name)}\b", complaint))
+    named = [name for name in plan.target.parameters if "label" not in name and re.search(rf"\b{re.escape(name)}\b", complaint)]
+    given = [name for name in named if give_documented(plan, name)]
+    return bool(given)
 
 
 def _both(plan: Plan, complaint: str) -> bool:
@@ -119,7 +123,7 @@ def _other_labels(plan: Plan, complaint: str) -> bool:
 
 def _without_labels(plan: Plan, complaint: str) -> bool:
     """Without labels, where the loss cannot be computed from them."""
-    given = [name for name in plan.inputs if "label" in name]
+    given = [name for name in plan.inputs if "label" in name or name == "return_loss"]
     if not given or any(name in plan.target.required for name in given):
         return False
     for name in given:

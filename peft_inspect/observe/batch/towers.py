@@ -83,7 +83,7 @@ def _give(plan: Plan, modality: Modality) -> None:
     if modality.argument == "pixel_values" and token is None and video.is_video_model(plan):
         modality = replace(_VIDEO, argument="pixel_values", layouts=partial(video.layouts, name="pixel_values"))
         read, token = method(plan, *modality.methods), _token(plan, modality.token)
-    layouts = list(modality.layouts(plan))
+    layouts = [*modality.layouts(plan), *(image.layouts(plan) if modality.name == "video" and modality.argument == "pixel_values" else ())]
     if token is None or "input_ids" not in plan.target.parameters:
         plan.inputs.update(layouts[0])
         plan.alternatives = layouts[1:]
