@@ -13,26 +13,27 @@ A block follows a comment that holds its command:
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from peft_inspect.cli import app
 from peft_inspect.rules import all_rules, page
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- output: (?P<command>.+?) -->\n```text\n)(?P<output>.*?)(```)", re.DOTALL)
-PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8", "HF_HUB_OFFLINE": "1"}
+PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "HF_HUB_OFFLINE": "1"}
 
 
 def screen(command: str) -> str:
-    """What a command of peft-inspect prints at 80 columns, without colour."""
-    name, *arguments = command.split()
+    """What a command of peft-inspect prints at 80 columns, without colour, when it is run from the root of the project."""
+    name, *arguments = shlex.split(command)
     assert name == "peft-inspect", f"only the tool's own output is shown: {command}"
-    run = [sys.executable, "-m", "peft_inspect", *arguments]
-    ran = subprocess.run(run, cwd=ROOT, env={**os.environ, **PLAIN}, capture_output=True, text=True, check=False)
-    assert ran.returncode in (0, 1), ran.stderr
+    ran = CliRunner().invoke(app, arguments, env=PLAIN)
+    assert ran.exit_code in (0, 1), ran.stderr
     return "\n".join(line.rstrip() for line in ran.stdout.splitlines()) + "\n"
 
 

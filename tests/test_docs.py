@@ -1,0 +1,65 @@
+"""README and docs say what is so: screens are real output, code runs, links lead somewhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import peft_inspect
+from peft_inspect.rules.examples import text_batch, tiny_llama
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def load_renderer():
+    spec = importlib.util.spec_from_file_location("render", ROOT / "docs" / "render.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+RENDER = load_renderer()
+SCREENS = [
+    (page.name, block["command"], block["output"]) for page in PAGES for block in RENDER.BLOCK.finditer(page.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize(("page", "command", "shown"), SCREENS, ids=[f"{page}: {command}" for page, command, _ in SCREENS])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_screen_is_what_its_command_prints(page, command, shown, monkeypatch):
+    """Where this fails: python docs/render.py."""
+    monkeypatch.chdir(ROOT)
+    assert RENDER.screen(command) == shown
+
+
+def test_the_rule_pages_are_those_of_the_rules():
+    assert (ROOT / "docs" / "rules.md").read_text(encoding="utf-8") == RENDER.rule_pages()
+
+
+def test_the_python_of_the_readme_runs():
+    from peft import LoraConfig, get_peft_model
+    from torch.optim import AdamW
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    names = {
+        "model": model,
+        "batch": text_batch(),
+        "optimizer": AdamW(parameter for parameter in model.parameters() if parameter.requires_grad),
+    }
+    exec(code, names)
+    assert isinstance(names["report"], peft_inspect.Report)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_of_the_project(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    script, readme = (ROOT / ".ci" / "run").read_text(encoding="utf-8"), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "<!-- test-command -->" in script
+    assert re.search(r"<!-- test-command -->\n```bash\n.*pytest.*\n```", readme)
