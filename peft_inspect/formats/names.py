@@ -57,13 +57,14 @@ def fold_with_first(paths: Iterable[str], dash: str = "–") -> tuple[tuple[str,
     root = _Branch()
     for path in dict.fromkeys(paths):
         root.add(path.split("."))
-    return tuple((".".join(labels), ".".join(names)) for labels, names in root.folded(_Interned(), dash))
+    return tuple((".".join(labels), ".".join(names)) for labels, names in root.folded(Interned(), dash))
 
 
-class _Interned(dict[tuple[object, ...], int]):
+class Interned(dict[tuple[object, ...], int]):
     """A number for each distinct shape of a subtree."""
 
     def of(self, key: tuple[object, ...]) -> int:
+        """The number of this shape, the same for equal ones."""
         return self.setdefault(key, len(self))
 
 
@@ -80,10 +81,10 @@ class _Branch:
             branch = branch.children.setdefault(name, _Branch())
         branch.ends = True
 
-    def shape(self, interned: _Interned) -> int:
+    def shape(self, interned: Interned) -> int:
         return interned.of((self.ends, *((name, child.shape(interned)) for name, child in sorted(self.children.items()))))
 
-    def folded(self, interned: _Interned, dash: str) -> list[tuple[list[str], list[str]]]:
+    def folded(self, interned: Interned, dash: str) -> list[tuple[list[str], list[str]]]:
         """The labels and the first names below this one, equal branches in one."""
         alike: dict[tuple[int, bool], list[str]] = {}
         for name, child in self.children.items():

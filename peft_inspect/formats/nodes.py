@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from peft_inspect.formats.names import Interned
 from peft_inspect.records import AdapterLayerInfo, Finding, ModuleInfo, ParameterInfo, Severity, Structure
 
 Flag = tuple[str, Severity]  # the code of a finding, and how much it matters
@@ -26,7 +27,6 @@ class Node:
     total: int = 0
     trainable: int = 0
     nbytes: int = 0
-    size: int = 0  # modules below
     change: str = ""  # where two models are compared: added, removed, changed
     said: str = ""  # what changed
     shape: int = -1  # equal for subtrees that differ in nothing
@@ -99,19 +99,19 @@ def _add_flags(nodes: Mapping[str, Node], findings: Iterable[Finding]) -> None:
             nodes[path].flags = tuple(of_path)
 
 
-class _Shapes(dict[tuple[Any, ...], int]):
-    def of(self, key: tuple[Any, ...]) -> int:
-        return self.setdefault(key, len(self))
-
-
 def seal(root: Node) -> None:
     """Compute sums and shapes from the leaves up."""
-    shapes = _Shapes()
     for node in reversed(list(root.walk())):
         node.total = sum(parameter.numel for parameter in node.parameters) + sum(child.total for child in node.children)
         node.trainable = sum(p.numel for p in node.parameters if p.requires_grad) + sum(child.trainable for child in node.children)
         node.nbytes = sum(parameter.nbytes for parameter in node.parameters) + sum(child.nbytes for child in node.children)
-        node.size = sum(child.size + 1 for child in node.children)
+    reshape(root)
+
+
+def reshape(root: Node) -> None:
+    """Compute the shapes alone, as for a tree in which something is left out."""
+    shapes = Interned()
+    for node in reversed(list(root.walk())):
         node.shape = shapes.of((own_shape(node), tuple((child.name, child.shape) for child in node.children)))
 
 
@@ -171,10 +171,3 @@ def pruned(root: Node, keep: Callable[[Node], bool]) -> Node | None:
         return root
     children = [child for child in (pruned(child, keep) for child in root.children) if child is not None]
     return replace(root, children=children) if children else None
-
-
-def reshape(root: Node) -> None:
-    """Compute the shapes again, for a tree in which something is left out."""
-    shapes = _Shapes()
-    for node in reversed(list(root.walk())):
-        node.shape = shapes.of((own_shape(node), tuple((child.name, child.shape) for child in node.children)))

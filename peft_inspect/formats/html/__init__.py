@@ -21,12 +21,13 @@ from peft_inspect.formats.text import plain
 from peft_inspect.formats.view import View
 from peft_inspect.records import Diagnosis
 
+SCRIPTS = ("page.js", "map.js", "tree.js")  # one scope: helpers and what stands still, the gradient map, the module tree
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
 def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:  # noqa: ARG001  # one page shows all there is
     """Write the page."""
-    script, style = _part("report.js"), _part("report.css")
+    script, style = f'"use strict";\n(() => {{\n{"".join(map(_part, SCRIPTS))}}})();\n', _part("report.css")
     parts: Mapping[str, str] = {
         "policy": f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'",
         "title": html.escape(visible(report.source)),

@@ -1,0 +1,103 @@
+const data = JSON.parse(document.getElementById("data").textContent);
+const PAGE = 400; // rows that one list adds at a time
+const RANKS = ["error", "warning", "note"];
+const FLAGS = { error: "✗", warning: "!", note: "·" };
+
+// --- small helpers: text only, never markup ---------------------------------------------------
+
+const byId = (id) => document.getElementById(id);
+const shown = (text) => String(text).replace(/[\p{C}\u2028\u2029]/gu, (sign) => (sign === "\n" ? sign : "\\u{" + sign.codePointAt(0).toString(16) + "}"));
+const make = (tag, options = {}, ...children) => {
+  const element = document.createElement(tag);
+  const { text, ...attributes } = options;
+  if (text !== undefined) element.textContent = shown(text);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.filter(Boolean));
+  return element;
+};
+const exact = (number) => number.toLocaleString("en-US");
+const human = (number) => {
+  const units = ["", "K", "M", "B", "T"];
+  let unit = 0;
+  while ((unit === 0 ? number >= 10000 : number >= 999.5) && unit < 4) { number /= 1000; unit += 1; }
+  return unit === 0 ? exact(number) : number.toPrecision(3) + units[unit];
+};
+const norm = (value) => (value === null ? "" : value.toExponential(2));
+
+// --- the modules, indexed once -----------------------------------------------------------------
+
+const all = [];
+const byPath = new Map();
+const index = (node, parent, path) => {
+  node.parent = parent;
+  node.path = path;
+  node.flagged = Boolean(node.f);
+  node.adapted = Boolean(node.a);
+  all.push(node);
+  if (!node.g && !byPath.has(path)) byPath.set(path, node);
+  for (const child of node.k || []) {
+    index(child, node, child.g ? path : path ? path + "." + child.n : child.n);
+    for (const severity of [...(child.f || []).map((flag) => flag[1]), child.inside]) {
+      if (severity && (!node.inside || RANKS.indexOf(severity) < RANKS.indexOf(node.inside))) node.inside = severity;
+    }
+  }
+};
+index(data.tree, null, "");
+data.tree.path = "";
+
+// --- heading ---------------------------------------------------------------------------------
+
+const tile = (label, value, mark = "") => byId("tiles").append(make("li", { class: mark }, make("b", { text: value }), make("span", { text: label })));
+byId("source").textContent = shown(data.source);
+byId("chain").textContent = shown(data.chains.join("; "));
+if (data.gradients) {
+  const { with: arrived, total, other } = data.gradients;
+  tile("LoRA params with gradients", arrived + "/" + total, arrived === total && total ? "good" : "bad");
+  tile("other trainable params with gradients", other[0] + "/" + other[1]);
+}
+const errors = data.findings.filter((finding) => finding.severity === "error").length;
+tile("findings, " + errors + " of them errors", data.findings.length, errors ? "bad" : "");
+tile("parameters", human(data.parameters[0]));
+tile("trainable", human(data.parameters[1]));
+tile("weights, " + data.mode + " mode", data.weights);
+for (const note of [data.memory, data.gradients && "batch: " + data.gradients.batch + " (" + data.gradients.made_by + ")", ...data.notes]) {
+  if (note) byId("tiles").after(make("p", { class: "hint", text: note }));
+}
+
+// --- findings --------------------------------------------------------------------------------
+
+const findingCard = (finding) => {
+  const card = make("article", { class: "finding " + finding.severity });
+  card.append(make("h3", {}, make("span", { class: "severity-" + finding.severity, text: finding.severity + " " + finding.code }), " " + shown(finding.rule)));
+  card.append(make("p", { text: finding.message }));
+  if (finding.at) card.append(make("p", { class: "path", text: finding.at }), make("pre", {}, make("code", { text: finding.line.trim() })));
+  if (finding.fix) card.append(make("p", { text: "Fix: " + finding.fix }));
+  if (finding.verified) card.append(make("p", { class: finding.helped ? "helped" : "", text: "Verified: " + finding.verified }));
+  if (finding.places.length) {
+    const list = make("ul");
+    for (const [label, path] of finding.places.slice(0, 20)) {
+      const link = make("button", { type: "button", class: "link path", text: label || "(root)", "data-path": path });
+      link.addEventListener("click", () => reveal(path));
+      list.append(make("li", {}, link));
+    }
+    if (finding.places.length > 20) list.append(make("li", { text: "and " + (finding.places.length - 20) + " more" }));
+    card.append(make("p", { text: finding.count + (finding.count === 1 ? " module:" : " modules:") }), list);
+  }
+  return card;
+};
+byId("finding-list").append(...(data.findings.length ? data.findings.map(findingCard) : [make("p", { text: "No findings." })]));
+
+// --- tables ----------------------------------------------------------------------------------
+
+const tableOf = (heads, rows) => {
+  const table = make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col", text: head })))));
+  table.append(make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", { text: cell }))))));
+  return table;
+};
+for (const adapter of data.targets) {
+  byId("target-tables").append(make("h3", { text: "Adapter " + adapter.adapter + " (" + adapter.type + ")" }));
+  byId("target-tables").append(adapter.rows.length ? tableOf(["field", "entry", "modules", "layers", "towers"], adapter.rows) : make("p", { text: "Its config names no targets." }));
+}
+if (!data.targets.length) byId("target-tables").append(make("p", { text: "There is no adapter." }));
+byId("rule-table").append(tableOf(["code", "rule", "outcome", "why"], data.outcomes));
+byId("environment").textContent = shown(Object.entries(data.environment).map(([name, version]) => name + " " + version).join(", "));
