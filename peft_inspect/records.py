@@ -90,6 +90,7 @@ class Subject:
     notes: tuple[str, ...] = ()  # what loading decided and the report should say ("recognised axolotl YAML", "reduced to …")
     content: Mapping[str, str] = field(default_factory=dict)  # text / image / audio paths of the user for the batch
     folder: str | None = None  # local folder with tokenizer and processor files, when there is one
+    base_name: str | None = None  # where MODEL is an adapter: its base, as it was named
 
 
 # --- structure ----------------------------------------------------------------------------------

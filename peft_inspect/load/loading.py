@@ -90,7 +90,7 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
     subject = base_model(base, base_form, wanted, task_type(files), code, step)
     step("attaching the adapter")
     attached = subject if is_wrapped(subject.model) else attach.attach(subject, files)
-    return replace(attached, source=name, adapter_files=files, notes=(f"base model: {base}", *attached.notes))
+    return replace(attached, source=name, base_name=base, adapter_files=files, notes=(f"base model: {base}", *attached.notes))
 
 
 def _is_adapter(form: Named) -> bool:

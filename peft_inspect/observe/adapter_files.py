@@ -25,7 +25,7 @@ _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 
 def adapter_evidence(subject: Subject, structure: Structure) -> tuple[AdapterFile, ...]:
     """The adapter files of the subject, compared with its model, and the adapters that it was loaded with for inference."""
-    files = tuple(compared(file, subject.model, structure) for file in subject.adapter_files)
+    files = tuple(compared(file, subject.model, structure, _base_name(subject)) for file in subject.adapter_files)
     named = {file.adapter for file in files}
     loaded = (
         _in_memory(adapter, structure) for adapter in structure.adapters if _for_use(adapter, structure) and adapter.name not in named
@@ -33,13 +33,14 @@ def adapter_evidence(subject: Subject, structure: Structure) -> tuple[AdapterFil
     return files + tuple(adapter for adapter in loaded if adapter.tensors)
 
 
-def compared(file: AdapterFile, model: nn.Module, structure: Structure) -> AdapterFile:
+def compared(file: AdapterFile, model: nn.Module, structure: Structure, base_name: str | None = None) -> AdapterFile:
     """The file with what the model wants of it. No value is read or copied: it works on models without weights.
 
     Args:
         file: as `read_adapter_files` gives it.
         model: the live model.
         structure: of that model.
+        base_name: what the base model was named by, where its config does not say.
 
     Returns:
         The file, where `expected` holds the keys and shapes that PEFT would save for the adapter of that name (else the
@@ -61,7 +62,7 @@ def compared(file: AdapterFile, model: nn.Module, structure: Structure) -> Adapt
         expected={key: keys.shapes[live] for key, live in expected.items()},
         layer_of=_layers({key: keys.path(live) for key, live in expected.items()}, structure),
         structure=structure,
-        base=_base(file, owner, structure),
+        base=_base(file, owner, structure, base_name),
         new_modules=new_modules(owner, structure, keys),
     )
 
@@ -88,12 +89,18 @@ def _layers(paths: Mapping[str, str], structure: Structure) -> dict[str, str]:
     return found
 
 
-def _base(file: AdapterFile, owner: Owner, structure: Structure) -> dict[str, Any]:
+def _base_name(subject: Subject) -> str | None:
+    """The base as the user, or the adapter's own config, named it: a folder or hub id; None for code and live objects."""
+    name = subject.base_name or subject.source
+    return None if ":" in name or name == type(subject.model).__name__ else name
+
+
+def _base(file: AdapterFile, owner: Owner, structure: Structure, named: str | None) -> dict[str, Any]:
     """The base that was inspected. `same_name` is None where two names cannot be told apart by reading them."""
     config = structure.model_config
     text = config.get("text_config")
     sizes: Mapping[str, Any] = {**(text if isinstance(text, Mapping) else {}), **config}
-    name = config.get("_name_or_path") or getattr(getattr(owner.module, "config", None), "_name_or_path", None)
+    name = config.get("_name_or_path") or getattr(getattr(owner.module, "config", None), "_name_or_path", None) or named
     asked = file.config.get("base_model_name_or_path")
     return {
         "name": name or None,
@@ -110,7 +117,7 @@ def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 def _same_name(one: str, other: str) -> bool | None:
     """Whether two names of base models mean the same one: folders by where they are, hub ids by their names."""
-    here = [Path(name).expanduser() for name in (one, other)]
+    here = [Path(name.partition("@")[0]).expanduser() for name in (one, other)]
     if one == other or _plain_name(one) == _plain_name(other):
         return True
     if all(path.exists() for path in here):

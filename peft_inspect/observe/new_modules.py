@@ -23,17 +23,19 @@ def new_modules(owner: Owner, structure: Structure, keys: SavedKeys) -> Mapping[
     saved = {keys.path(live_key) for live_key in keys.live.values()}
     below = f"{owner.path}." if owner.path else ""
     wrapped = owner.path != owner.base_path
-    found = {
-        parameter.module: None
+    found = dict.fromkeys(
+        parameter.module
         for parameter in structure.parameters
-        if parameter.path.startswith(below)
-        and parameter.role == "base"
-        and parameter.path not in saved
-        and saved.isdisjoint(parameter.aliases)
-        if parameter.requires_grad
-    }
+        if parameter.requires_grad and parameter.role == "base" and parameter.path.startswith(below)
+        if saved.isdisjoint((parameter.path, *parameter.aliases)) and not _of_a_tuner(parameter.path, structure)
+    )
     found.update(dict.fromkeys(_fresh_heads(owner, structure)))
     return {path: path.removeprefix(below) if wrapped else PREFIX + path.removeprefix(below) for path in found}
+
+
+def _of_a_tuner(path: str, structure: Structure) -> bool:
+    """Whether a parameter belongs to an adapter layer itself: bookkeeping that PEFT makes anew on loading, as AdaLoRA's ranks."""
+    return any(path.startswith(f"{layer.path}.") and not path.startswith(f"{layer.base_path}.") for layer in structure.adapter_layers)
 
 
 def _fresh_heads(owner: Owner, structure: Structure) -> Iterator[str]:

@@ -47,9 +47,9 @@ def match(file: AdapterFile) -> Match:
     strange = {key: tensor for key, tensor in by_key.items() if key not in file.expected and key not in sizeless}
     patterns = {_pattern(key) for key in file.expected}
     too_deep = {key for key in strange if _pattern(key) in patterns and module_named(key, file) is None}
-    mismatched = {key for key, tensor in known.items() if tensor.shape != file.expected[key]}
+    mismatched = [key for key, tensor in known.items() if tensor.shape != file.expected[key]]
     return Match(
-        placed=tuple(tensor for key, tensor in known.items() if key not in mismatched),
+        placed=tuple(tensor for key, tensor in known.items() if tensor.shape == file.expected[key]),
         sizeless=tuple(sizeless.values()),
         too_deep=tuple(strange[key] for key in strange if key in too_deep),
         unplaced=tuple(strange[key] for key in strange if key not in too_deep),
@@ -89,6 +89,17 @@ def module_named(key: str, file: AdapterFile) -> ModuleInfo | None:
     return None
 
 
+def of_a_shallower_base(file: AdapterFile, fit: Match) -> bool:
+    """Whether all that is missing are whole blocks behind the last one in the file, and the base is known to be another one."""
+    if file.base.get("same_name") is not False or not fit.missing:
+        return False
+    depth: dict[str, int] = {}
+    for tensor in fit.placed:
+        pattern, index = _block(loaded(tensor))
+        depth[pattern] = max(depth.get(pattern, -1), index)
+    return all(pattern in depth and index > depth[pattern] for pattern, index in map(_block, fit.missing))
+
+
 def _roots(file: AdapterFile) -> tuple[tuple[str, str], ...]:
     """What to put before a key, and what to take from it first, to get a module path: read off from a key whose path is known."""
     for key, path in file.layer_of.items():
@@ -111,3 +122,8 @@ def _ranks(key: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[i
     if axis is None or len(found) != 2 or len(wanted) != 2 or found[1 - axis] != wanted[1 - axis]:
         return None
     return found[axis], wanted[axis]
+
+
+def _block(key: str) -> tuple[str, int]:
+    """The key without the indices of blocks, and the first of these; -1 without any."""
+    return _pattern(key), next((int(part) for part in key.split(".") if part.isdigit()), -1)

@@ -55,5 +55,12 @@ def fixed() -> Example:
 
 
 RULE = Rule(
-    "PI113", "untrained-new-module", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed, explained_by=("PI110",)
+    "PI113",
+    "untrained-new-module",
+    Severity.WARNING,
+    over=Structure,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI110", "PI406"),
 )

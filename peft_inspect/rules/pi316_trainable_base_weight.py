@@ -71,4 +71,6 @@ def fixed() -> Example:
     return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"])), text_batch())
 
 
-RULE = Rule("PI316", "trainable-base-weight", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed)
+RULE = Rule(
+    "PI316", "trainable-base-weight", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed, explained_by=("PI406",)
+)

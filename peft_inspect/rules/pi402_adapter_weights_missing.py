@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import AdapterFile, Finding, Severity
 from peft_inspect.rules.adapter_examples import adapted, saved
-from peft_inspect.rules.adapter_match import adapter_layers, incomparable, match
+from peft_inspect.rules.adapter_match import adapter_layers, incomparable, match, of_a_shallower_base
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.key_mapping import renaming
 from peft_inspect.rules.rule import Example, Rule
@@ -22,8 +22,8 @@ from peft_inspect.rules.rule import Example, Rule
 def check(file: AdapterFile) -> Iterator[Finding]:
     """Keys of adapter layers without a tensor, except those that tensors under another name are for."""
     fit = match(file)
-    if not fit.placed and not fit.mismatched:
-        return  # nothing of the file was recognised: that is about its keys
+    if not (fit.placed or fit.mismatched) or of_a_shallower_base(file, fit):
+        return  # nothing of the file was recognised, or it is for another base: neither is about single layers
     renamed = set(renaming(fit.unplaced, fit.missing, file).places.values())
     built = {layer.path for layer in file.structure.adapter_layers} if file.structure else set()
     missing = [key for key in fit.missing if key not in renamed and file.layer_of[key] in built]

@@ -13,7 +13,7 @@ from typing import Any
 
 from peft_inspect.records import AdapterFile, Finding, Severity
 from peft_inspect.rules.adapter_examples import adapted, saved
-from peft_inspect.rules.adapter_match import Match, incomparable, loaded, match
+from peft_inspect.rules.adapter_match import Match, incomparable, loaded, match, of_a_shallower_base
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.rule import Example, Rule
 
@@ -29,6 +29,9 @@ def check(file: AdapterFile) -> Iterator[Finding]:
         reasons["class"] = f"class {trained_on} instead of {file.base.get('class')}"
     if fit.too_deep:
         reasons["depth"] = f"{len(fit.too_deep)} tensors are for blocks that this base does not have, such as {fit.too_deep[0].key!r}"
+    shallower = of_a_shallower_base(file, fit)
+    if shallower:
+        reasons["depth"] = f"{len(fit.missing)} tensors are lacking for the blocks that only this base has, such as {fit.missing[0]!r}"
     if fit.other_width:
         first = next(mismatch for mismatch in fit.mismatched if mismatch.ranks is None)
         reasons["width"] = f"no tensor fits: {first.tensor.key!r} is {list(first.tensor.shape)} and {list(first.wanted)} is needed"
@@ -38,7 +41,7 @@ def check(file: AdapterFile) -> Iterator[Finding]:
             _layers(file, fit),
             facts={"file": file.path, "base": {key: value for key, value in file.base.items() if key != "same_name"}, "differs": reasons},
             fix=_fix(file),
-            severity=Severity.ERROR if fit.too_deep or fit.other_width else None,
+            severity=Severity.ERROR if fit.too_deep or shallower or fit.other_width else None,
         )
 
 
