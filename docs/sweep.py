@@ -174,6 +174,14 @@ def page(found: dict[str, dict]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(_row(record) for record in found.values() if record["state"] != "not built"),
         "",
+        "## Error findings",
+        "",
+        "On models that nobody changed; [findings.md](findings.md) looks at some of them closely.",
+        "",
+        "| rule | line in transformers | types | what (of the first) |",
+        "|---|---|---|---|",
+        *_errors(found),
+        "",
         "## Not built",
         "",
         "| type | why |",
@@ -182,6 +190,20 @@ def page(found: dict[str, dict]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _errors(found: dict[str, dict]) -> list[str]:
+    """One row per fault, with all types that have it."""
+    faults: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for record in found.values():
+        for finding in record.get("findings", ()):
+            if finding["severity"] == "error":
+                key = finding["code"], finding["rule"], finding["source"] or ""
+                faults.setdefault(key, []).append((record["type"], finding["message"]))
+    return [
+        f"| {code} {rule} | {source and f'`{source}`'} | {', '.join(name for name, _ in seen)} | {_cell(seen[0][1])} |"
+        for (code, rule, source), seen in sorted(faults.items())
+    ]
 
 
 def _summary(found: list[dict]) -> list[str]:
@@ -200,7 +222,7 @@ def _summary(found: list[dict]) -> list[str]:
         f"| of these `tree` works | {_share(trees, built)} |",
         f"| of these with a linear layer, `gradcheck` completes | {_share(ran, linear)} |",
         f"| types with several towers, of which all run | {_share(complete, multimodal)} |",
-        f"| types with an error finding, looked at in [findings.md](findings.md) | {len(errors)} |",
+        f"| types with an error finding | {len(errors)} |",
         f"| seconds per type, median and longest | {seconds[len(seconds) // 2]:.1f}, {seconds[-1]:.1f} |",
         f"| peak memory, imports included | {max((record['peak_mb'] for record in ran), default=0)} MB |",
     ]

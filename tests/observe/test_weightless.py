@@ -132,6 +132,14 @@ def test_small_constants_stay_real_and_large_ones_take_no_memory():
     assert not is_weightless(torch.zeros(1000, 1000))
 
 
+def test_no_layer_is_left_out_at_random():
+    """The draw that decides over a layer (layerdrop) is one."""
+    with running():
+        assert torch.rand([]).item() == 1
+        assert torch.rand(1).tolist() == [1]
+        assert torch.rand(5).unique().numel() == 5
+
+
 def test_a_real_result_buffer_keeps_the_graph_of_what_is_added_to_it(x):
     """The buffer itself cannot lose its storage any more."""
     x.requires_grad_(True)

@@ -34,6 +34,7 @@ _MAKE_FLOATS = {  # factories whose first argument is a size
     _aten.randn.default,
     _aten.randn.generator,
 }
+_DRAW = {_aten.rand.default, _aten.rand.generator}
 _SMALL = 1 << 16  # elements; smaller float constants stay real, because code decides by them
 
 
@@ -128,7 +129,7 @@ def _change_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 class _WeightlessMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees the operations whose operands hide the subclass, and factories of large floating tensors."""
+    """Sees the operations whose operands hide the subclass, factories of large floating tensors, and single draws."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -139,7 +140,7 @@ class _WeightlessMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if _touches_weightless(args) or (kwargs and _touches_weightless(kwargs.values())):
             return execute(func, args, kwargs)
-        if func in _MAKE_FLOATS and (made := _large(func, args, kwargs)) is not None:
+        if func in _MAKE_FLOATS and (made := _stand_in(func, args, kwargs)) is not None:
             return made
         return func(*args, **kwargs)
 
@@ -152,11 +153,16 @@ def _touches_weightless(values: Any) -> bool:
     return False
 
 
-def _large(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Weightless | None:
-    """A weightless stand-in for a large floating tensor that is about to be allocated."""
+def _stand_in(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """What to use for a large floating tensor that is about to be allocated, and for a single draw.
+
+    A draw is one, as is every value that nobody knows: no layer is left out at random.
+    """
     numel = 1
     for extent in args[0]:
         numel *= extent
+    if numel == 1 and func in _DRAW:
+        return torch.ones(args[0], dtype=kwargs.get("dtype"))
     if numel <= _SMALL or ((device := kwargs.get("device")) is not None and torch.device(device).type != "cpu"):
         return None
     planned = func(*args, **{**kwargs, "device": torch.device("meta"), "pin_memory": None})
