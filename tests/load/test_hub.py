@@ -13,6 +13,7 @@ import torch
 from hub_server import COMMIT, Repo, serve
 from huggingface_hub import constants
 from safetensors.torch import save
+from transformers import dynamic_module_utils
 
 from peft_inspect.records import InspectionError
 
@@ -172,6 +173,24 @@ def test_code_of_a_repository_is_never_run_unasked(load, hub, tmp_path):
         load("team/code")
     assert not marker.exists()
     assert not any("code.py" in request for request in hub.requests)
+
+
+def test_code_of_a_repository_is_run_when_it_is_trusted_and_fails_with_its_own_traceback(load, hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    config = {"model_type": "homegrown", "auto_map": {"AutoConfig": "home.HomeConfig", "AutoModelForCausalLM": "home.HomeModel"}}
+    code = (
+        "import torch\nfrom transformers import PretrainedConfig, PreTrainedModel\n"
+        "class HomeConfig(PretrainedConfig):\n    model_type = 'homegrown'\n"
+        "class HomeModel(PreTrainedModel):\n    config_class = HomeConfig\n"
+        "    def __init__(self, config):\n        super().__init__(config); self.line = torch.nn.Linear(2, 1); self.post_init()\n"
+    )
+    hub.repos["team/code"] = Repo({"config.json": json.dumps(config).encode(), "home.py": code.encode()})
+    assert type(load("team/code", trust_remote_code=True).model).__name__ == "HomeModel"
+    hub.repos["team/bad"] = Repo({"config.json": json.dumps(config).encode(), "home.py": b"1 / 0\n"})
+    with pytest.raises(InspectionError, match=r"the code of team/bad raised ZeroDivisionError") as raised:
+        load("team/bad", trust_remote_code=True)
+    assert "1 / 0" in raised.value.detail
 
 
 def test_the_environment_variables_of_the_client_are_honoured(hub, tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
+from transformers import dynamic_module_utils
 
 from peft_inspect.records import InspectionError
 
@@ -211,7 +213,9 @@ def test_values_that_the_architecture_refuses_are_its_words(load):
         load("arch:llama", config_fields={"hidden_size": 100, "num_attention_heads": 7})
 
 
-def test_a_repositorys_code_runs_only_when_trusted(load, tmp_path):
+def test_a_repositorys_code_runs_only_when_trusted(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
     folder = tmp_path / "homegrown"
     folder.mkdir()
     (folder / "config.json").write_text(
