@@ -75,7 +75,7 @@ def coverage_of(
                 stack=bare.live.get(place.stack, "") if place else "",
                 block=type(bare.modules[f"{place.stack}.{place.block}"]).__name__ if place else "",
                 part=type(bare.modules[name if parameter else name.rpartition(".")[0]]).__name__,
-                name=_EXPERT_INDEX.sub(r"\1.*", f"{inner}.{parameter}" if parameter else inner),
+                name=_general(f"{inner}.{parameter}" if parameter else inner),
                 kind=kind,
                 routes=live in routers or live.rpartition(".")[0] in routers,
                 head=module is head,
@@ -97,6 +97,11 @@ def coverage_of(
             head=sort.head,
             read=sort.read,
         )
+
+
+def _general(name: str) -> str:
+    """One name for the same layer of all experts."""
+    return _EXPERT_INDEX.sub(r"\1.*", name) if "expert" in name else name
 
 
 def _kind(module: nn.Module) -> Kind | None:

@@ -57,10 +57,10 @@ def _enter(inventory: Inventory, module: nn.Module, path: str, around: frozenset
         inventory.modules[path] = module
         return True
     aliases = inventory.module_aliases.setdefault(known, [])
-    if id(module) in around or len(aliases) >= _MOST_PATHS:
+    if len(aliases) >= _MOST_PATHS:
         return False
     aliases.append(path)
-    return True
+    return id(module) not in around
 
 
 def _add_parameter(inventory: Inventory, parameter: torch.nn.Parameter, path: str, holder: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LINEARS = (nn.Linear, Conv1D)
+_PLAIN = (*LINEARS, nn.Embedding, *CONVOLUTIONS)
 
 
 def kind_of(module: nn.Module) -> ModuleKind:
@@ -50,9 +51,11 @@ def has_forward(module: nn.Module) -> bool:
 
 def holds_experts(module: nn.Module) -> bool:
     """Whether a module keeps the weights of several experts as parameters of its own: nothing for `nn.Linear` to match."""
-    stacked = any(parameter is not None and parameter.dim() >= 2 for parameter in module._parameters.values())
+    if not module._parameters or isinstance(module, _PLAIN):
+        return False
     named = "expert" in type(module).__name__.lower() or any("num_experts" in name for name in vars(module))
-    return stacked and named and not isinstance(module, (*LINEARS, nn.Embedding, *CONVOLUTIONS)) and expert_count(module) > 1
+    stacked = any(parameter is not None and parameter.dim() >= 2 for parameter in module._parameters.values())
+    return named and stacked and expert_count(module) > 1
 
 
 def expert_weights(module: nn.Module) -> dict[str, nn.Parameter]:

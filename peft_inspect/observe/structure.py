@@ -13,6 +13,7 @@ from peft_inspect.observe.inventory import Inventory, take_inventory
 from peft_inspect.observe.kinds import has_forward, kind_of, routers_of
 from peft_inspect.observe.owners import Owner, base_of, owners_of
 from peft_inspect.observe.plain import config_values, dtype_name
+from peft_inspect.observe.reads import source_reads
 from peft_inspect.observe.towers import towers_of
 from peft_inspect.records import Mode, ModuleInfo, ParameterInfo, Role, Structure, Subject
 
@@ -50,6 +51,7 @@ def read_structure(subject: Subject) -> Structure:
         notes=subject.notes,
         coverage=asked.coverage(layers, frozenset(module.path for module in modules if module.routes)),
         ties=asked.ties(layers),
+        weight_reads=tuple(source_reads(inventory.modules, dict.fromkeys(layer.path for layer in layers))),
     )
 
 

@@ -42,7 +42,7 @@ def _stacks(inventory: Inventory) -> Iterator[str]:
 
 def _is_stack(path: str, module: nn.Module, inventory: Inventory) -> bool:
     """A list of networks with matrices in them. Experts beside one another are no blocks after one another."""
-    if not isinstance(module, (nn.ModuleList, nn.Sequential)) or not module._modules or "expert" in path.rpartition(".")[2]:
+    if not path or not isinstance(module, (nn.ModuleList, nn.Sequential)) or not module._modules or "expert" in path.rpartition(".")[2]:
         return False
     if isinstance(module, nn.Sequential) and len({type(child) for child in module}) > 1:
         return False
@@ -61,12 +61,12 @@ def _within_stages(path: str, lists: Sequence[str], inventory: Inventory, sizes:
     """The lists of equal blocks that make up most of the blocks of `path`, as in a hierarchical vision model."""
     inner: list[str] = []
     for name in inventory.children(path):
-        block = f"{path}.{name}"
+        block = _join(path, name)
         below = [other for other in lists if other.startswith(block + ".") and _alike(inventory.modules[other])]
         outermost = [other for other in below if not any(other.startswith(outer + ".") for outer in below)]
-        if 2 * sum(sizes[other] for other in outermost) > sizes[block]:
+        if 2 * sum(sizes[other] for other in outermost) > sizes.get(block, 0):
             inner += outermost
-    return tuple(inner) if len({other.split(".")[path.count(".") + 1] for other in inner}) * 2 > len(inventory.children(path)) else ()
+    return tuple(inner) if len({_step(path, other) for other in inner}) * 2 > len(inventory.children(path)) else ()
 
 
 def _alike(module: nn.Module) -> bool:
@@ -130,7 +130,7 @@ class _Splitter:
         """Networks without blocks that stand between towers: projectors, mergers."""
         if len({self._family(branch) for branch in apart}) > 1:
             for name, module in self.inventory.children(meeting).items():
-                path = f"{meeting}.{name}" if meeting else name
+                path = _join(meeting, name)
                 if path not in apart and path in self.inventory.modules and module._modules and any(map(_is_matrix, module.modules())):
                     yield path
 
@@ -170,5 +170,8 @@ def _common(paths: Sequence[str]) -> str:
 def _step(top: str, path: str) -> str:
     """The module right below `top` on the way to `path`."""
     rest = path[len(top) + 1 :] if top else path
-    step = rest.partition(".")[0]
-    return f"{top}.{step}" if top else step
+    return _join(top, rest.partition(".")[0])
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from peft_inspect.records import AdapterInfo, BlockStack, Finding, Severity, Structure, Target
@@ -25,7 +26,8 @@ _ONE_DIGIT = re.compile(r"(?<!\\d)(?<!\[0-9\])(\\d|\[0-9\])(?!\\d|\[0-9\]|[+*{?]
 def check(structure: Structure) -> Iterator[Finding]:
     """Per adapter, the entries that missed layers at a place where they hit others."""
     for adapter in adapters_with_targets(structure):
-        partly = [target for target in entries(adapter, "target_modules") if target.missed and not _on_purpose(target, structure)]
+        targets = [_left(target, structure) for target in entries(adapter, "target_modules")]
+        partly = [target for target in targets if target.missed and not _on_purpose(target, structure)]
         if partly:
             suggestion = _suggestion(adapter, partly, structure)
             yield RULE.finding(
@@ -39,6 +41,25 @@ def check(structure: Structure) -> Iterator[Finding]:
                 },
                 fix=setting_fix(suggestion, "adapt a layer that every block has, or name the blocks that are meant"),
             )
+
+
+def _left(target: Target, structure: Structure) -> Target:
+    """The entry without what it missed where nothing is left to adapt.
+
+    That is a module all of whose layers carry adapters, or one whose keys serve as values and carry one.
+    """
+    adapted = {layer.path for layer in structure.adapter_layers}
+    below: dict[str, list[str]] = {}
+    for path in (path for row in structure.coverage if row.kind == "linear" for path in row.layers):
+        below.setdefault(path.rpartition(".")[0], []).append(path)
+    leaf = target.entry.rpartition(".")[2]
+    keys = leaf.replace("value", "key").replace("v", "k")
+    missed = (
+        path
+        for path in target.missed
+        if path not in below or not (adapted.issuperset(below[path]) or (keys != leaf and f"{path}.{keys}" in adapted))
+    )
+    return replace(target, missed=tuple(missed))
 
 
 def _on_purpose(target: Target, structure: Structure) -> bool:

@@ -111,7 +111,9 @@ def _tiny_llava() -> Any:
     text = LlamaConfig(
         vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2
     )
-    return LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_id=63, vision_feature_layer=-1)).train()
+    return LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_id=63, vision_feature_layer=-1)
+    ).train()
 
 
 def broken() -> Example:

@@ -1,4 +1,4 @@
-"""all-linear on Qwen2-MoE: PEFT takes it to include the router, and the gate of the shared expert is a linear layer."""
+"""all-linear on Qwen2-MoE: the gate of the shared expert is a linear layer like any other, and the experts are none."""
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -7,8 +7,8 @@ from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 from peft_inspect.rules import Example
 
 RULE = "PI106"
-ALSO = ("PI105",)  # and rewrites the names of the shared expert away
-MODULES = r".*\.mlp\.(gate|shared_expert_gate)"
+ALSO = ("PI105",)
+MODULES = r".*\.mlp\.shared_expert_gate"
 
 
 def qwen2_moe():
@@ -35,10 +35,9 @@ def broken():
 
 
 def fixed():
-    shared = [f"shared_expert.{name}_proj.weight" for name in ("gate", "up", "down")]
     config = LoraConfig(
         r=4,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
-        target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj", *shared],
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
     )
     return Example(get_peft_model(qwen2_moe(), config))
