@@ -281,6 +281,7 @@ class Structure:
     notes: tuple[str, ...] = ()
     coverage: tuple[Coverage, ...] = ()
     ties: tuple[Tie, ...] = ()
+    weight_reads: tuple[WeightRead, ...] = ()  # in the source of forwards, whether or not a run takes that path
 
     @cached_property
     def module(self) -> Mapping[str, ModuleInfo]:

@@ -11,6 +11,7 @@ from peft_inspect.formats.labels import (
     Part,
     adapter_parts,
     flag_parts,
+    place,
     saved_copies,
     saved_parts,
     shape_of,
@@ -63,6 +64,7 @@ class _Painter:
         self.structure = structure
         self.view = view
         self.towers = frozenset(towers_of(structure))
+        self.reads = {read.layer: read.source for read in structure.weight_reads}
         self.tee, self.end, self.bar, self.gap = ("├ ", "└ ", "│ ", "  ") if narrow else ("├─ ", "└─ ", "│  ", "   ")
 
     def below(self, node: Node, guide: str, level: int, like: Node | None = None) -> Iterator[Row]:
@@ -155,6 +157,9 @@ class _Painter:
         yield from (Part(visible(f"tied to {_short(tie)}"), "cyan") for tie in node.ties)
         if node.said:
             yield Part(visible(f"now {node.said}"), CHANGE_STYLES["changed"])
+        for path in dict.fromkeys(layer.path for layer in inside):
+            if path in self.reads:
+                yield Part(visible(f"! skipped where .weight is read: {place(self.reads[path])}"), "yellow")
         yield from flag_parts(node.all_flags() if closed else node.flags)
 
     def _cells(self, run: Run) -> Iterator[str]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.nodes import Flag, Node
-from peft_inspect.records import AdapterLayerInfo, ParameterInfo, Severity, Structure
+from peft_inspect.records import AdapterLayerInfo, ParameterInfo, Severity, Source, Structure
 
 FLAG_SIGNS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.NOTE: "·"}
 FLAG_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -113,6 +114,11 @@ def weight_of(node: Node, structure: Structure) -> ParameterInfo | None:
         if (parameter := structure.parameter.get(f"{path}.{name}" if path else name)) is not None:
             return parameter
     return node.parameters[0] if node.parameters and not node.children else None
+
+
+def place(source: Source) -> str:
+    """`modeling_wavlm.py:231`."""
+    return f"{PurePath(source.file).name}:{source.line}"
 
 
 def shape_of(parameter: ParameterInfo | None) -> str:

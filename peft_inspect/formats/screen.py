@@ -91,8 +91,9 @@ class Screen:
         yield pad + first
         rest = line.text[len(first.plain) :]
         rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
-        for part in self._wrapped(rest, line.indent + line.hang):
-            yield pad + Text(" " * line.hang) + part
+        hang = min(line.hang, 2 * self.width // 3)
+        for part in self._wrapped(rest, line.indent + hang):
+            yield pad + Text(" " * hang) + part
 
     def _wrapped(self, text: Text, indent: int) -> list[Text]:
         parts = list(text.wrap(self.console, max(self.width - indent, 10), overflow="fold"))

@@ -19,7 +19,7 @@ from peft_inspect.formats.names import visible
 from peft_inspect.formats.nodes import Node, build
 from peft_inspect.formats.rowfit import fitted, header
 from peft_inspect.formats.screen import Line, Screen
-from peft_inspect.formats.targets import target_lines
+from peft_inspect.formats.targets import coverage_lines, target_lines
 from peft_inspect.formats.text import heading
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import same_object
@@ -65,6 +65,7 @@ class ModelTree:
         yield from self._notes()
         if self.view.targets:
             yield from target_lines(self.report.structure)
+            yield from coverage_lines(self.report.structure)
         for finding in self.report.findings:
             yield from _brief(finding)
         yield _verdict(self.report)

@@ -12,7 +12,9 @@ from peft_inspect.observe.sources import is_machinery, is_peft, shown
 from peft_inspect.records import Source, WeightRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+
+    from torch import nn
 
     from peft_inspect.observe.layers import AdapterLayers
 
@@ -21,14 +23,17 @@ _METADATA = frozenset({"dtype", "device", "shape", "size", "dim", "ndim", "requi
 
 def weight_reads(layers: AdapterLayers, seen: Container[str]) -> tuple[WeightRead, ...]:
     """Reads in the source of parents of adapter layers, but for the layers whose weight was `seen` to be read in the run."""
-    found = []
-    for path in layers.of_path:
+    return tuple(read for read in source_reads(layers.modules, layers.of_path) if read.layer not in seen)
+
+
+def source_reads(modules: Mapping[str, nn.Module], layers: Iterable[str]) -> Iterator[WeightRead]:
+    """Reads of the weights of `layers` in the source of their parents' forward, whether or not a run takes that path."""
+    for path in layers:
         parent, _, child = path.rpartition(".")
-        owner: Any = type(layers.modules[parent])
+        owner: Any = type(modules[parent])
         source = _reads_of(owner).get(child)
-        if source is not None and path not in seen:
-            found.append(WeightRead(path, parent, source))
-    return tuple(found)
+        if source is not None:
+            yield WeightRead(path, parent, source)
 
 
 @cache

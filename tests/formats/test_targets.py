@@ -3,7 +3,7 @@ from io import StringIO
 
 from peft_inspect.formats.tree import write
 from peft_inspect.formats.view import View
-from peft_inspect.records import Target
+from peft_inspect.records import Coverage, Target
 
 
 def lines(report, width=80):
@@ -46,3 +46,37 @@ def test_an_adapter_without_targets_says_so(make_llama, make_report):
     structure = make_llama(1)
     report = make_report(replace(structure, adapters=(replace(structure.adapters[0], targets=()),)))
     assert lines(report)[1] == "  its config names no targets"
+
+
+def test_the_other_way_round_every_sort_of_layer_and_how_many_carry_an_adapter(make_llama, make_report):
+    structure = make_llama(4)
+    tower = "base_model.model.model"
+
+    def coverage(name, adapted):
+        layers = tuple(f"{tower}.layers.{index}.{name}" for index in range(4))
+        indices = tuple(range(4))
+        sizes = {"parameters": 1024, "adapted_parameters": 256 * len(adapted)}
+        return Coverage(
+            tower,
+            f"{tower}.layers",
+            "LlamaDecoderLayer",
+            "LlamaAttention",
+            name,
+            "linear",
+            layers,
+            layers[: len(adapted)],
+            indices,
+            adapted,
+            **sizes,
+        )
+
+    rows = (coverage("self_attn.q_proj", (0, 1, 2, 3)), coverage("self_attn.v_proj", (0, 1)), coverage("self_attn.o_proj", ()))
+    found = lines(make_report(replace(structure, coverage=rows)), width=100)
+    at = found.index("covered: layers with 50% of 3,072 parameters carry an adapter")
+    assert found[at + 1 : at + 6] == [
+        "  model LlamaDecoderLayer",
+        "    layer             adapted  params  at layers",
+        "    self_attn.q_proj      4/4   1,024  0–3",
+        "    self_attn.v_proj      2/4   1,024  0–1",
+        "    self_attn.o_proj      0/4   1,024",
+    ]

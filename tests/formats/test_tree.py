@@ -10,7 +10,7 @@ from rich.console import Console
 from peft_inspect.formats.nodes import build
 from peft_inspect.formats.tree import ModelTree, write
 from peft_inspect.formats.view import View
-from peft_inspect.records import ModuleInfo
+from peft_inspect.records import ModuleInfo, Source, WeightRead
 
 
 def screen(report, **view):
@@ -94,9 +94,9 @@ def test_totals_equal_the_sum_over_the_parameters(make_llama, make_report):
 
 def test_a_70b_model_fits_on_one_screen_in_no_time(make_llama, make_report):
     report = make_report(make_llama(80, targets=("q_proj", "k_proj", "v_proj", "o_proj")))
-    started = time.perf_counter()
+    started = time.process_time()
     text = screen(report)
-    assert time.perf_counter() - started < 1  # 0.2 s on a free machine
+    assert time.process_time() - started < 1  # 0.2 s on a free machine
     assert len(text.splitlines()) <= 45
 
 
@@ -201,9 +201,9 @@ def test_colour_follows_no_color(make_llama, make_report, monkeypatch):
 def test_fifty_thousand_modules_build_quickly(make_llama, make_report):
     structure = make_llama(3000)
     assert len(structure.modules) > 50_000
-    started = time.perf_counter()
+    started = time.process_time()
     build(structure)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_two_models_as_one_tree_with_what_changed(make_llama, make_report):
@@ -285,3 +285,14 @@ def test_a_long_label_goes_on_in_the_next_line_and_loses_nothing_that_matters(ma
     text = screen(make_report(replace(structure, adapter_layers=rows + more)), width=60)
     assert max(map(len, text.splitlines())) <= 60
     assert all(f"adapter_number_{number}" in text for number in range(3))
+
+
+def test_a_path_that_skips_the_adapter_is_flagged_in_place(make_llama, make_report):
+    """Read from the source of the forward alone: nothing has run."""
+    structure = make_llama(4)
+    source = Source("modeling_wavlm.py", 229, "forward", "F.linear(x, self.q_proj.weight)")
+    attention = "base_model.model.model.layers.{}.self_attn"
+    reads = tuple(WeightRead(f"{attention.format(index)}.q_proj", attention.format(index), source) for index in range(4))
+    text = screen(make_report(replace(structure, weight_reads=reads)), width=140)
+    assert "q_proj Linear 16×16 ◆ default r=8 α=16 fp32 ! skipped where .weight is read: modeling_wavlm.py:229" in text
+    assert text.count("skipped") == 1
