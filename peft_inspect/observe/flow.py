@@ -26,9 +26,23 @@ if TYPE_CHECKING:
 
     from peft_inspect.observe.grad_mode import GradSwitches
 
-_FROM_VALUES = frozenset({"tensor", "as_tensor", "asarray", "from_numpy", "new_tensor", "scalar_tensor", "full"})
+_FROM_VALUES = frozenset({"tensor", "empty", "as_tensor", "asarray", "from_numpy", "new_tensor", "scalar_tensor", "full"})
 DETACHING = frozenset({"detach", "detach_", "data"})
-_ESCAPES = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__bool__", "__index__", "__complex__"})
+_ESCAPES = frozenset(
+    {
+        "item",
+        "tolist",
+        "numpy",
+        "__array__",
+        "untyped_storage",
+        "__dlpack__",
+        "__float__",
+        "__int__",
+        "__bool__",
+        "__index__",
+        "__complex__",
+    }
+)
 
 
 @dataclass
@@ -96,12 +110,12 @@ class DataFlow(TorchFunctionMode):
         return Operand(event, tensor.requires_grad, node, leaf, foreign, single=tensor.numel() == 1)
 
     def _event(self, name: str, operands: list[Operand], made: list[Tensor], *, escaped: bool) -> Event:
-        ends = any(operand.requires_grad for operand in operands) and not any(tensor.requires_grad for tensor in made)
+        ends = any(operand.requires_grad for operand in operands) and not (made and all(tensor.requires_grad for tensor in made))
         zero = any(tensor.grad_fn is not None and tensor.grad_fn.name() in ZERO_DERIVATIVE for tensor in made)
         line = nearest() if ends or zero or escaped or name in _FROM_VALUES else None
         if ends and self._switches.is_off and name not in DETACHING and self._switches.line is not None:
             line = self._switches.line  # what has to change is the switch, not the operation in its reach
-        floating = any(tensor.is_floating_point() for tensor in made)
+        floating = bool(made) and all(tensor.is_floating_point() for tensor in made)  # sort, topk and max give indices beside values
         event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating)
         self.events.append(event)
         return event
