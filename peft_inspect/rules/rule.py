@@ -56,7 +56,7 @@ class Rule(Generic[Evidence]):
         remedy: str | None = None,
         severity: Severity | None = None,
     ) -> Finding:
-        """A finding of this rule. `remedy` names what `observe.remedies` can try; None: the fix cannot be tried."""
+        """A finding of this rule. `remedy` names what `observe.fixes` can try; None: the fix cannot be tried."""
         return Finding(
             code=self.code,
             rule=self.name,
