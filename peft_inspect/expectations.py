@@ -51,9 +51,12 @@ def _unmet(report: Diagnosis, expect: Expectations) -> Iterator[Finding]:
 
 
 def _without_gradient(report: Diagnosis) -> Iterator[Finding]:
-    """Adapter parameters without a gradient; no trace means that none is known to have one."""
+    """Adapter parameters without a gradient; where no selected rule needed a batch, none is known to have one."""
+    if report.trace is None:
+        yield _finding("gradients are expected, and no batch was run: select a rule that needs one, such as PI309", found=None)
+        return
     adapter = [path for layer in report.structure.adapter_layers for path in layer.parameters]
-    arrived = {gradient.path for gradient in report.trace.gradients if gradient.arrived} if report.trace else set()
+    arrived = {gradient.path for gradient in report.trace.gradients if gradient.arrived}
     dead = [path for path in dict.fromkeys(adapter) if path not in arrived]
     if dead:
         owner = {path: layer.path for layer in report.structure.adapter_layers for path in layer.parameters}
