@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 FOLDER = Path(__file__).parent
-CASES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.py") if path.parent.name not in ("files", "coverage"))
+CASES = sorted(
+    path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.py") if path.parent.name not in ("files", "coverage")
+)
 WITH_FAULT = [name for name in CASES if not name.startswith("healthy/")]
 RUNS = [(name, "healthy") for name in CASES if name.startswith("healthy/")] + [
     (name, which) for name in WITH_FAULT for which in ("broken", "fixed")
