@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 DEPTH = re.compile(
-    r"^(num_hidden_layers|num_layers|n_layers?|depth|(en|de)coder_(num_hidden_)?layers|num_(en|de)coder_layers|num_\w+_hidden_layers|"
+    r"^(num_hidden_layers|num_layers|n_layers?|depth|(\w+_)?(en|de)coder_(num_hidden_)?layers|num_(en|de)coder_layers|num_\w+_hidden_layers|"
     r"num_\w*(attention|transformer|resampler|predictor|pooling|adapter|conv|main|mtp|nextn_predict|language)_layers|resampler_depth|"
     r"\w+_depth|\w+_num_hidden_layers|\w+_num_layers|num_blocks|encoder_depth|decoder_depth)$"
 )
@@ -20,6 +20,7 @@ NOT_WIDTH = re.compile(r"head_dim$|rope|patch|^dim$|position|mel|qk_|v_head|inpu
 HEADS = re.compile(r"^(\w+_)?(num|n)_(\w+_)?heads?$|^(\w+_)?attention_heads$|^n_heads?$")
 SHARED_HEADS = re.compile(r"key|value|kv|group")
 MODEL_WIDTH = re.compile(r"^(hidden_size|d_model|n_embd|embed_dim|encoder_hidden_dim|decoder_hidden_dim)$")
+INNER_WIDTH = re.compile(r"intermediate|ffn|mlp_dim|d_ff|n_inner|inner_dim|fc_dim")
 EXPERTS = re.compile(r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts|num_routed_experts|n_experts|num_moe_experts)$")
 TOP_K = re.compile(
     r"^(num_experts_per_tok(en)?|moe_k|moe_topk|top_k_experts|moe_top_k|num_selected_experts|router_top_k|experts_per_token|n_experts_per_tok)$"

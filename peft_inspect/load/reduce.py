@@ -19,6 +19,7 @@ from peft_inspect.load.config_fields import (
     EXPERTS,
     GROUPS,
     HEADS,
+    INNER_WIDTH,
     MODEL_WIDTH,
     NOT_WIDTH,
     PERIOD,
@@ -228,10 +229,11 @@ class _Widths:
     def __init__(self, tree: list[tuple[str, PretrainedConfig]]) -> None:
         self._narrowed = [config for _, config in tree if _integers(config, HEADS) and _integers(config, MODEL_WIDTH)]
         self._widths = {value for config in self._narrowed for value in _values(config, WIDTH)}
+        outer = {value for config in self._narrowed for value in _values(config, WIDTH, but=INNER_WIDTH)}
         heads = [value for config in self._narrowed for name, value in _integers(config, HEADS).items() if not SHARED_HEADS.search(name)]
         widest = max((value for config in self._narrowed for value in _integers(config, MODEL_WIDTH).values()), default=0)
         factor = 1
-        while widest // factor > _MAX_WIDTH and all(width % (2 * factor * _ALIGNMENT) == 0 for width in self._widths):
+        while widest // factor > _MAX_WIDTH and all(width % (2 * factor * _ALIGNMENT) == 0 for width in outer):
             if any(count % (2 * factor) for count in heads):
                 break
             factor *= 2
@@ -240,14 +242,20 @@ class _Widths:
     def apply(self, config: PretrainedConfig) -> None:
         """Narrow one config of the tree."""
         if any(config is part for part in self._narrowed):
-            _map_numbers(config, WIDTH, lambda width: width // self._factor, but=NOT_WIDTH)
+            _map_numbers(config, WIDTH, self._divided, but=NOT_WIDTH)
             _map_numbers(config, HEADS, lambda count: max(count // self._factor, 1))
         else:
-            _map_numbers(config, WIDTH, lambda width: width // self._factor if width in self._widths else width, but=NOT_WIDTH)
+            _map_numbers(config, WIDTH, lambda width: self._divided(width) if width in self._widths else width, but=NOT_WIDTH)
+
+    def _divided(self, width: int) -> int:
+        """Exactly, or for an inner width that does not divide the next smaller one of whole rows."""
+        exact, rest = divmod(width, self._factor)
+        return max(exact // _ALIGNMENT, 1) * _ALIGNMENT if rest else exact
 
 
-def _values(config: PretrainedConfig, names: re.Pattern[str]) -> list[int]:
-    return [value for name, value in _integers(config, names).items() if not NOT_WIDTH.search(name) and value > _ALIGNMENT]
+def _values(config: PretrainedConfig, names: re.Pattern[str], *, but: re.Pattern[str] = NOT_WIDTH) -> list[int]:
+    found = _integers(config, names).items()
+    return [value for name, value in found if not NOT_WIDTH.search(name) and not but.search(name) and value > _ALIGNMENT]
 
 
 # --- images --------------------------------------------------------------------------------------
@@ -256,7 +264,12 @@ def _values(config: PretrainedConfig, names: re.Pattern[str]) -> list[int]:
 def _smaller_images(config: PretrainedConfig, root: PretrainedConfig) -> None:
     """Images of fewer patches, where neither windows nor pooling count on their number; small ones for convolutions."""
     size, patch = vars(config).get("image_size"), vars(config).get("patch_size")
-    if not isinstance(size, int) or "window_size" in vars(config) or "mm_tokens_per_image" in vars(root):
+    if (
+        not isinstance(size, int)
+        or "window_size" in vars(config)
+        or "mm_tokens_per_image" in vars(root)
+        or "image_grid_pinpoints" in vars(root)
+    ):
         return
     if patch is None and not _integers(config, HEADS):
         config.image_size = min(size, _MAX_PIXELS)

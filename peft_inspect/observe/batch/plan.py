@@ -40,6 +40,7 @@ class Plan:
     alternatives: list[dict[str, Any]] = field(default_factory=list)  # other layouts of the main input, for a trial
     label_choices: list[torch.Tensor] = field(default_factory=list)  # other labels that a forward of the user's own may mean
     size: int = 1  # samples in the batch
+    text_length: int = TEXT_LENGTH  # words, without placeholders
 
     def __post_init__(self) -> None:
         parameter = next((p for p in self.target.module.parameters() if p.dtype in _FLOATS), None)

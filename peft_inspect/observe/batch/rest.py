@@ -11,7 +11,7 @@ from peft_inspect.observe.batch.image import image_size
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
 
 _INTEGER = ("ids", "idx", "labels", "positions", "length", "shapes", "sizes", "grid", "num_", "index")
-_SPELLINGS = {"num_codebooks": ("num_codebooks", "num_channels", "num_quantizers")}
+_SPELLINGS = {"num_features": ("num_features", "num_time_features"), "num_codebooks": ("num_codebooks", "num_channels", "num_quantizers")}
 _SIDES = {"height", "width", "image_size", "image_height", "image_width"}
 _OPTIONAL = re.compile(r"past|cache|embeds|label|position_ids|output|head_mask|encoder_")  # what a model makes itself, or may do without
 

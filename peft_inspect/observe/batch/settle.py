@@ -20,6 +20,7 @@ _ORDINARY = re.compile(
     r"^(token_type_ids|labels|past_key_values|cache_\w+|use_cache|logits_to_keep|return_dict|output_\w+|start_positions|end_positions)$"
 )
 _COUNTS = re.compile(r"(\w+) features and \w+ tokens do not match,? tokens: (\d+),? features:? (\d+)", re.IGNORECASE)
+_LENGTHS = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton dimension 1")
 
 
 def needs_trial(plan: Plan) -> bool:
@@ -70,6 +71,16 @@ def _count(plan: Plan, complaint: str) -> bool:
     return False
 
 
+def _length(plan: Plan, complaint: str) -> bool:
+    """Text as long as what is added to it, where the model adds features token by token."""
+    found = _LENGTHS.search(complaint)
+    if found is None or plan.placeholders or "input_ids" not in plan.inputs or int(found[1]) != plan.inputs["input_ids"].shape[-1]:
+        return False
+    plan.text_length = int(found[2])
+    _rewrite(plan)
+    return True
+
+
 def _rewrite(plan: Plan) -> None:
     """Make everything with one entry per token again."""
     for name in _TEXTUAL:
@@ -94,8 +105,10 @@ def _both(plan: Plan, complaint: str) -> bool:
     given = [name for name in plan.inputs if re.search(rf"\b{re.escape(name)}\b", complaint)]
     if len(given) < 2:
         return False
-    del plan.inputs[given[-1]]
-    plan.notes.append(f"{given[-1]} not given: the model does not take it together with {given[0]}")
+    main = getattr(plan.target.module, "main_input_name", None)
+    extra = next((name for name in reversed(given) if name != main), given[-1])
+    del plan.inputs[extra]
+    plan.notes.append(f"{extra} not given: the model does not take it together with {' and '.join(set(given) - {extra})}")
     return True
 
 
@@ -155,6 +168,7 @@ def _labels_at_fault(plan: Plan, complaint: str) -> bool:
 
 _MENDS: tuple[Callable[[Plan, str], bool], ...] = (
     _count,
+    _length,
     _named,
     _both,
     _other_labels,

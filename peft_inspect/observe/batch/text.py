@@ -34,7 +34,7 @@ def make(plan: Plan) -> None:
             plan.give("image_attention_mask", plan.ones(plan.size, len(row), pixels.shape[1]))
         if plan.wants("global_attention_mask"):
             plan.give("global_attention_mask", torch.nn.functional.one_hot(plan.zeros(plan.size), len(row)))
-        if plan.wants("bbox") and len(plan.target.documented.get("bbox", ())) != 2:
+        if plan.wants("bbox"):
             boxes = plan.integers([[[1, 1, 2, 2]] * len(row)] * plan.size)
             plan.give("bbox", boxes if "Long" in plan.target.documented_type.get("bbox", "Long") else boxes.to(plan.dtype))
         plan.give("attention_mask", plan.ones(plan.size, len(row)))
@@ -64,7 +64,7 @@ def is_encoder_decoder(plan: Plan) -> bool:
 def _row(plan: Plan) -> tuple[list[int], list[int]]:
     """One sample: words, then each run of placeholders with words after it; and the modality of each token."""
     axes = getattr(plan.config, "axial_pos_shape", None)  # position embeddings of one text length only
-    length = math.prod(axes) if axes else TEXT_LENGTH
+    length = math.prod(axes) if axes else plan.text_length
     piece = length // (1 + len(plan.placeholders))
     words = ids.ordinary(plan, length)
     row, types = words[:piece], [0] * piece
