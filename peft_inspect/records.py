@@ -184,6 +184,7 @@ class AdapterInfo:
     trainable: int = 0  # of these, the ones that require a gradient
     converted: bool = False  # PEFT rewrote its targets for fused experts
     base: str = ""  # path of the base model: what the names in the config are relative to
+    all_linear: bool = False  # its entries together name every linear layer
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ class Tie:
     names: tuple[str, ...]  # the same as module names within the base model
     one_tensor: bool
     adapted: tuple[str, ...] = ()  # adapter layers on either side
-    one_adapter: bool = True  # all sides share one adapter, or none has any
+    one_sided: bool = False  # some side carries an adapter and some other does not
 
 
 @dataclass(frozen=True)
@@ -571,7 +572,7 @@ class Finding:
     fix: str = ""
     fix_verified: bool | None = None
     verified: str | None = None  # "384/384 with use_reentrant=False"
-    remedy: str | None = None  # the name of the remedy in `observe.remedies` that tries the fix
+    remedy: str | None = None  # the name of the remedy in `observe.fixes` that tries the fix
 
 
 @dataclass(frozen=True)

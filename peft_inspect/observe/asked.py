@@ -69,6 +69,7 @@ class AskedAndBuilt:
             info,
             targets=table.targets(),
             converted=table.converted,
+            all_linear=table.all_linear,
             parameters=sum(weight.numel for weight in own),
             trainable=sum(weight.numel for weight in own if weight.requires_grad),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,11 @@ class BareModel:
     def ending_in(self, entry: str) -> tuple[str, ...]:
         """Names whose last part is that of `entry`: the only ones that a suffix can match."""
         return self._by_ending.get(entry.rpartition(".")[2], ())
+
+    @property
+    def endings(self) -> Collection[str]:
+        """The last parts of all names."""
+        return self._by_ending.keys()
 
     def __post_init__(self) -> None:
         self._by_ending: dict[str, tuple[str, ...]] = {}

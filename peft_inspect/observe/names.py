@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from peft_inspect.observe.bare import BareModel
 
 _MOST = 3
-_SPELLING = 0.75  # of difflib: a slip of the pen, not another word
-_FUSED_QKV = ("qkv_proj", "qkv", "query_key_value", "c_attn", "Wqkv", "W_pack", "qkv_lin", "in_proj", "att_proj")
+_SPELLING = 0.8  # of difflib: a slip of the pen, not another word
+_FUSED_QKV = ("qkv_proj", "qkv", "query_key_value", "c_attn", "Wqkv", "W_pack", "qkv_lin", "att_proj")
 _FUSED_GATE = ("gate_up_proj", "gate_up", "Wi", "w13", "ff_proj", "dense_h_to_4h", "input_linear")
 _WORK = {  # what a layer does → the names it goes by, separate layers before fused ones
     "query": ("q_proj", "query", "q", "wq", "q_lin", "to_q", "query_proj", "linear_q", "q_b_proj", *_FUSED_QKV),
@@ -40,11 +40,17 @@ def nearest(entry: str, bare: BareModel, *, containers: bool = False) -> tuple[s
     """
     known = dict.fromkeys(_modules(bare) if containers else _adaptable(bare))
     ending = entry.rpartition(".")[2]
-    same_work = _same_work(entry, known)
-    alike = difflib.get_close_matches(ending, dict.fromkeys(name.rpartition(".")[2] for name in known), n=_MOST, cutoff=_SPELLING)
+    endings = dict.fromkeys(name.rpartition(".")[2] for name in known)
+    alike = [like for like in difflib.get_close_matches(ending, endings, n=_MOST, cutoff=_SPELLING) if not _other_work(ending, like)]
     spelt = [name for like in alike for name in known if name.rpartition(".")[2] == like]
     exact = [name for name in known if name.rpartition(".")[2] == ending]
-    return tuple(dict.fromkeys((*exact, *(same_work or spelt), *spelt)))[:_MOST]
+    return tuple(dict.fromkeys((*exact, *_same_work(entry, known), *spelt)))[:_MOST]
+
+
+def _other_work(name: str, other: str) -> bool:
+    """Whether two names are known to stand for different layers, however alike they are spelt."""
+    works, others = ({work for work, names in _WORK.items() if each in names} for each in (name, other))
+    return bool(works) and bool(others) and works.isdisjoint(others)
 
 
 def _same_work(entry: str, known: Iterable[str]) -> list[str]:

@@ -99,6 +99,7 @@ class TargetTable:
         self.converted = was_converted(config, self.fused)
         self.built: dict[Key, str] = {(row.name, row.parameter_name): row.path for row in rows}
         self._paths = set(self.built.values())
+        self._names = {name for name, _ in self.built}
         self.place = Places(bare, towers)
 
     def targets(self) -> tuple[Target, ...]:
@@ -112,6 +113,12 @@ class TargetTable:
             *self._patterns("alpha_pattern", self.asked.alphas),
             *self._indices(),
         )
+
+    @property
+    def all_linear(self) -> bool:
+        """Whether the entries together name every linear layer, as PEFT's replacement of all-linear does."""
+        every = set(self._linears())
+        return bool(every) and (self.asked.modules == ALL_LINEAR or every.issubset(self._named(self.asked.modules)))
 
     def asks_for(self, row: AdapterLayerInfo) -> bool:
         """Whether the config as it is now reaches this layer."""
@@ -142,9 +149,10 @@ class TargetTable:
     def _module_target(self, entry: str, named: list[str], *, converted: bool) -> Target:
         matched = [name for name in named if (name, None) in self.built]
         parameters = self._converted(entry) if converted else []
-        left = [name for name in named if (name, None) not in self.built]
+        left = [name for name in named if name not in self._names]
         dropped = [name for name in left if not self.asked.keeps(name, self._field(entry, named))]
-        rewritten = [name for name in left if name not in dropped and self.converted and self._is_fused(name)]
+        lost = [name for name in left if name not in dropped] if self.converted else []
+        rewritten = [name for name in lost if self._is_fused(name) and self._is_unadapted_linear(name)]
         target = self._target("target_modules", entry, [(name, None) for name in matched] + parameters)
         return replace(
             target,
@@ -216,8 +224,12 @@ class TargetTable:
             hit = [built for built, winner in decided.items() if winner == key]
             target = self._target(field, key, hit)
             shadowed = [built[0] for built in self.built if not hit and _applies(key, _full(built))]
-            near = () if hit else nearest(key, self.bare)
+            near = () if hit or key.rpartition(".")[2] in self.bare.endings else self._adapted(nearest(key, self.bare))
             yield replace(target, dropped=self._live(shadowed), closest=near)
+
+    def _adapted(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Of these endings of layer names, the ones that adapter layers have."""
+        return tuple(near for near in names if any(_names_parameter(near, name) for name in self._names))
 
     def _indices(self) -> Iterator[Target]:
         blocks = self.place.blocks(self.asked.pattern) if self.asked.indices else {}

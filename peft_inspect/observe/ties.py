@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from peft.utils.other import ModulesToSaveWrapper
 
-from peft_inspect.observe.weightless import storage_key
 from peft_inspect.records import AdapterLayerInfo, Tie
 
 if TYPE_CHECKING:
@@ -28,14 +27,13 @@ def ties_of(bare: BareModel, rows: Iterable[AdapterLayerInfo], inventory: Invent
         if None not in weights:
             modules = [name.rpartition(".")[0] for name in names]
             sides = [layers.get(module, []) for module in modules]
-            matrix = inventory.parameters[inventory.parameter_path[id(weights[0])]].dim() > 1
-            held = {frozenset(storage_key(inventory.parameters[path]) for row in side for path in row.parameters) for side in sides}
+            matrix = inventory.parameters[inventory.parameter_path[id(weights[0])]].dim() > 1  # adapters change matrices
             yield Tie(
                 parameters=tuple(inventory.parameter_path[id(weight)] for weight in weights),
                 names=tuple(modules),
                 one_tensor=len({id(weight) for weight in weights}) == 1,
                 adapted=tuple(row.path for side in sides for row in side),
-                one_adapter=not matrix or len(held) == 1 or all(row.tuner == "TRAINABLE_TOKENS" for side in sides for row in side),
+                one_sided=matrix and any(sides) and not all(sides),
             )
 
 

@@ -7,12 +7,18 @@ from collections.abc import Iterable, Iterator
 
 from peft_inspect.records import AdapterInfo, Coverage, Structure, Target
 
+_FEED_FORWARD = re.compile(r"mlp|ffn|feed_?forward|moe|expert|intermediate|dense", re.IGNORECASE)
 _INDEX = re.compile(r"(?:^|[.(|:\[])\d")  # a number that stands for a layer, as in layers.0 or (3|4), not one in a name
 
 
 def entries(adapter: AdapterInfo, field: str) -> tuple[Target, ...]:
     """The rows of one config field."""
     return tuple(target for target in adapter.targets if target.field == field)
+
+
+def is_feed_forward(row: Coverage) -> bool:
+    """Whether a layer belongs to the part of a block that treats every position alone."""
+    return _FEED_FORWARD.search(row.part) is not None
 
 
 def is_list(adapter: AdapterInfo, field: str) -> bool:

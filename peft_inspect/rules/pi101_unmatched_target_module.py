@@ -41,10 +41,14 @@ def check(structure: Structure) -> Iterator[Finding]:
 
 
 def _asked(adapter: AdapterInfo) -> Iterator[Target]:
-    yield from entries(adapter, "target_modules")
+    """The entries that the user wrote, or may have: not what PEFT put into the config in their place."""
     parameters = entries(adapter, "target_parameters")
-    rewritten = adapter.converted and any(target.matched for target in parameters)
-    yield from (target for target in parameters if target.matched or not (rewritten and "experts" not in target.entry and _bare(target)))
+    reached = {target.entry for target in parameters if target.matched}
+    for target in entries(adapter, "target_modules"):
+        excluded = adapter.all_linear and target.dropped and adapter.config.get("exclude_modules")
+        if not excluded and not (adapter.converted and target.entry in reached):
+            yield target
+    yield from (target for target in parameters if not (adapter.converted and reached and _bare(target)) or target.matched)
 
 
 def _bare(target: Target) -> bool:

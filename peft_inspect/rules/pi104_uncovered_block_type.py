@@ -10,16 +10,13 @@ kernels do with `out_proj`, cannot be adapted and are not suggested.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from peft_inspect.records import AdapterInfo, Coverage, Finding, Severity, Structure
-from peft_inspect.rules.entries import adapters_with_targets, entries, is_list, is_shorthand, names_layers
+from peft_inspect.rules.entries import adapters_with_targets, entries, is_feed_forward, is_list, is_shorthand, names_layers
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import quoted, ranges, setting_fix
-
-_FEED_FORWARD = re.compile(r"mlp|ffn|feed_?forward|moe|expert|intermediate|dense", re.IGNORECASE)
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -56,7 +53,7 @@ def _rows(structure: Structure) -> Iterator[Coverage]:
 
 def _mixers(structure: Structure) -> Iterator[Coverage]:
     """Rows of mixers without any adapter, in blocks that have no adapted mixer either."""
-    rows = [row for row in _rows(structure) if not _FEED_FORWARD.search(row.part)]
+    rows = [row for row in _rows(structure) if not is_feed_forward(row)]
     for stack in dict.fromkeys(row.stack for row in rows):
         here = [row for row in rows if row.stack == stack]
         covered = {row.part for row in here if row.adapted}
@@ -71,10 +68,10 @@ def _other_names(structure: Structure) -> Iterator[Coverage]:
     for row in _rows(structure):
         parts.setdefault((row.tower, row.part), []).append(row)
     full = {key: {_leaf(row) for row in rows} for key, rows in parts.items() if all(row.adapted for row in rows)}
-    for (tower, part), rows in parts.items():
+    for (tower, _), rows in parts.items():
         adapted = {_leaf(row) for row in rows if row.adapted}
         models = [names for (other, _), names in full.items() if other != tower and adapted and adapted < names]
-        if not _FEED_FORWARD.search(part) and models:
+        if not is_feed_forward(rows[0]) and models:
             yield from (row for row in rows if not row.adapted and all(_leaf(row) not in names for names in models))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from peft_inspect.records import AdapterInfo, Coverage, Finding, Severity, Structure, Target
-from peft_inspect.rules.entries import entries, expert_entries, is_shorthand, with_parameters
+from peft_inspect.rules.entries import entries, expert_entries, is_feed_forward, is_shorthand, with_parameters
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted, setting_fix
 
@@ -44,14 +44,14 @@ def check(structure: Structure) -> Iterator[Finding]:
 
 
 def _wanted(structure: Structure) -> bool:
-    """Whether any entry asks for more than attention: a list of attention names leaves the feed-forward part alone on purpose."""
+    """Whether any entry asks for more than mixers: a list of attention names leaves the feed-forward part alone on purpose."""
     asked = [target for adapter in structure.adapters for target in entries(adapter, "target_modules")]
-    mixers = {row.name.rpartition(".")[2] for row in structure.coverage if row.kind == "linear" and "attention" in row.part.lower()}
+    mixers = {row.name.rpartition(".")[2] for row in structure.coverage if row.kind == "linear" and row.stack and not is_feed_forward(row)}
     return any(is_shorthand(target) or not mixers.issuperset(_leaves(target)) for target in asked)
 
 
 def _leaves(target: Target) -> set[str]:
-    return {name.rpartition(".")[2] for name in target.names} or {target.entry}
+    return {name.rpartition(".")[2] for name in target.names or target.closest} or {target.entry}
 
 
 def _stacks(structure: Structure) -> tuple[str, ...]:

@@ -20,9 +20,9 @@ from peft_inspect.rules.words import quoted, setting_fix
 
 
 def check(structure: Structure) -> Iterator[Finding]:
-    """One finding per tie that is broken, or whose sides do not share one adapter."""
+    """One finding per tie that is broken, or that an adapter sits on one side of."""
     for tie in structure.ties:
-        if tie.one_tensor and tie.one_adapter:
+        if tie.one_tensor and not tie.one_sided:
             continue
         suggestion = _suggestion(tie, structure)
         yield RULE.finding(
@@ -37,9 +37,7 @@ def _said(tie: Tie) -> str:
     names = quoted(tie.names)
     if not tie.one_tensor:
         return f"the base model ties the weights of {names}, and they are {len(set(tie.parameters))} tensors now: training moves them apart"
-    if len(set(tie.adapted)) < len(tie.names):
-        return f"the base model ties the weights of {names}, and only {quoted(tie.adapted)} carries an adapter"
-    return f"the base model ties the weights of {names}, and each of them has an adapter of its own"
+    return f"the base model ties the weights of {names}, and only {quoted(tie.adapted)} carries an adapter"
 
 
 def _suggestion(tie: Tie, structure: Structure) -> dict[str, Any]:
