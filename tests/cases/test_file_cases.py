@@ -16,6 +16,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
 from peft_inspect.diagnose import Evidence, diagnose, named
@@ -99,3 +100,34 @@ def test_the_suggested_renaming_makes_peft_load_every_tensor(name: str, tmp_path
     assert not result.unexpected_keys
     live = [parameter for path, parameter in model.named_parameters() if "lora_" in path and path.count("lora_") == 1]
     assert all(any(value.shape == own.shape and torch.equal(value, own) for own in live) for value in renamed.values())
+
+
+SAVED = (
+    "adalora_first_step",
+    "dora",
+    "experts_without_tokens",
+    "frozen_reference_adapter",
+    "fused_experts_target_parameters",
+    "lora_on_embeddings",
+    "multihead_attention_as_module",
+    "peft_model_deep_inside",
+    "seq_cls_head_in_modules_to_save",
+    "tied_embeddings_saved_together",
+    "transformers_add_adapter",
+)
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_what_peft_saves_of_a_healthy_model_fits_it(name: str, tmp_path: Path) -> None:
+    """Whatever the tuner and wherever the PeftModel sits. Fresh adapters are untrained, and nothing else is said of them."""
+    spec = importlib.util.spec_from_file_location(f"healthy_{name}", FOLDER.parent / "healthy" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = module.healthy().model
+    owner = next((inner for inner in model.modules() if isinstance(inner, PeftModel)), model)
+    owner.save_pretrained(str(tmp_path))
+    diagnosis = judged(model, str(tmp_path))
+    assert {found.code for found in diagnosis.findings} <= {"PI407"}, listed(diagnosis)
+    assert {outcome.code for outcome in diagnosis.outcomes if outcome.status in {"clean", "found"}} >= {"PI401", "PI402", "PI403", "PI406"}
