@@ -95,7 +95,7 @@ def test_a_target_that_cannot_be_inspected_does_not_hide_the_others(project: Pat
 
 
 def test_the_script_of_the_github_action_writes_annotations_summary_and_sarif_in_one_run(project: Path) -> None:
-    script = Path(__file__).parents[1] / "action" / "check.sh"
+    script = Path(__file__).parents[1] / ".github" / "peft-inspect" / "check.sh"
     inputs = {"MODEL": "bad", "SARIF": "report.sarif", "ARGUMENTS": "--no-verify\n--select\nPI3\n"}
     done = subprocess.run(
         ["bash", str(script)],
