@@ -21,6 +21,9 @@ def make(plan: Plan) -> None:
     for name in plan.target.required:
         if plan.needs(name) and not give_documented(plan, name):
             bare.give(plan, name)
+    if "past_values" in plan.inputs:  # what a decoder is trained to continue
+        give_documented(plan, "future_values")
+        give_documented(plan, "future_time_features")
     if not plan.inputs:
         for name in plan.target.documented:
             if not _OPTIONAL.search(name):
@@ -43,7 +46,7 @@ def give_documented(plan: Plan, name: str) -> bool:
         sizes[-2:] = image_size(plan)
     if "mask" in name:
         made = plan.ones(*sizes)
-    elif "Bool" in kind:
+    elif "Bool" in kind and "values" not in name:
         made = plan.zeros(*sizes).bool()
     elif "Long" in kind or "Int" in kind or ("Float" not in kind and any(word in name for word in _INTEGER)):
         made = plan.zeros(*sizes)
