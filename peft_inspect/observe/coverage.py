@@ -12,6 +12,7 @@ from torch import nn
 from peft_inspect.observe.bare import BareModel, output_layer
 from peft_inspect.observe.kinds import CONVOLUTIONS, LINEARS, expert_weights, holds_experts
 from peft_inspect.observe.places import Places
+from peft_inspect.observe.quantization import is_packed_linear, weight_count
 from peft_inspect.observe.weight_reads import weights_read
 from peft_inspect.records import AdapterLayerInfo, Coverage, Tower
 
@@ -105,7 +106,7 @@ def _general(name: str) -> str:
 
 
 def _kind(module: nn.Module) -> Kind | None:
-    if isinstance(module, (*LINEARS, nn.MultiheadAttention)):
+    if isinstance(module, (*LINEARS, nn.MultiheadAttention)) or is_packed_linear(module):
         return "linear"
     if isinstance(module, nn.Embedding):
         return "embedding"
@@ -119,7 +120,7 @@ def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str | None, int]]:
     if kind == "experts":
         yield from ((name, value.numel()) for name, value in expert_weights(module).items())
     else:
-        yield None, sum(value.numel() for value in module._parameters.values() if value is not None)
+        yield None, weight_count(module)
 
 
 def _own_weights(module: nn.Module) -> Iterator[str]:

@@ -11,6 +11,7 @@ from torch.nn.modules.module import _forward_unimplemented
 from transformers.pytorch_utils import Conv1D
 
 from peft_inspect.observe.adapter_layers import innermost_base
+from peft_inspect.observe.quantization import is_packed_linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ def kind_of(module: nn.Module) -> ModuleKind:
     """The kind of one module, without its surroundings; routers are known by theirs, see `routers_of`."""
     if isinstance(module, BaseTunerLayer):
         return "adapter-layer"
-    if isinstance(module, (*LINEARS, nn.Bilinear)):
+    if isinstance(module, (*LINEARS, nn.Bilinear)) or is_packed_linear(module):
         return "linear"
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return "embedding"

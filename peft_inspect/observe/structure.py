@@ -13,6 +13,7 @@ from peft_inspect.observe.inventory import Inventory, take_inventory
 from peft_inspect.observe.kinds import has_forward, kind_of, routers_of
 from peft_inspect.observe.owners import Owner, base_of, owners_of
 from peft_inspect.observe.plain import config_values, dtype_name
+from peft_inspect.observe.quantization import ConfiguredQuantization, storage_of
 from peft_inspect.observe.reads import source_reads
 from peft_inspect.observe.towers import towers_of
 from peft_inspect.records import Mode, ModuleInfo, ParameterInfo, Role, Structure, Subject
@@ -33,7 +34,7 @@ def read_structure(subject: Subject) -> Structure:
     base = _base_path(inventory, owners)
     asked = AskedAndBuilt(inventory, owners or (Owner(base, inventory.modules[base], {}, base),), towers)
     modules = tuple(_modules(inventory, asked.fresh()))
-    parameters = tuple(_parameters(inventory, owners, values=values))
+    parameters = tuple(_parameters(inventory, owners, base, values=values))
     layers = asked.layers(tuple(adapter_rows(inventory, values=values)), subject.requested)
     return Structure(
         root_type=type(subject.model).__name__,
@@ -80,10 +81,12 @@ def _modules(inventory: Inventory, fresh: frozenset[str]) -> Iterator[ModuleInfo
         )
 
 
-def _parameters(inventory: Inventory, owners: tuple[Owner, ...], *, values: bool) -> Iterator[ParameterInfo]:
+def _parameters(inventory: Inventory, owners: tuple[Owner, ...], base: str, *, values: bool) -> Iterator[ParameterInfo]:
     roles = adapter_roles(inventory)
+    configured = None if values else ConfiguredQuantization(getattr(inventory.modules[base], "config", None))
     wrapped = tuple(owner.base_path for owner in owners)
     for path, parameter in inventory.parameters.items():
+        holder = inventory.modules[inventory.holder[path]]
         role, adapter = roles.get(path) or (_role(path, wrapped), None)
         yield ParameterInfo(
             path=path,
@@ -97,6 +100,8 @@ def _parameters(inventory: Inventory, owners: tuple[Owner, ...], *, values: bool
             aliases=tuple(inventory.parameter_aliases.get(path, ())),
             numel=parameter.numel(),
             itemsize=parameter.element_size(),
+            quantization=storage_of(parameter)
+            or (configured.of(path, inventory.modules[inventory.holder[path]], parameter) if configured else None),
             zero=_is_zero(parameter) if values and role == "adapter" else None,
         )
 

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from peft_inspect.observe.kinds import LINEARS, holds_experts, kind_of
+from peft_inspect.observe.quantization import is_packed_linear
 from peft_inspect.records import BlockStack, Tower
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _is_block(module: nn.Module) -> bool:
 
 
 def _is_matrix(module: nn.Module) -> bool:
-    return isinstance(module, (*LINEARS, nn.MultiheadAttention)) or holds_experts(module)
+    return isinstance(module, (*LINEARS, nn.MultiheadAttention)) or holds_experts(module) or is_packed_linear(module)
 
 
 def _within_stages(path: str, lists: Sequence[str], inventory: Inventory, sizes: dict[str, int]) -> tuple[str, ...]:
