@@ -100,8 +100,7 @@ def _parameters(inventory: Inventory, owners: tuple[Owner, ...], base: str, *, v
             aliases=tuple(inventory.parameter_aliases.get(path, ())),
             numel=parameter.numel(),
             itemsize=parameter.element_size(),
-            quantization=storage_of(parameter)
-            or (configured.of(path, inventory.modules[inventory.holder[path]], parameter) if configured else None),
+            quantization=storage_of(parameter) or (configured.of(path, holder, parameter) if configured and role == "base" else None),
             zero=_is_zero(parameter) if values and role == "adapter" else None,
         )
 
