@@ -140,10 +140,11 @@ def test_the_lock_catches_adapter_layers_that_were_renamed_and_lost(project: Pat
         "        layer.self_attn.forward = lambda hidden_states, **_: (hidden_states, None)\n    return get_peft_model(model,",
     )
     (project / "train.py").write_text(renamed)
-    changed = call(project, "check", "good", "--locked", "--select", "PI112")
-    assert changed.returncode == 1
-    assert '- "base_model.model.model.layers.0-1.self_attn.{q_proj,v_proj}: Linear, r=8, alpha=8"' in changed.stdout
-    assert '+ "base_model.model.model.layers.0-1.self_attn.q_proj: Linear, r=8, alpha=8"' in changed.stdout
+    changed = call(project, "check", "good", "--locked", "--select", "PI112", "--format", "json")
+    assert changed.returncode == 1, changed.stderr
+    difference = next(finding["facts"]["difference"] for finding in json.loads(changed.stdout)["findings"] if finding["code"] == "PI002")
+    assert '- "base_model.model.model.layers.0-1.self_attn.{q_proj,v_proj}: Linear, r=8, alpha=8"' in difference
+    assert '+ "base_model.model.model.layers.0-1.self_attn.q_proj: Linear, r=8, alpha=8"' in difference
 
 
 def test_a_lock_that_is_missing_or_damaged_is_said(project: Path) -> None:
