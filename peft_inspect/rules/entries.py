@@ -79,9 +79,14 @@ def layers_named(structure: Structure, name: str) -> tuple[str, ...]:
 def topmost_fresh(structure: Structure, adapter: AdapterInfo) -> dict[str, str]:
     """The outermost modules below an adapter's base model that no checkpoint brings and that nothing trains: name → path."""
     below = f"{adapter.base}." if adapter.base else ""
-    fresh = [module.path for module in structure.modules if module.fresh and module.path.startswith(below)]
-    top = [path for path in fresh if not any(path.startswith(f"{outer}.") for outer in fresh)]
+    fresh = {module.path for module in structure.modules if module.fresh and module.path.startswith(below)}
+    top = sorted(path for path in fresh if fresh.isdisjoint(_around(path)))
     return {within(adapter, path): path for path in top if _is_frozen(path, structure)}
+
+
+def _around(path: str) -> Iterator[str]:
+    parts = path.split(".")
+    return (".".join(parts[:end]) for end in range(len(parts)))
 
 
 def _is_frozen(path: str, structure: Structure) -> bool:
