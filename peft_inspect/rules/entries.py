@@ -36,11 +36,6 @@ def names_layers(target: Target) -> bool:
     return _INDEX.search(target.entry.replace("\\", "")) is not None
 
 
-def regex_of(names: Iterable[str]) -> str:
-    """A regular expression for what these list entries match."""
-    return "|".join(re.escape(name) for name in dict.fromkeys(names))
-
-
 def expert_entries(rows: Iterable[Coverage]) -> list[str]:
     """Entries of `target_parameters` that reach expert parameters."""
     return list(dict.fromkeys(row.name for row in rows if row.kind == "experts"))

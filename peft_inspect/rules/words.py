@@ -37,8 +37,3 @@ def settings(fields: Mapping[str, Any]) -> str:
 def setting_fix(fields: Mapping[str, Any], otherwise: str) -> str:
     """The fix that sets these fields, or in words where nothing can be suggested."""
     return f"set {settings(fields)}" if fields else otherwise
-
-
-def named_tower(path: str) -> str:
-    """A tower in a message; modules outside every tower have no path to name."""
-    return repr(path) if path else "outside the towers"
