@@ -27,9 +27,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         layers = list(dict.fromkeys(use.layer for use in of_place))
         operations = sorted({use.operation for use in of_place})
         partly = sum(layer not in dead for layer in layers)
-        also = (
-            f"; {partly} of them train only through their other calls" if partly else ": the adapter is not part of the computation"
-        )
+        also = f"; {partly} of them train only through their other calls" if partly else ": the adapter is not part of the computation"
         yield RULE.finding(
             f"the base weights of {counted(len(layers), 'adapter layer')} are read directly by {', '.join(operations)}{also}",
             layers,
