@@ -154,6 +154,10 @@ def read(records: Path) -> dict[str, dict]:
     return dict(sorted({record["type"]: record for record in lines}.items()))
 
 
+def _complete(record: dict) -> bool:
+    return record["state"] == "gradcheck" and all(ran for ran, _ in record["towers"].values())
+
+
 def page(found: dict[str, dict]) -> str:
     """The whole of docs/architectures.md."""
     import peft
@@ -270,7 +274,7 @@ def main() -> None:
     parser.add_argument("-j", "--jobs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=180, help="seconds per type")
     parser.add_argument("--records", type=Path, default=ROOT.parent / "build" / "sweep.jsonl")
-    parser.add_argument("--retry", action="store_true", help="run again what did not complete")
+    parser.add_argument("--retry", action="store_true", help="run again what did not complete or left a tower idle")
     parser.add_argument("--table-only", action="store_true")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
