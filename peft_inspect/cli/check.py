@@ -30,6 +30,10 @@ def check(
         list[str] | None,
         typer.Option(metavar="FORMAT=FILE", help="Write the same report in another format as well; repeatable.", rich_help_panel=REPORT),
     ] = None,
+    suggest: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the LoRA config that the findings suggest, as PEFT's JSON.", rich_help_panel=REPORT),
+    ] = None,
     processes: Annotated[
         int, typer.Option("-j", "--jobs", min=1, help="Targets inspected at a time, each in its own process.", rich_help_panel=RUN)
     ] = 1,
@@ -41,4 +45,5 @@ def check(
     """
     from peft_inspect.cli.checking import check_targets
 
-    check_targets(request, reporting, View("check", ascii=ascii_), locked=locked, config=config, also=also or (), processes=processes)
+    formats = [*(also or ()), *([f"lora-config={suggest}"] if suggest else ())]
+    check_targets(request, reporting, View("check", ascii=ascii_), locked=locked, config=config, also=formats, processes=processes)

@@ -27,6 +27,7 @@ FORMATS: Mapping[Command, Mapping[str, str]] = {
         "junit": "junit",
         "markdown": "markdown",
         "html": "html",
+        "lora-config": "lora_config",
     },
 }
 DRAWN = frozenset({"text", "tree", "html", "svg", "markdown"})  # for people: these also take a View

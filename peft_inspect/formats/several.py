@@ -12,7 +12,7 @@ from peft_inspect.formats import View, writer
 from peft_inspect.formats.names import visible
 from peft_inspect.records import Diagnosis, InspectionError
 
-_APART = frozenset({"html", "svg"})  # one page for one model
+_APART = frozenset({"html", "svg", "lora-config"})  # one page for one model
 
 
 def write_all(name: str, reports: Mapping[str, Diagnosis], out: TextIO, *, view: View) -> None:
