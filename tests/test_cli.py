@@ -397,6 +397,7 @@ def test_ctrl_c_while_libraries_are_imported_is_immediate_and_clean(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # in the background it is ignored
     )
     assert "waiting\n" in iter(process.stderr.readline, "")
     started = time.monotonic()

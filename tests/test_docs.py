@@ -38,6 +38,7 @@ def test_the_rule_pages_are_those_of_the_rules():
     assert (ROOT / "docs" / "rules.md").read_text(encoding="utf-8") == RENDER.rule_pages()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_python_of_the_readme_runs():
     from peft import LoraConfig, get_peft_model
     from torch.optim import AdamW

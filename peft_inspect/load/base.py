@@ -14,6 +14,7 @@ from peft_inspect.load import libraries
 from peft_inspect.load.alternatives import alternatives
 from peft_inspect.load.build import Plan, Weights, build
 from peft_inspect.load.files import read_mapping
+from peft_inspect.load.layerdrop import without_layerdrop
 from peft_inspect.load.location import Folder, Location
 from peft_inspect.load.model_class import model_class
 from peft_inspect.load.model_config import config_from, default_config
@@ -125,7 +126,7 @@ def _plan(name: str, data: Mapping[str, Any], location: Location, request: Reque
 
 def _built(plan: Plan, request: Request, step: Step, others: Iterable[tuple[Plan, str]] = ()) -> Subject:
     """Build what is planned, or the first of `others` that builds, with the note on it."""
-    notes = _on_quantisation(plan.config)
+    notes = (*_on_quantisation(plan.config), *without_layerdrop(plan.config, request.config_fields))
     weights: Weights = request.weights or "none"
     if request.reduce:
         from peft_inspect.load.reduce import reduced

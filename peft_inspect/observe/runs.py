@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -51,6 +53,7 @@ def forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
     Raises:
         InspectionError: the forward or the loss raised; names the module it happened in and shows the user's frames.
     """
+    _seed()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
@@ -59,6 +62,14 @@ def forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
         if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
             raise
         raise _explained(error, subject.model) from error
+
+
+def _seed() -> None:
+    """Every run draws the same random numbers, so that the same input gives the same report; `undisturbed` puts them back."""
+    torch.manual_seed(0)
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
 
 
 def _forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:

@@ -6,15 +6,15 @@ Each is run only when the first pass saw something that needs it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_full_backward_hook
 
 from peft_inspect.observe.runs import backward, forward, fresh
 from peft_inspect.observe.undisturbed import undisturbed
-from peft_inspect.records import GradientInfo, NonFinite
+from peft_inspect.records import GradientInfo, InspectionError, NonFinite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from peft_inspect.records import AdapterLayerInfo, Structure, Subject
+
+Phase = Literal["forward", "backward"]
 
 _PERTURBATION = 0.01  # the scale of an ordinary initialisation
 _PUSH = 0.1  # large enough to show in a loss of any size
@@ -84,18 +86,21 @@ def _any_gradient(model: nn.Module, layer: AdapterLayerInfo) -> bool:
 
 def first_nonfinite(subject: Subject, batch: Mapping[str, Any]) -> NonFinite:
     """The first module, in execution order, that made NaN or Inf out of finite inputs; the root where it is the loss."""
-    seen: list[tuple[nn.Module, str]] = []
-    with undisturbed(subject.model), _watching_values(seen):
-        loss = forward(subject, fresh(batch)).tensor
-        if not seen and torch.isfinite(loss).all():
-            backward(subject, loss)
-    module, phase = seen[0] if seen else (subject.model, "forward")
+    seen: list[tuple[nn.Module, Phase]] = []
+    with undisturbed(subject.model), _watching_forward(seen):
+        finite = bool(torch.isfinite(forward(subject, fresh(batch)).tensor).all())
+    if finite and not seen:
+        # hooks of the backward stand in the way of writes in place: then nobody can say more than "in the backward"
+        with suppress(InspectionError), undisturbed(subject.model), _watching_backward(seen):
+            backward(subject, forward(subject, fresh(batch)).tensor)
+    outside: tuple[nn.Module, Phase] = (subject.model, "backward" if finite else "forward")
+    module, phase = seen[0] if seen else outside
     path = next((path for path, other in subject.model.named_modules() if other is module), "")
-    return NonFinite(path, type(module).__name__, "backward" if phase == "backward" else "forward")
+    return NonFinite(path, type(module).__name__, phase)
 
 
 @contextmanager
-def _watching_values(seen: list[tuple[nn.Module, str]]) -> Iterator[None]:
+def _watching_forward(seen: list[tuple[nn.Module, Phase]]) -> Iterator[None]:
     infinite: list[nn.Module] = []  # made -inf out of finite inputs: masks do so, and so do faults that turn into NaN further on
 
     def after_forward(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -107,16 +112,24 @@ def _watching_values(seen: list[tuple[nn.Module, str]]) -> Iterator[None]:
         if not _all(_is_sound, output) and _all(_is_sound, inputs):
             seen.append((infinite[0] if infinite and not _all(torch.isfinite, inputs) else module, "forward"))
 
+    handle = register_module_forward_hook(after_forward, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _watching_backward(seen: list[tuple[nn.Module, Phase]]) -> Iterator[None]:
     def after_backward(module: nn.Module, grad_input: Any, grad_output: Any) -> None:
         if not seen and not _all(_is_sound, grad_input) and _all(_is_sound, grad_output):
             seen.append((module, "backward"))
 
-    handles = [register_module_forward_hook(after_forward, with_kwargs=True), register_module_full_backward_hook(after_backward)]
+    handle = register_module_full_backward_hook(after_backward)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def _all(holds: Callable[[Tensor], Tensor], value: Any) -> bool:

@@ -233,3 +233,10 @@ def test_a_repositorys_code_runs_only_when_trusted(load, tmp_path, monkeypatch):
         load(str(folder))
     assert not (tmp_path / "ran").exists()
     assert load(str(folder), trust_remote_code=True).model.line.in_features == 3
+
+
+def test_layers_are_not_dropped_at_random_unless_asked_for(load):
+    """A layer that LayerDrop skips would look as if it never ran."""
+    assert load("arch:wav2vec2").model.config.layerdrop == 0
+    assert any("layerdrop 0.1 → 0" in note for note in load("arch:wav2vec2").notes)
+    assert load("arch:wav2vec2", config_fields={"layerdrop": 0.2}).model.config.layerdrop == 0.2
