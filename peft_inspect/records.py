@@ -628,6 +628,17 @@ def by_place(evidence: Iterable[P]) -> tuple[tuple[Source | None, tuple[P, ...]]
     )
 
 
+def runs_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The runs of consecutive numbers, each as its first and last, in order."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
+
+
 def modules_of(layers: Iterable[AdapterLayerInfo]) -> tuple[str, ...]:
     """The distinct paths of adapter layers, in order."""
     return tuple(dict.fromkeys(layer.path for layer in layers))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from peft_inspect.records import runs_of
+
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # controls, bidirectional overrides, surrogates, private use, line breaks
 
 
@@ -35,13 +37,7 @@ def is_index(name: str) -> bool:
 
 def ranges(numbers: Iterable[int], dash: str = "–") -> str:
     """`0–4,6–10` for the indices of a stack."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}{dash}{last}" for first, last in runs)
+    return ",".join(str(first) if first == last else f"{first}{dash}{last}" for first, last in runs_of(numbers))
 
 
 def fold(paths: Iterable[str], dash: str = "–") -> tuple[str, ...]:

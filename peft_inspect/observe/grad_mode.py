@@ -20,7 +20,6 @@ from peft_inspect.observe.sources import (
     is_peft,
     line_above,
     nearest,
-    nearest_of_user,
     source,
 )
 from peft_inspect.records import GradRegion, RegionKind, Source
@@ -151,7 +150,7 @@ def _switch_line() -> Line | None:
     for frame in frames(sys._getframe(1)):
         if frame.f_code is _DECORATED:
             function = _undecorated(frame)
-            return nearest_of_user(2) if function is None or is_library(function.__code__) else decorator_line(function, _SWITCH_NAMES)
+            return line_above(frame) if function is None or is_library(function.__code__) else decorator_line(function, _SWITCH_NAMES)
         if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
             return frame.f_code, frame.f_lineno
     return None

@@ -76,14 +76,6 @@ def nearest(depth: int = 1) -> Line | None:
     return None
 
 
-def nearest_of_user(depth: int = 1) -> Line | None:
-    """The nearest line of the user's own code; where there is none, of a library."""
-    for frame in frames(sys._getframe(depth)):
-        if not is_machinery(frame.f_code) and not is_library(frame.f_code):
-            return frame.f_code, frame.f_lineno
-    return nearest(depth + 1)
-
-
 def line_above(frame: FrameType) -> Line | None:
     """The user's nearest line around `frame`; where there is none, a library's."""
     around = [above for above in frames(frame.f_back) if not is_machinery(above.f_code) and not is_peft(above.f_code)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from peft_inspect.records import runs_of
+
 
 def quoted(names: Iterable[str], most: int = 6) -> str:
     """`'a', 'b' and 3 more`."""
@@ -15,13 +17,7 @@ def quoted(names: Iterable[str], most: int = 6) -> str:
 
 def ranges(numbers: Iterable[int]) -> str:
     """`0–4, 6–10` for block indices in any order; `none` for none."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs) or "none"
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs_of(numbers)) or "none"
 
 
 def counted(number: int, noun: str) -> str:
