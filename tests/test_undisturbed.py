@@ -30,10 +30,14 @@ class Noisy(nn.Module):
         self.register_buffer("seen", torch.zeros(1))
         self.register_buffer("replaced", torch.zeros(1))
         self.steps = 0
+        self.counted = torch.zeros(1)
+        self.memory = {"seen": [torch.zeros(1)]}
         self.ending = "returns"
 
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         self.steps += 1
+        self.counted += 1
+        self.memory["seen"][0].add_(1)
         self.cache = self.fc(self.embed(input_ids)).flatten(0, 1)
         self.seen += 1
         self.replaced = self.replaced + 1
@@ -167,6 +171,12 @@ def test_attributes_that_the_forward_sets_are_gone(model, inspect) -> None:
     inspect()
     assert {name: set(vars(module)) for name, module in model.named_modules()} == before
     assert inner.steps == 0
+
+
+def test_tensors_in_plain_attributes_and_containers_keep_their_bits(model, inspect) -> None:
+    noisy = model.get_base_model()
+    inspect()
+    assert (noisy.counted, noisy.memory["seen"][0]) == (0, 0)
 
 
 def test_random_number_generators_are_where_they_were(inspect) -> None:

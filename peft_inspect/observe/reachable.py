@@ -43,13 +43,23 @@ def reachable(model: nn.Module) -> tuple[list[nn.Module], list[Any]]:
     return modules, [value for value in containers.values() if not isinstance(value, tuple)]
 
 
+def plain_tensors(modules: Iterable[nn.Module], containers: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors among their attributes and items, which no module registers; those of unusual layouts are left alone."""
+    values = [value for module in modules for value in vars(module).values()]
+    values += [item for container in containers for item in _items(container)]
+    return [value for value in values if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested]
+
+
 def _attributes(module: nn.Module) -> Iterable[Any]:
     return [value for name, value in vars(module).items() if name not in _STANDARD and _role(type(value)) != "leaf"]
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, set, tuple)) else vars(value).values()
-    return [item for item in items if _role(type(item)) != "leaf"]
+    return [item for item in _items(value) if _role(type(item)) != "leaf"]
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, (list, set, tuple)) else vars(value).values()
 
 
 def _role(kind: type) -> Role:

@@ -1,7 +1,7 @@
 """The promise of the tool: what it inspects is afterwards bit for bit what it was, whatever happened in between.
 
-Nothing is copied that does not change. Parameters are aliased, and an operation that is about to write
-into one makes the copy first (`WriteGuard.before_write`, called by the dispatch mode of every run).
+Nothing is copied that does not change. Parameters and tensors in plain attributes are aliased, and an operation
+that is about to write into one makes the copy first (`WriteGuard.before_write`, called by the dispatch mode of every run).
 Buffers are copied up front: batch norm writes its statistics through an operation that does not say so.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_inspect.observe.reachable import reachable, remembered
+from peft_inspect.observe.reachable import plain_tensors, reachable, remembered
 from peft_inspect.observe.weightless import is_weightless, storage_key
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _CONTENTS = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backwar
 
 
 class WriteGuard:
-    """Copies of the parameters that a run wrote into, made just before the first write."""
+    """Copies of the parameters and other tensors that a run wrote into, made just before the first write."""
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self._aliases = [(parameter, parameter.detach()) for parameter in parameters]
@@ -35,7 +35,7 @@ class WriteGuard:
         self._before: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def before_write(self, tensor: Tensor) -> None:
-        """Keep the values of the parameters that live in the storage of `tensor`, which is about to be written."""
+        """Keep the values of what lives in the storage of `tensor`, which is about to be written."""
         key = storage_key(tensor)
         if key in self._watched and key not in self._before and not is_weightless(tensor):
             self._before[key] = [(parameter.detach(), parameter.detach().clone()) for parameter in self._watched[key]]
@@ -62,7 +62,7 @@ def undisturbed(model: nn.Module) -> Iterator[WriteGuard]:
     modules, containers = reachable(model)
     parameters = _unique(parameter for module in modules for parameter in module._parameters.values())
     buffers = _unique(buffer for module in modules for buffer in module._buffers.values())
-    guard = WriteGuard(parameters)
+    guard = WriteGuard([*parameters, *_unique(plain_tensors(modules, containers))])
     grad_enabled = torch.is_grad_enabled()
     with ExitStack() as stack:
         stack.callback(torch.set_grad_enabled, grad_enabled)
