@@ -1,7 +1,7 @@
 """Where training happens: one check of the real model, batch and optimizer before the first step.
 
-`before_training` is for a loop of one's own; `.transformers` has a callback for Trainer and TRL,
-`.pytest` a fixture. Nothing here imports torch until it is used.
+`before_training` is for a loop of one's own; `.transformers` has a callback for Trainer and TRL, `.lightning` one for
+Lightning, `.pytest` a fixture. Nothing here imports torch until it is used.
 """
 
 from __future__ import annotations

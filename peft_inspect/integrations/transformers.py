@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from peft_inspect.integrations.first_forward import Settings, check_at_first_forward
+from peft_inspect.integrations.first_step import FirstStep
 
 if TYPE_CHECKING:
     import torch
 
-    from peft_inspect.api import Report
-
 __all__ = ["PeftInspectCallback"]
 
 
-class PeftInspectCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+class PeftInspectCallback(FirstStep, TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Checks the real model, the first real batch and the real optimizer before the first step.
 
         trainer = Trainer(model, arguments, train_dataset=data, callbacks=[PeftInspectCallback()])
@@ -29,19 +28,6 @@ class PeftInspectCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         report: of the check; None before it ran.
     """
 
-    def __init__(
-        self,
-        fail_on: str = "error",
-        *,
-        select: Iterable[str] = (),
-        ignore: Iterable[str] | Mapping[str, str] = (),
-        verify: bool = True,
-        loss: Callable[[Any, Any], torch.Tensor] | None = None,
-    ) -> None:
-        """`fail_on` is a severity, or "never"; the rest is as `peft_inspect.check` takes it."""
-        self._settings = Settings(fail_on, select, ignore, verify, loss)
-        self.report: Report | None = None
-
     def on_train_begin(
         self,
         args: TrainingArguments,  # noqa: ARG002  # the Trainer's signature
@@ -51,9 +37,23 @@ class PeftInspectCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         optimizer: torch.optim.Optimizer | None = None,
         **_: Any,
     ) -> None:
-        """Wait for the first step."""
-        if model is not None:
-            check_at_first_forward(model, optimizer, self._settings, self._keep)
+        """Wait for the first forward with gradients on: it has the batch and the autocast of that very step.
 
-    def _keep(self, report: Report) -> None:
-        self.report = report
+        The hook that waits is gone before the check runs, so that nothing of it is left on the model or in later steps.
+        """
+        import torch
+
+        if model is None:
+            return
+
+        def first(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+            if torch.is_grad_enabled():  # else an evaluation or a generation before the first step
+                waiting.remove()
+                self._check(module, {**_named(module, arguments), **keywords}, optimizer)
+
+        waiting = model.register_forward_pre_hook(first, with_kwargs=True)
+
+
+def _named(module: torch.nn.Module, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """Positional inputs by the names that the model's forward gives them."""
+    return dict(zip(inspect.signature(module.forward).parameters, arguments, strict=False))
