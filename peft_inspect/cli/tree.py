@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, get_args
 
 import typer
@@ -41,8 +42,10 @@ def tree(
 ) -> None:
     """The wrapper hierarchy: every tower, repeated blocks folded, adapter layers marked, faults flagged in place."""
     view = View("tree", depth=depth, match=match, expand=expand, exact=exact, targets=targets, columns=_columns(columns), ascii=ascii_)
-    if diff is not None and reporting.format in ("json", "html"):
-        raise typer.BadParameter("a difference is drawn as text, svg or markdown", param_hint="--diff")
+    if diff is not None:
+        view = replace(view, other_name=diff)
+        if reporting.format == "json":
+            raise typer.BadParameter("a difference is drawn as text, html, svg or markdown", param_hint="--diff")
     run(request, reporting, view, diff=None if diff is None else other_request(request, diff))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from peft_inspect.formats.columns import cells_of
 from peft_inspect.formats.diff import SIGNS
 from peft_inspect.formats.labels import (
     Part,
@@ -15,16 +15,15 @@ from peft_inspect.formats.labels import (
     saved_copies,
     saved_parts,
     shape_of,
-    short_dtype,
     shown_type,
     weight_of,
 )
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.names import visible
-from peft_inspect.formats.nodes import Node, pruned, reshape
-from peft_inspect.formats.numbers import count, size
+from peft_inspect.formats.nodes import Node
+from peft_inspect.formats.numbers import count
 from peft_inspect.formats.runs import Run, runs, said_differences
-from peft_inspect.formats.view import View
+from peft_inspect.formats.view import Column, View
 from peft_inspect.formats.wrappers import WRAPPERS
 from peft_inspect.records import Structure
 
@@ -34,23 +33,16 @@ SAID = 3  # differences that a block's line spells out; --expand shows the rest
 
 @dataclass(frozen=True)
 class Row:
-    """One line: the guides of the tree, the label, and the cells of the columns. A remark has no cells."""
+    """One line: the guides of the tree, the label, and the cells of the columns. A remark is prose and has none."""
 
     guide: str
     label: tuple[Part, ...]
-    cells: tuple[str, ...] = ()
-    path: str = ""
+    cells: Mapping[Column, tuple[str, ...]] = field(default_factory=dict)
+    remark: bool = False
 
 
 def rows(root: Node, structure: Structure, view: View, *, narrow: bool = False) -> Iterator[Row]:
-    """All rows of the tree; none when nothing matches."""
-    if view.match is not None:
-        glob = view.match
-        found = pruned(root, lambda node: bool(node.path) and (fnmatchcase(node.path, glob) or fnmatchcase(node.path, f"*.{glob}")))
-        if found is None:
-            return
-        root = found
-        reshape(root)
+    """All rows of the tree."""
     painter = _Painter(structure, view, narrow)
     yield painter.row("", Run((root,)), "", None, closed=view.depth == 0)
     if view.depth != 0:
@@ -78,12 +70,12 @@ class _Painter:
             yield from self._inside(run, guide + (self.gap if last else self.bar), level, _counterpart(run, like))
         if same:
             names = ", ".join(label for label, _ in same)
-            yield Row(guide + self.end, (Part(f"{visible(names)}: as above", "dim"),))
+            yield Row(guide + self.end, (Part(f"{visible(names)}: as above", "dim"),), remark=True)
 
     def _inside(self, run: Run, guide: str, level: int, like: Node | None) -> Iterator[Row]:
         if run.like is not None:
             like = run.like.first
-            yield Row(guide, (Part(self._said(run), "yellow"),))
+            yield Row(guide, (Part(self._said(run), "yellow"),), remark=True)
         if self._closed(run.first, level):
             return
         alike = like is not None and like.module.type == run.first.module.type and not self.view.expand
@@ -126,7 +118,8 @@ class _Painter:
             if self.structure.mode == "mixed" and (parent is None or parent.module.training is not node.module.training):
                 parts.append(Part("in train mode" if node.module.training else "in eval mode", "yellow"))
             parts += self._states(node, closed=closed)
-        return Row(guide, tuple(parts), tuple(self._cells(run)), node.path)
+        cells = {column: tuple(cells_of(column, run, self.structure, self.view)) for column in self.view.columns}
+        return Row(guide, tuple(parts), cells)
 
     def _names(self, run: Run, label: str) -> Iterator[Part]:
         node = run.first
@@ -161,28 +154,6 @@ class _Painter:
             if path in self.reads:
                 yield Part(visible(f"! skipped where .weight is read: {place(self.reads[path])}"), "yellow")
         yield from flag_parts(node.all_flags() if closed else node.flags)
-
-    def _cells(self, run: Run) -> Iterator[str]:
-        node, times, exact = run.first, len(run.nodes), self.view.exact
-        if node.alias_of is not None:
-            times = 0
-        weight = weight_of(node, self.structure)
-        for column in self.view.columns:
-            if column == "params":
-                yield count(node.total * times, exact=exact) if node.total * times else ""
-                yield count(node.trainable * times, exact=exact) if node.trainable * times else ""
-            elif column == "memory":
-                yield size(node.nbytes * times, exact=exact) if node.nbytes * times else ""
-            elif column == "shape":
-                yield shape_of(weight)
-            elif column == "dtype":
-                yield short_dtype(weight.dtype) if weight else ""
-            elif column == "device":
-                yield weight.device if weight else ""
-            elif column == "rank":
-                yield ",".join(str(layer.r) for layer in node.all_layers() if layer.r is not None) if node.layers else ""
-            else:
-                yield visible(node.path) or "(root)"
 
 
 def _short(path: str) -> str:

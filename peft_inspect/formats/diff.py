@@ -34,13 +34,14 @@ def both(structure: Structure, other: Structure) -> Structure:
     return replace(structure, parameters=structure.parameters + tuple(p for p in other.parameters if p.path not in structure.parameter))
 
 
-def summary(root: Node, report: Diagnosis, other: Diagnosis) -> str:
-    """Counts of what changed."""
+def summary(root: Node, report: Diagnosis, other: Diagnosis, name: str = "") -> str:
+    """Counts of what changed. `name`: what the person called `other`."""
     counts = Counter(node.change for node in root.walk() if node.change)
     said = ", ".join(f"{counts[change]} {change}" for change in SIGNS if counts[change])
     layers = f"adapter layers {_layers(report.structure)} → {_layers(other.structure)}"
     trainable = " → ".join(f"{sum(p.numel for p in of.structure.parameters if p.requires_grad):,}" for of in (report, other))
-    return f"in {other.source}: {said or 'nothing changed'}; {layers}, trainable parameters {trainable}"
+    codes = " → ".join(", ".join(sorted({finding.code for finding in of.findings})) or "none" for of in (report, other))
+    return f"with {name or other.source}: {said or 'nothing changed'}; {layers}, trainable parameters {trainable}, findings {codes}"
 
 
 def _layers(structure: Structure) -> int:

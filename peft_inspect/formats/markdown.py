@@ -47,7 +47,11 @@ def _lines(report: Diagnosis, view: View) -> Iterator[str]:
     for finding in report.findings:
         yield from _finding(finding)
     if view.command == "tree":
-        yield from _fenced("\n".join(text.plain.rstrip() for text in ModelTree(report, view).branches(view.width or WIDTH)))
+        tree = ModelTree(report, view)
+        yield from _fenced("\n".join(text.plain.rstrip() for text in tree.branches(view.width or WIDTH)))
+        if tree.summary:
+            yield ""
+            yield _text(tree.summary)
     elif report.trace is not None:
         lines = map_lines(gradient_map(report.trace), WIDTH)
         screen = Screen(StringIO(), replace(view, width=WIDTH))

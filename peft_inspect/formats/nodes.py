@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from peft_inspect.formats.names import Interned
@@ -163,6 +164,14 @@ def relative(path: str, origin: str) -> tuple[int, str]:
     names, here = path.split("."), origin.split(".")
     shared = next((at for at, (a, b) in enumerate(zip(names, here, strict=False)) if a != b), min(len(names), len(here)))
     return len(here) - shared, ".".join(names[shared:])
+
+
+def matched(root: Node, glob: str) -> Node | None:
+    """The tree of the modules whose path, or the end of it, matches; None when none does."""
+    found = pruned(root, lambda node: bool(node.path) and (fnmatchcase(node.path, glob) or fnmatchcase(node.path, f"*.{glob}")))
+    if found is not None:
+        reshape(found)
+    return found
 
 
 def pruned(root: Node, keep: Callable[[Node], bool]) -> Node | None:

@@ -1,61 +1,94 @@
-"""Rows of the tree on a screen: columns aligned, long labels shortened part by part."""
+"""Rows of the tree on a screen: columns aligned, long labels shortened part by part, nothing cut away."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from peft_inspect.formats.branches import Row
+from peft_inspect.formats.columns import heads_of
 from peft_inspect.formats.labels import Part
-from peft_inspect.formats.view import View
+from peft_inspect.formats.view import Column, View
+from peft_inspect.formats.wrapped import wrapped
 
-HEADS = {"params": ("params", "trainable")}
 LEFT = frozenset({"path", "shape", "dtype", "device"})
 GAP = 2
-LEAST_LABEL = 44  # columns that leave less than this to the labels are cut at the edge of the screen instead
+LEAST_LABEL = 44  # the columns that would leave less than this to the labels are told below each row instead
 
 
-def header(rows: Sequence[Row], view: View, width: int) -> Text:
-    """The names of the columns."""
-    label = _label_width(rows, view, width)
-    text = Text(" " * label, style="dim")
-    for name, wide, left in _columns(rows, view):
-        text.append(" " * GAP + (name.ljust(wide) if left else name.rjust(wide)))
-    text.rstrip()
-    return text
+@dataclass(frozen=True)
+class Fit:
+    """The rows of one tree on a screen of `width` columns."""
 
+    rows: Sequence[Row]
+    view: View
+    width: int
 
-def fitted(rows: Sequence[Row], view: View, width: int) -> Iterator[Text]:
-    """One line per row; a remark that is too long goes on in the next."""
-    label = _label_width(rows, view, width)
-    columns = _columns(rows, view)
-    for row in rows:
-        if not row.cells:
-            yield from _remark(row, width)
-            continue
-        first, *more = _label_lines(row.label, label - cell_len(row.guide))
+    def lines(self) -> Iterator[Text]:
+        """The names of the columns, and one line per row; what is too long for it goes on below."""
+        if self._beside:
+            yield self._heads()
+        for row in self.rows:
+            if row.remark:
+                yield from _prose(row.guide, " ".join(part.text for part in row.label), row.label[0].style, self.width)
+            else:
+                yield from self._row(row)
+
+    def _heads(self) -> Text:
+        text = Text(" " * self._label, style="dim")
+        for column in self._beside:
+            self._append(text, column, heads_of(column))
+        text.rstrip()
+        return text
+
+    def _row(self, row: Row) -> Iterator[Text]:
+        first, *more = _label_lines(row.label, self._label - cell_len(row.guide))
         text = Text.assemble((row.guide, "dim"), first)
-        text.pad_right(max(0, label - text.cell_len))
-        for cell, (_, wide, left) in zip(row.cells, columns, strict=True):
-            text.append(" " * GAP + (cell.ljust(wide) if left else cell.rjust(wide)))
+        text.pad_right(max(0, self._label - text.cell_len))
+        for column in self._beside:
+            self._append(text, column, row.cells[column])
         text.rstrip()
         yield text
-        yield from (Text.assemble((f"{_onwards(row.guide)}  ", "dim"), line) for line in more)
+        below = f"{_onwards(row.guide)}  "
+        yield from (Text.assemble((below, "dim"), line) for line in more)
+        cells = ((column, row.cells[column][0]) for column in self.view.columns if column not in self._beside)
+        told = ", ".join(cell if column == "path" else f"{column} {cell}" for column, cell in cells if cell)
+        if told:
+            yield from _prose(below, told, "dim", self.width)
 
+    def _append(self, text: Text, column: Column, cells: Sequence[str]) -> None:
+        for cell, wide in zip(cells, self._wide[column], strict=True):
+            text.append(" " * GAP + (cell.ljust(wide) if column in LEFT else cell.rjust(wide)))
 
-def _columns(rows: Sequence[Row], view: View) -> list[tuple[str, int, bool]]:
-    """Name, width and alignment of each column."""
-    names = [(head, column in LEFT) for column in view.columns for head in HEADS.get(column, (column,))]
-    cells = [row.cells for row in rows if row.cells]
-    return [(name, max([len(name), *(cell_len(row[at]) for row in cells)]), left) for at, (name, left) in enumerate(names)]
+    @cached_property
+    def _wide(self) -> dict[Column, tuple[int, ...]]:
+        """The width of each cell of each column."""
+        cells = {column: [heads_of(column), *(row.cells[column] for row in self.rows if not row.remark)] for column in self.view.columns}
+        return {column: tuple(max(map(cell_len, same)) for same in zip(*of, strict=True)) for column, of in cells.items()}
 
+    @cached_property
+    def _longest(self) -> int:
+        return max(cell_len(row.guide) + _length(row.label) for row in self.rows if not row.remark)
 
-def _label_width(rows: Sequence[Row], view: View, width: int) -> int:
-    widest = max(cell_len(row.guide) + _length(row.label) for row in rows if row.cells)
-    taken = sum(wide + GAP for _, wide, _ in _columns(rows, view))
-    return min(widest, max(LEAST_LABEL, width - taken))
+    @cached_property
+    def _beside(self) -> tuple[Column, ...]:
+        """The columns that there is room for beside the labels, in the order asked for; the others are told below."""
+        room = self.width - min(self._longest, LEAST_LABEL)
+        for at, column in enumerate(self.view.columns):
+            room -= sum(wide + GAP for wide in self._wide[column])
+            if room < 0:
+                return self.view.columns[:at]
+        return self.view.columns
+
+    @cached_property
+    def _label(self) -> int:
+        """The width of the labels."""
+        taken = sum(wide + GAP for column in self._beside for wide in self._wide[column])
+        return min(self._longest, max(LEAST_LABEL, self.width - taken))
 
 
 def _length(parts: Sequence[Part]) -> int:
@@ -82,15 +115,8 @@ def _onwards(guide: str) -> str:
     return guide.replace("├─", "│ ").replace("└─", "  ").replace("├", "│").replace("└", " ")
 
 
-def _remark(row: Row, width: int) -> Iterator[Text]:
-    """Prose that goes on in further lines."""
-    style = row.label[0].style
-    room = max(width - cell_len(row.guide), 20)
-    guide, line = row.guide, ""
-    for word in " ".join(part.text for part in row.label).split(" "):
-        if line and cell_len(line) + 1 + cell_len(word) > room:
-            yield Text.assemble((guide, "dim"), (line, style))
-            guide, line = _onwards(row.guide), word
-        else:
-            line = f"{line} {word}" if line else word
-    yield Text.assemble((guide, "dim"), (line, style))
+def _prose(guide: str, text: str, style: str, width: int) -> Iterator[Text]:
+    """A remark that goes on in further lines."""
+    for line in wrapped(Text(text, style=style), max(width - cell_len(guide), 20)):
+        yield Text.assemble((guide, "dim"), line)
+        guide = _onwards(guide)

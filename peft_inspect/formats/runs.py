@@ -106,7 +106,7 @@ def own_differences(node: Node, other: Node) -> Iterator[str]:
     if node.module.type != other.module.type:
         yield f"{node.module.type} instead of {other.module.type}"
     if node.said != other.said or node.change != other.change:
-        yield node.said or node.change or f"not {other.said or other.change}"
+        yield f"now {node.said}" if node.said else node.change or f"not {other.change or 'changed'}"
     if node.module.training != other.module.training:
         yield f"in {'train' if node.module.training else 'eval'} mode"
     if node.flags != other.flags:
@@ -127,7 +127,7 @@ def _layer_differences(layers: Sequence[AdapterLayerInfo], others: Sequence[Adap
     ours, theirs = ({(layer.adapter, layer.parameter_name): layer for layer in of} for of in (layers, others))
     for key, layer in ours.items():
         if key not in theirs:
-            yield f"adapter {layer.adapter}"
+            yield f"with adapter {layer.adapter}"
             continue
         other = theirs[key]
         for name in _LAYER_FIELDS:
@@ -139,7 +139,7 @@ def _layer_differences(layers: Sequence[AdapterLayerInfo], others: Sequence[Adap
         for name in sorted({*layer.details, *other.details}):
             if layer.details.get(name) != other.details.get(name):
                 yield f"{name} {layer.details.get(name)} instead of {other.details.get(name)}"
-    yield from (f"no adapter {layer.adapter}" for key, layer in theirs.items() if key not in ours)
+    yield from (f"without adapter {layer.adapter}" for key, layer in theirs.items() if key not in ours)
 
 
 def _parameter_differences(parameters: Sequence[ParameterInfo], others: Sequence[ParameterInfo]) -> Iterator[str]:

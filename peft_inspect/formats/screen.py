@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from peft_inspect.formats.view import View
+from peft_inspect.formats.wrapped import wrapped
 
 UNLIMITED = 100_000  # columns of a pipe: nothing is wrapped, so that lines can be searched
 
@@ -87,19 +88,16 @@ class Screen:
                 text.truncate(max(self.width - line.indent, 10), overflow="ellipsis")
             yield pad + text if text else text
             return
-        first, *_ = self._wrapped(line.text, line.indent)
+        first, *_ = wrapped(line.text, self._room(line.indent))
         yield pad + first
         rest = line.text[len(first.plain) :]
         rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
         hang = min(line.hang, 2 * self.width // 3)
-        for part in self._wrapped(rest, line.indent + hang):
+        for part in wrapped(rest, self._room(line.indent + hang)):
             yield pad + Text(" " * hang) + part
 
-    def _wrapped(self, text: Text, indent: int) -> list[Text]:
-        parts = list(text.wrap(self.console, max(self.width - indent, 10), overflow="fold"))
-        for part in parts:
-            part.rstrip()
-        return parts
+    def _room(self, indent: int) -> int:
+        return max(self.width - indent, 10)
 
 
 _ASCII = str.maketrans(

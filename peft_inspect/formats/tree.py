@@ -16,14 +16,14 @@ from peft_inspect.formats.findings import STYLES, verdict
 from peft_inspect.formats.labels import LEGEND
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import visible
-from peft_inspect.formats.nodes import Node, build
-from peft_inspect.formats.rowfit import fitted, header
+from peft_inspect.formats.nodes import Node, build, matched
+from peft_inspect.formats.rowfit import Fit
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.targets import coverage_lines, target_lines
 from peft_inspect.formats.text import heading
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import same_object
-from peft_inspect.records import Diagnosis, Finding
+from peft_inspect.records import Diagnosis, Finding, Structure
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -55,13 +55,30 @@ class ModelTree:
             return compared(self.report, self.view.other)
         return build(self.report.structure, self.report.findings)
 
+    @cached_property
+    def shown(self) -> Node | None:
+        """What of it was asked for; None when nothing matches."""
+        return self.root if self.view.match is None else matched(self.root, self.view.match)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Where the parameters of all shown modules are found."""
+        structure = self.report.structure
+        return structure if self.view.other is None else both(structure, self.view.other.structure)
+
+    @property
+    def summary(self) -> str:
+        """What changes with the other model; nothing without one."""
+        other = self.view.other
+        return "" if other is None else summary(self.root, self.report, other, self.view.other_name)
+
     def lines(self, width: int) -> Iterator[Line]:
         """Heading, tree, and what needs saying about it, for a screen of `width` columns."""
         yield from heading(self.report, paths=True)
         yield Line(Text())
         yield from (Line(text, cut=True) for text in self.branches(width))
         if self.view.other is not None:
-            yield Line(Text(visible(summary(self.root, self.report, self.view.other)), style="bold"))
+            yield Line(Text(visible(self.summary), style="bold"))
         yield from self._notes()
         if self.view.targets:
             yield from target_lines(self.report.structure)
@@ -72,15 +89,11 @@ class ModelTree:
 
     def branches(self, width: int) -> Iterator[Text]:
         """The tree alone."""
-        structure = self.report.structure
-        if self.view.other is not None:
-            structure = both(structure, self.view.other.structure)
-        drawn: list[Row] = list(rows(self.root, structure, self.view, narrow=width < 100))
-        if not drawn:
+        if self.shown is None:
             yield Text(f"no module path matches {visible(self.view.match or '')}")
             return
-        yield header(drawn, self.view, width)
-        yield from fitted(drawn, self.view, width)
+        drawn: list[Row] = list(rows(self.shown, self.structure, self.view, narrow=width < 100))
+        yield from Fit(drawn, self.view, width).lines()
 
     def _notes(self) -> Iterator[Line]:
         """Legend, memory of the adapter, and paths that lead to one object."""

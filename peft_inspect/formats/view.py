@@ -22,6 +22,7 @@ class View:
     exact: bool = False  # numbers to the last digit
     targets: bool = False  # the target table
     other: Diagnosis | None = None  # a second model, shown as a difference in one tree
+    other_name: str = ""  # what the person called it
     columns: tuple[Column, ...] = ("params",)
     ascii: bool = False  # 7-bit characters only
     width: int | None = None  # columns of the screen; None: that of the terminal, unlimited in a pipe

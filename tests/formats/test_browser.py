@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from peft_inspect.formats import View
 from peft_inspect.formats.html import write
 from peft_inspect.records import GradientInfo
 
@@ -42,10 +43,10 @@ def browser():
 def opened(browser, tmp_path):
     """Write the page of a report and open it; afterwards the console must have stayed empty."""
 
-    def open_page(report):
+    def open_page(report, view=None):
         page = tmp_path / "report.html"
         with page.open("w", encoding="utf-8") as out:
-            write(report, out)
+            write(report, out, view)
         browser.get(page.as_uri())
         wait(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "yes")
         return browser
@@ -123,6 +124,23 @@ def test_search_and_filters_show_matches_and_the_way_to_them(opened, broken_repo
     wait(lambda: page.find_element("id", "matches").text == "")
     page.find_element("id", "only-adapters").click()
     wait(lambda: page.find_element("id", "matches").text == "8 modules")
+
+
+def test_a_difference_is_marked_told_and_filtered(opened, make_llama, make_report):
+    theirs = make_report(make_llama(5, ranks=lambda index: 4 if index == 1 else 8))
+    page = opened(make_report(make_llama()), View("tree", other=theirs, other_name="other.json", columns=("params", "rank")))
+    assert page.find_element("id", "compared").text.startswith("compared with other.json: 1 added, 2 changed; adapter layers 8 → 10")
+    page.find_element("id", "only-changed").click()
+    wait(lambda: page.find_element("id", "matches").text == "3 modules")
+    assert "+" in texts(page, "#modules .change-added")
+    assert "now r 4 instead of 8, lora_alpha 8 instead of 16" in texts(page, "#modules .change-changed")
+    assert texts(page, "#heads span") == ["module", "parameters", "trainable", "rank"]
+    assert "8" in texts(page, "#modules .rank")
+
+
+def test_a_glob_that_matches_nothing_says_so(opened, broken_report):
+    page = opened(broken_report, View("tree", match="nothing"))
+    assert "No module path matches." in page.find_element("id", "tree").text
 
 
 def test_the_tree_is_walked_with_the_keyboard(opened, broken_report):

@@ -81,6 +81,13 @@ def test_hostile_text_is_shown_not_obeyed(broken_report):
     assert "[red]\\x1b[2J\\x07 broke" in out.getvalue()
 
 
+def test_a_long_path_ends_its_lines_at_dots_and_commas(broken_report):
+    paths = tuple(f"base_model.model.audio_tower.layers.{index}.attention.{name}_projection" for index in range(4) for name in "kqv")
+    out = StringIO()
+    write(replace(broken_report, findings=(replace(broken_report.findings[0], modules=paths),)), out, View(width=60, color=False))
+    assert "    base_model.model.audio_tower.layers.0–3.attention.\n    {k_projection,q_projection,v_projection}\n" in out.getvalue()
+
+
 def test_a_long_message_wraps_under_its_own_indent(broken_report):
     out = StringIO()
     write(broken_report, out, View("check", width=60, color=False))

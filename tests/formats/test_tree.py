@@ -153,6 +153,18 @@ def test_all_columns(make_llama, make_report):
     ]
 
 
+def test_columns_that_do_not_fit_are_told_below(make_llama, make_report):
+    columns = ("params", "dtype", "shape", "rank", "path")
+    text = screen(make_report(make_llama()), columns=columns, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    at = next(at for at, line in enumerate(text.splitlines()) if "q_proj" in line)
+    told = " ".join(line.strip(" │└├") for line in text.splitlines()[at : at + 3])
+    assert "fp32" in told
+    assert "rank 8" in told
+    assert "base_model.model.model.layers.0.self_attn.q_proj" in told
+
+
 def test_a_tie_is_shown_and_counted_once(make_llama, make_report):
     assert "lm_head Linear tied to embed_tokens.weight" in screen(make_report(make_llama()), width=120)
 
@@ -211,17 +223,23 @@ def test_two_models_as_one_tree_with_what_changed(make_llama, make_report):
     theirs = make_report(make_llama(4, targets=("q_proj", "k_proj"), ranks=lambda index: 16))
     text = screen(ours, other=theirs, width=160)
     assert "~ q_proj Linear 16×16 ◆ default r=8 α=16 fp32 now r 16 instead of 8, lora_alpha 32 instead of 16" in text
-    assert "~ k_proj Linear 16×16 now adapter default" in text
-    assert "~ v_proj Linear 16×16 ◆ default r=8 α=16 fp32 now no adapter default" in text
+    assert "~ k_proj Linear 16×16 now with adapter default" in text
+    assert "~ v_proj Linear 16×16 ◆ default r=8 α=16 fp32 now without adapter default" in text
     assert "layers.0–3 ×4" in text
-    assert "12 changed; adapter layers 8 → 8, trainable parameters 2,048 → 4,096" in text
+    assert "12 changed; adapter layers 8 → 8, trainable parameters 2,048 → 4,096, findings none → none" in text
+
+
+def test_a_difference_is_named_as_the_person_named_it_and_tells_new_findings(make_llama, make_report, reentrant):
+    text = screen(make_report(make_llama()), other=make_report(make_llama(), findings=[reentrant]), other_name="wider.json", width=160)
+    assert "with wider.json: nothing changed" in text
+    assert "findings none → PI304" in text
 
 
 def test_blocks_of_another_model_are_added_and_a_change_in_one_block_stands_apart(make_llama, make_report):
     text = screen(make_report(make_llama(4)), other=make_report(make_llama(6, ranks=lambda index: 4 if index == 1 else 8)), width=160)
     assert "+ layers.4–5 ×2 LlamaDecoderLayer" in text
     assert "layers.1 LlamaDecoderLayer" in text
-    assert "unlike 0,2–3: self_attn.{q_proj,v_proj}: r 4 instead of 8, lora_alpha 8 instead of 16" in text
+    assert "unlike 0,2–3: self_attn.{q_proj,v_proj}: now r 4 instead of 8, lora_alpha 8 instead of 16" in text
 
 
 def test_a_model_compared_with_itself_has_not_changed(make_llama, make_report):

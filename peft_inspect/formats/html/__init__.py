@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from peft_inspect.formats.html.payload import payload
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.text import plain
+from peft_inspect.formats.tree import ModelTree
 from peft_inspect.formats.view import View
 from peft_inspect.records import Diagnosis
 
@@ -25,16 +26,17 @@ SCRIPTS = ("page.js", "map.js", "tree.js")  # one scope: helpers and what stands
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 
-def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:  # noqa: ARG001  # one page shows all there is
+def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
     """Write the page."""
+    view = view or View()
     script, style = f'"use strict";\n(() => {{\n{"".join(map(_part, SCRIPTS))}}})();\n', _part("report.css")
     parts: Mapping[str, str] = {
         "policy": f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'",
         "title": html.escape(visible(report.source)),
         "style": style,
         "script": script,
-        "data": _inert(payload(report)),
-        "text": html.escape(plain(report)),
+        "data": _inert(payload(report, view)),
+        "text": html.escape(str(ModelTree(report, view)) if view.command == "tree" else plain(report)),
     }
     out.write(_PLACE.sub(lambda place: parts[place[1]], _part("page.html")))
 

@@ -1,9 +1,9 @@
 // --- gradient map ----------------------------------------------------------------------------
 
-const mapCell = (row, cell) => {
+const mapCell = (stack, row, cell) => {
   const [block, state, size, level, arrived, total, path] = cell;
   const known = state === "ok";
-  const said = row.label + " [" + row.adapter + "] layer " + block + ": " + data.map.words[state] + (size === null ? "" : ", norm " + norm(size)) + ", " + arrived + "/" + total + " parameters";
+  const said = row.label + " [" + row.adapter + "]" + (stack.name ? " layer " + block : "") + ": " + data.map.words[state] + (size === null ? "" : ", norm " + norm(size)) + ", " + arrived + "/" + total + " parameters";
   const element = make("td", {
     class: known ? "level-" + Math.round(level * 7) : "state-" + state,
     text: known ? "" : data.map.signs[state], title: said, "aria-label": said, tabindex: "-1", role: "gridcell", "data-path": path, "data-state": state,
@@ -25,7 +25,7 @@ const mapTable = (stack) => {
     const cells = new Map(row.cells.map((cell) => [cell[0], cell]));
     const line = make("tr", { role: "row" }, make("th", { scope: "row", text: row.label + (data.targets.length > 1 ? " [" + row.adapter + "]" : "") }));
     for (let block = 0; block < blocks; block += 1) {
-      line.append(cells.has(block) ? mapCell(row, cells.get(block)) : make("td", { class: "absent" }));
+      line.append(cells.has(block) ? mapCell(stack, row, cells.get(block)) : make("td", { class: "absent" }));
     }
     body.append(line);
   }
@@ -59,6 +59,7 @@ if (data.map && data.map.stacks.length) {
   for (const stack of data.map.stacks) byId("map").append(make("h3", { class: "path", text: stack.name || "outside the stacks" }), mapTable(stack));
   const states = new Set(data.map.stacks.flatMap((stack) => stack.rows.flatMap((row) => row.cells.map((cell) => cell[1]))));
   const legend = byId("legend");
+  byId("cell").textContent = "Point at a cell for its value; a click leads to the module. Arrow keys walk, Enter leads there.";
   if (data.map.norms) {
     legend.append("gradient norm " + norm(data.map.norms[0]) + " ");
     for (let level = 0; level < 8; level += 1) legend.append(make("span", { class: "scale level-" + level }));

@@ -37,13 +37,16 @@ const index = (node, parent, path) => {
   if (!node.g && !byPath.has(path)) byPath.set(path, node);
   for (const child of node.k || []) {
     index(child, node, child.g ? path : path ? path + "." + child.n : child.n);
+    if (child.c || child.changes) node.changes = true;
     for (const severity of [...(child.f || []).map((flag) => flag[1]), child.inside]) {
       if (severity && (!node.inside || RANKS.indexOf(severity) < RANKS.indexOf(node.inside))) node.inside = severity;
     }
   }
 };
-index(data.tree, null, "");
-data.tree.path = "";
+if (data.tree) {
+  index(data.tree, null, "");
+  data.tree.path = "";
+}
 
 // --- heading ---------------------------------------------------------------------------------
 
@@ -56,7 +59,12 @@ if (data.gradients) {
   tile("other trainable params with gradients", other[0] + "/" + other[1]);
 }
 const errors = data.findings.filter((finding) => finding.severity === "error").length;
-tile("findings, " + errors + " of them errors", data.findings.length, errors ? "bad" : "");
+const counted = (number, word) => number + " " + word + (number === 1 ? "" : "s");
+tile((data.findings.length === 1 ? "finding" : "findings") + (errors ? ", " + counted(errors, "error") : ""), data.findings.length, errors ? "bad" : "");
+if (data.compared) {
+  byId("compared").textContent = shown("compared " + data.compared);
+  byId("compared").hidden = byId("changed").hidden = false;
+}
 tile("parameters", human(data.parameters[0]));
 tile("trainable", human(data.parameters[1]));
 tile("weights, " + data.mode + " mode", data.weights);
@@ -81,7 +89,7 @@ const findingCard = (finding) => {
       list.append(make("li", {}, link));
     }
     if (finding.places.length > 20) list.append(make("li", { text: "and " + (finding.places.length - 20) + " more" }));
-    card.append(make("p", { text: finding.count + (finding.count === 1 ? " module:" : " modules:") }), list);
+    card.append(make("p", { text: counted(finding.count, "module") + ":" }), list);
   }
   return card;
 };

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from peft_inspect.formats.columns import cells_of
+from peft_inspect.formats.diff import SIGNS
 from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import GradientMap, MapRow, gradient_map
 from peft_inspect.formats.heatmap import Sign
@@ -13,17 +15,20 @@ from peft_inspect.formats.labels import layer_words, shape_of, short_dtype, show
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import fold_with_first
-from peft_inspect.formats.nodes import Node, build
+from peft_inspect.formats.nodes import Node
 from peft_inspect.formats.runs import Run, runs, said_differences
 from peft_inspect.formats.targets import target_row
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
+from peft_inspect.formats.tree import ModelTree
+from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import chains, same_object
-from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, Structure, Trace
+from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, Trace
 
 
-def payload(report: Diagnosis) -> dict[str, Any]:
-    """The data of the page."""
+def payload(report: Diagnosis, view: View) -> dict[str, Any]:
+    """The data of the page, with the modules that `view` asks for."""
     structure, trace = report.structure, report.trace
+    tree = ModelTree(report, view)
     totals = parameter_totals(structure)
     return {
         "source": report.source,
@@ -42,7 +47,9 @@ def payload(report: Diagnosis) -> dict[str, Any]:
             {"adapter": adapter.name, "type": adapter.type, "rows": [target_row(target, structure) for target in adapter.targets]}
             for adapter in structure.adapters
         ],
-        "tree": _Tree(structure).node(build(structure, report.findings)),
+        "compared": tree.summary,
+        "columns": view.columns,
+        "tree": _Tree(tree).whole(),
     }
 
 
@@ -106,9 +113,14 @@ def _map_row(row: MapRow, found: GradientMap) -> dict[str, Any]:
 class _Tree:
     """The modules as nested objects; a run of equal blocks is a group that holds its blocks."""
 
-    def __init__(self, structure: Structure) -> None:
-        self.structure = structure
-        self.towers = frozenset(towers_of(structure))
+    def __init__(self, tree: ModelTree) -> None:
+        self.root, self.structure, self.view = tree.shown, tree.structure, tree.view
+        self.towers = frozenset(towers_of(self.structure))
+        self.columns = tuple(column for column in self.view.columns if column != "params")
+
+    def whole(self) -> dict[str, Any] | None:
+        """All modules that are shown."""
+        return None if self.root is None else self.node(self.root)
 
     def node(self, node: Node) -> dict[str, Any]:
         """One module: n name, t class, p parameters, r trainable, and what else applies."""
@@ -125,6 +137,9 @@ class _Tree:
             "w": 1 if node.path in self.towers else 0,
             "e": list(node.ties),
             "o": node.alias_of,
+            "v": self._cells(Run((node,))),
+            "c": SIGNS.get(node.change),
+            "x": node.said and f"now {node.said}",
             "k": list(self._children(node)),
         }
         return {**shown, **{key: value for key, value in extra.items() if value}}
@@ -144,9 +159,13 @@ class _Tree:
             "t": run.first.module.type,
             "p": sum(node.total for node in run.nodes),
             "r": sum(node.trainable for node in run.nodes),
+            "v": self._cells(run),
             "k": [self.node(node) for node in run.nodes],
         }
         return {**group, "d": said} if said else group
+
+    def _cells(self, run: Run) -> list[str]:
+        return [cell for column in self.columns for cell in cells_of(column, run, self.structure, self.view)]
 
     def _adapter(self, layer: AdapterLayerInfo) -> list[Any]:
         """Whether it trains, and its label."""

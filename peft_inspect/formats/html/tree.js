@@ -6,9 +6,15 @@ let hits = new Set();
 const kids = (node) => (visibleNodes ? (node.k || []).filter((child) => visibleNodes.has(child)) : node.k || []);
 const itemOf = new Map();
 
+const CHANGES = { "+": "added", "-": "removed", "~": "changed" };
+for (const column of data.columns) {
+  for (const head of column === "params" ? ["parameters", "trainable"] : [column]) byId("heads").append(make("span", { class: column, text: head }));
+}
+
 const rowOf = (node) => {
   const label = make("span", { class: "label" });
   const name = node.g ? node.n + (node.g > 1 ? " ×" + node.g : "") : node.n || "(root)";
+  if (node.c) label.append(make("span", { class: "change-" + CHANGES[node.c], text: node.c, title: CHANGES[node.c], "aria-label": CHANGES[node.c] }), " ");
   label.append(make("span", { class: "name", text: name }), " ", make("span", { class: "type", text: node.t }));
   if (node.s) label.append(" ", make("span", { class: "shape", text: node.s }));
   if (node.w) label.append(" ", make("span", { class: "shape", text: "(tower)" }));
@@ -17,11 +23,17 @@ const rowOf = (node) => {
   if (node.o) label.append(" ", make("span", { class: "shape", text: "= " + node.o + ", the same object" }));
   for (const [code, severity] of node.f || []) label.append(" ", make("span", { class: "severity-" + severity, text: FLAGS[severity] + " " + code }));
   if (node.inside) label.append(" ", make("span", { class: "severity-" + node.inside, text: FLAGS[node.inside] + " inside" }));
+  if (node.x) label.append(" ", make("span", { class: "change-changed", text: node.x }));
+  if (node.changes) label.append(" ", make("span", { class: "change-changed", text: "~ inside" }));
   if (node.d) label.append(" ", make("span", { class: "differs", text: node.d }));
   const copy = make("button", { type: "button", class: "copy", tabindex: "-1", text: "copy path", "aria-label": "copy path" });
   copy.addEventListener("click", (event) => { event.stopPropagation(); copyPath(node, copy); });
   const row = make("div", { class: "row" + (hits.has(node) ? " hit" : "") }, make("span", { class: "fold", "aria-hidden": "true" }), label, copy);
-  for (const count of [node.p, node.r]) row.append(make("span", { class: "count", text: count ? human(count) : "", title: count ? exact(count) : "" }));
+  let at = 0;
+  for (const column of data.columns) {
+    if (column === "params") for (const count of [node.p, node.r]) row.append(make("span", { class: "count", text: count ? human(count) : "", title: count ? exact(count) : "" }));
+    else row.append(make("span", { class: "count " + column, text: node.v[at++] }));
+  }
   return row;
 };
 const itemFor = (node) => {
@@ -75,6 +87,10 @@ const focusItem = (item) => {
 const draw = () => {
   tree.replaceChildren();
   itemOf.clear();
+  if (!data.tree) {
+    tree.replaceWith(make("p", { text: "No module path matches." }));
+    return;
+  }
   if (visibleNodes && !visibleNodes.has(data.tree)) return;
   const root = itemFor(data.tree);
   root.tabIndex = 0;
@@ -122,14 +138,15 @@ const filter = () => {
   const words = byId("search").value.trim().toLowerCase();
   const flagged = byId("only-flagged").checked;
   const adapters = byId("only-adapters").checked;
-  if (!words && !flagged && !adapters) {
+  const changed = byId("only-changed").checked;
+  if (!words && !flagged && !adapters && !changed) {
     visibleNodes = null;
     hits = new Set();
     byId("matches").textContent = "";
     draw();
     return;
   }
-  hits = new Set(all.filter((node) => !node.g && (!flagged || node.flagged) && (!adapters || node.adapted) &&
+  hits = new Set(all.filter((node) => !node.g && (!flagged || node.flagged) && (!adapters || node.adapted) && (!changed || node.c) &&
     (!words || node.path.toLowerCase().includes(words) || node.t.toLowerCase().includes(words))));
   visibleNodes = new Set();
   for (const node of hits) for (let at = node; at && !visibleNodes.has(at); at = at.parent) visibleNodes.add(at);
@@ -138,13 +155,14 @@ const filter = () => {
 };
 const clearFilter = () => {
   byId("search").value = "";
-  byId("only-flagged").checked = byId("only-adapters").checked = false;
+  byId("only-flagged").checked = byId("only-adapters").checked = byId("only-changed").checked = false;
   filter();
 };
 let waiting;
 byId("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 120); });
 byId("only-flagged").addEventListener("change", filter);
 byId("only-adapters").addEventListener("change", filter);
+byId("only-changed").addEventListener("change", filter);
 byId("collapse").addEventListener("click", () => { for (const item of [...tree.querySelectorAll(":scope > li > ul > li")]) close(item); });
 
 // --- keyboard --------------------------------------------------------------------------------
