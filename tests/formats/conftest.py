@@ -191,7 +191,8 @@ def report_of(
     """A report as the API would hand it over."""
     findings = tuple(findings)
     if outcomes is None:
-        outcomes = [Outcome(finding.code, finding.rule, "found") for finding in findings] + [Outcome("PI112", "no-adapter", "clean")]
+        found = dict.fromkeys((finding.code, finding.rule) for finding in findings)
+        outcomes = [*(Outcome(*rule, "found") for rule in found), Outcome("PI112", "no-adapter", "clean")]
     return Report(
         "train.py:build_model", structure, trace, findings, tuple(outcomes), timings={"load_s": 1.0, "trace_s": 0.5, "total_s": 1.5}
     )

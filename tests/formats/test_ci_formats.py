@@ -1,6 +1,7 @@
 """SARIF, GitHub annotations and JUnit: valid, stable, on the user's own lines, and safe whatever things are called.
 
-The schema here is our own and covers the parts of SARIF 2.1.0 that are written, with the conditions that code scanning adds.
+The schema here is our own: of the official one of SARIF 2.1.0 (112 KB, in no package) every object that is written, closed as it is
+there, with the properties in use and their types; and the conditions that code scanning adds.
 """
 
 import json
@@ -14,56 +15,83 @@ import pytest
 from peft_inspect.formats import github, junit, sarif
 from peft_inspect.records import Finding, Outcome, Severity, Source
 
-TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "minLength": 1}}}
-PHYSICAL = {
-    "type": "object",
-    "required": ["artifactLocation", "region"],
-    "properties": {
-        "artifactLocation": {"required": ["uri"], "properties": {"uri": {"type": "string", "minLength": 1, "pattern": r"^[^\s\\]+$"}}},
-        "region": {"required": ["startLine"], "properties": {"startLine": {"type": "integer", "minimum": 1}, "snippet": TEXT}},
-    },
+
+def closed(*required, **properties):
+    """An object of SARIF: nothing in it but what the standard names."""
+    return {"type": "object", "required": list(required), "properties": properties, "additionalProperties": False}
+
+
+def unique(items, **more):
+    return {"type": "array", "items": items, "uniqueItems": True, **more}
+
+
+TEXT = {"type": "string", "minLength": 1}
+LEVEL = {"enum": ["error", "warning", "note", "none"]}
+BAG = {"type": "object", "properties": {"tags": unique(TEXT)}}
+MESSAGE = closed("text", text=TEXT, markdown=TEXT)
+PHYSICAL = closed(
+    "artifactLocation",
+    "region",
+    artifactLocation=closed("uri", uri={"type": "string", "minLength": 1, "format": "uri-reference", "pattern": r"^[^\s\\]+$"}),
+    region=closed("startLine", startLine={"type": "integer", "minimum": 1}, snippet=closed(text=TEXT)),
+)
+LOGICAL = closed("fullyQualifiedName", fullyQualifiedName=TEXT, kind={"const": "module"})
+LOCATION = closed(
+    "physicalLocation", id={"type": "integer", "minimum": -1}, message=MESSAGE, physicalLocation=PHYSICAL, logicalLocations=unique(LOGICAL)
+)
+RESULT = closed(
+    "ruleId",
+    "ruleIndex",
+    "level",
+    "message",
+    "locations",
+    "partialFingerprints",
+    ruleId=TEXT,
+    ruleIndex={"type": "integer", "minimum": 0},
+    level=LEVEL,
+    message=MESSAGE,
+    locations={"type": "array", "items": LOCATION, "minItems": 1},
+    relatedLocations=unique(LOCATION),
+    partialFingerprints={"type": "object", "minProperties": 1, "additionalProperties": TEXT},
+    properties=BAG,
+)
+RULE = closed(
+    "id",
+    "name",
+    "shortDescription",
+    "fullDescription",
+    "help",
+    "defaultConfiguration",
+    id=TEXT,
+    name=TEXT,
+    shortDescription=MESSAGE,
+    fullDescription=MESSAGE,
+    help=MESSAGE,
+    defaultConfiguration=closed("level", level=LEVEL),
+    properties={"type": "object", "properties": {"tags": unique(TEXT), "precision": {"enum": ["very-high", "high", "medium", "low"]}}},
+)
+DRIVER = closed("name", "rules", name=TEXT, version=TEXT, semanticVersion=TEXT, rules=unique(RULE))
+INVOCATION = closed(
+    "executionSuccessful",
+    executionSuccessful={"type": "boolean"},
+    toolExecutionNotifications={"type": "array", "items": closed("message", level=LEVEL, message=MESSAGE)},
+)
+RUN = closed(
+    "tool",
+    "results",
+    tool=closed("driver", driver=DRIVER),
+    invocations={"type": "array", "items": INVOCATION},
+    columnKind={"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+    results={"type": "array", "items": RESULT},
+    automationDetails=closed(id=TEXT),
+    properties=BAG,
+)
+LOG = {
+    "$schema": {"type": "string", "format": "uri"},
+    "version": {"const": "2.1.0"},
+    "runs": {"type": "array", "items": RUN, "minItems": 1},
 }
-RESULT = {
-    "required": ["ruleId", "ruleIndex", "level", "message", "locations", "partialFingerprints"],
-    "properties": {
-        "level": {"enum": ["error", "warning", "note", "none"]},
-        "message": TEXT,
-        "locations": {
-            "minItems": 1,
-            "items": {
-                "required": ["physicalLocation"],
-                "properties": {
-                    "physicalLocation": PHYSICAL,
-                    "logicalLocations": {"items": {"required": ["fullyQualifiedName"], "additionalProperties": {"type": "string"}}},
-                },
-            },
-        },
-        "relatedLocations": {"items": {"required": ["id", "physicalLocation"], "properties": {"physicalLocation": PHYSICAL}}},
-        "partialFingerprints": {"minProperties": 1, "additionalProperties": {"type": "string", "minLength": 1}},
-    },
-}
-RULE = {
-    "required": ["id", "name", "shortDescription", "fullDescription", "help", "defaultConfiguration"],
-    "properties": {"shortDescription": TEXT, "fullDescription": TEXT, "help": TEXT},
-}
-SARIF = {
-    "type": "object",
-    "required": ["$schema", "version", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "runs": {
-            "minItems": 1,
-            "items": {
-                "required": ["tool", "results", "invocations"],
-                "properties": {
-                    "tool": {"properties": {"driver": {"required": ["name", "rules"], "properties": {"rules": {"items": RULE}}}}},
-                    "results": {"type": "array", "items": RESULT},
-                    "invocations": {"items": {"required": ["executionSuccessful"]}},
-                },
-            },
-        },
-    },
-}
+SARIF = closed(*LOG, **LOG)
 LIBRARY = Source("/venv/lib/python3.11/site-packages/transformers/models/wavlm/modeling_wavlm.py", 120, "forward", "F.linear(x, w)")
 NASTY = "a\x1b[31m%\n::error::[b],:<&>\x00\ud800"
 
@@ -73,7 +101,9 @@ def log(report):
     sarif.write(report, out)
     found = json.loads(out.getvalue())
     jsonschema.Draft202012Validator(SARIF).validate(found)
-    return found["runs"][0]
+    (run,) = found["runs"]
+    assert all(run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"] for result in run["results"])
+    return run
 
 
 def annotations(report):
