@@ -51,7 +51,16 @@ def sft(folder: Path, callback: PeftInspectCallback, **arguments: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("arguments", [{}, {"gradient_checkpointing": False}, {"packing": True, "max_length": 16}], ids=str)
+WAYS = [
+    {},
+    {"gradient_checkpointing": False, "bf16": False, "fp16": True},
+    {"packing": True, "max_length": 16},
+    {"bf16": True, "gradient_accumulation_steps": 2, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+    {"bf16": False, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+]
+
+
+@pytest.mark.parametrize("arguments", WAYS, ids=str)
 def test_a_healthy_training_passes(tmp_path: Path, arguments: dict[str, Any]) -> None:
     callback = PeftInspectCallback()
     sft(tmp_path, callback, **arguments).train()
@@ -59,8 +68,9 @@ def test_a_healthy_training_passes(tmp_path: Path, arguments: dict[str, Any]) ->
     assert callback.report.findings == ()
 
 
-def test_a_training_with_dead_adapters_stops_with_the_cause(tmp_path: Path) -> None:
-    training = sft(tmp_path, PeftInspectCallback(verify=False))
+@pytest.mark.parametrize("arguments", WAYS, ids=str)
+def test_a_training_with_dead_adapters_stops_with_the_cause(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    training = sft(tmp_path, PeftInspectCallback(verify=False), **arguments)
     training.model.requires_grad_(False)
     training.model.get_output_embeddings().weight.requires_grad_(True)
     with pytest.raises(peft_inspect.FindingsError, match="PI302 frozen-after-wrapping"):

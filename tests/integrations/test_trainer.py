@@ -17,6 +17,16 @@ from peft_inspect.integrations.transformers import PeftInspectCallback
 # What transformers, accelerate and TRL warn about in their own code is not this project's.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+REENTRANT, OTHER = ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": use}} for use in (True, False))
+WAYS = [
+    {"gradient_accumulation_steps": 2},
+    {"fp16": True},
+    {"bf16": True},
+    {"gradient_checkpointing": True},
+    OTHER,
+    {**REENTRANT, "bf16": True, "gradient_accumulation_steps": 2},
+]
+
 
 def base() -> LlamaForCausalLM:
     torch.manual_seed(0)
@@ -80,25 +90,41 @@ def test_a_healthy_training_is_bit_for_bit_what_it_is_without_the_callback(tmp_p
     assert hooks == [0, 0]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"gradient_accumulation_steps": 2},
-        {"bf16": True},
-        {"gradient_checkpointing": True},
-        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("arguments", WAYS, ids=str)
 def test_the_report_is_of_the_real_batch_and_the_real_optimizer(tmp_path: Path, arguments: dict[str, Any]) -> None:
     callback = PeftInspectCallback()
     trainer(get_peft_model(base(), lora()), tmp_path, callback, **arguments).train()
+    assert_healthy(callback)
+
+
+@pytest.mark.parametrize("arguments", WAYS, ids=str)
+def test_dead_adapters_are_found_in_every_way_of_training(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    callback = PeftInspectCallback()
+    with pytest.raises(peft_inspect.FindingsError, match="PI302 frozen-after-wrapping"):
+        trainer(frozen(get_peft_model(base(), lora())), tmp_path, callback, **arguments).train()
+    assert callback.report is not None
+    assert callback.report.at_or_above("error")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_base_in_half_precision_trains_in_silence(tmp_path: Path, dtype: torch.dtype) -> None:
+    callback = PeftInspectCallback()
+    trainer(get_peft_model(base().to(dtype), lora()), tmp_path, callback).train()
+    assert_healthy(callback)
+
+
+def assert_healthy(callback: PeftInspectCallback) -> None:
     report = callback.report
     assert report is not None
     assert report.findings == ()
     assert report.trace is not None
     assert report.trace.batch.inputs["input_ids"] == "int64[2, 12]"
     assert next(outcome.status for outcome in report.outcomes if outcome.code == "PI317") == "clean"
+
+
+def test_a_severity_that_does_not_exist_is_refused_before_the_training() -> None:
+    with pytest.raises(ValueError, match="eror"):
+        PeftInspectCallback(fail_on="eror")
 
 
 def test_the_optimizer_that_misses_the_adapters_is_found(tmp_path: Path) -> None:
