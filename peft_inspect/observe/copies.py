@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,6 +44,16 @@ def find_copies(layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tu
     return tuple(found)
 
 
+def copied_from(module: nn.Module, originals: Iterable[nn.Module]) -> nn.Module | None:
+    """Which of `originals` a module outside the model is a copy of, or else stands for by its class and shapes; None for none."""
+    alike = [original for original in originals if type(_base(module)) is type(_base(original)) and _shapes(module) == _shapes(original)]
+    return next((original for original in alike if _same_values(_weights(original), _weights(module))), next(iter(alike), None))
+
+
+def _shapes(module: nn.Module) -> Mapping[str, torch.Size]:
+    return {name: weight.shape for name, weight in _weights(module).items()}
+
+
 def _outermost_first(dead: frozenset[str], modules: Mapping[str, nn.Module], calls: Calls) -> list[str]:
     """Modules around dead layers in which no adapter layer was called: what a copy may stand for, from the outside in."""
     around = {path for layer in dead for path in _ancestors(layer)}
@@ -82,16 +92,16 @@ def _match(path: str, layers: AdapterLayers, calls: Calls, modules: Mapping[str,
     original = _base(modules[path])
     weights = _weights(modules[path])
     own = {id(module) for module in modules[path].modules()}
-    shapes = {name: weight.shape for name, weight in weights.items()}
+    shapes = _shapes(modules[path])
     for module in calls.ran.values():
         held = calls.path_of(id(module))
         if id(module) in own or id(module) in layers.bases or type(_base(module)) is not type(original):
             continue
         if _are_siblings(path, held) or (not _is_elsewhere(held, path) and _is_adapted(module)):
             continue
-        other = _weights(module)
-        if not shapes or {name: weight.shape for name, weight in other.items()} != shapes:
+        if not shapes or _shapes(module) != shapes:
             continue
+        other = _weights(module)
         if any(storage_key(other[name]) == storage_key(weights[name]) for name in weights):
             continue  # the same weights under another module: a tie, not a copy
         same = _same_values(weights, other)

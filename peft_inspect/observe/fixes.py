@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from peft_inspect.observe.copies import copied_from
 from peft_inspect.observe.flow import DETACHING, function_name
 from peft_inspect.observe.grad_mode import GradSwitches
 from peft_inspect.observe.sources import nearest, source
@@ -157,9 +158,19 @@ class _Substitute(TorchFunctionMode):
         while self._running and self._running.pop() is not module:
             pass
 
+    def _applied(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        """What custom autograd functions are called through: torch shows their operands to no mode."""
+
+        def with_adapter(cls: type, *args: Any, **kwargs: Any) -> Any:
+            return apply(cls, *self._with_adapter(args), **kwargs)
+
+        return with_adapter
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Adapter layers that run apply their adapter themselves."""
+        apply = vars(torch.autograd.Function)["apply"]
+        torch.autograd.Function.apply = classmethod(self._applied(apply.__func__))  # type: ignore[assignment, method-assign]
         handles = [
             register_module_forward_pre_hook(lambda module, _args: self._running.append(module)),
             register_module_forward_hook(self._leave, always_call=True),
@@ -168,6 +179,7 @@ class _Substitute(TorchFunctionMode):
             with self:
                 yield
         finally:
+            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
             for handle in handles:
                 handle.remove()
 
@@ -184,12 +196,12 @@ def _through_adapter(patient: Patient) -> Iterator[None]:
 
 
 @contextmanager
-def _redirected(targets: Mapping[int, nn.Module]) -> Iterator[None]:
-    """Whenever a module of `targets` (by `id`) is called outside its target, answer with the target's output."""
+def _redirected(targets: Iterable[nn.Module], target_of: Callable[[nn.Module], nn.Module | None]) -> Iterator[None]:
+    """Whenever a module that has one of `targets` is called outside that target, answer with the target's output."""
     busy: list[nn.Module] = []
 
     def redirect(module: nn.Module, args: Any, kwargs: Any, _output: Any) -> Any:
-        target = targets.get(id(module))
+        target = target_of(module)
         if target is None or target in busy:
             return None
         busy.append(target)
@@ -206,7 +218,7 @@ def _redirected(targets: Mapping[int, nn.Module]) -> Iterator[None]:
         if id(module) in own and module in busy:
             busy.remove(module)
 
-    own = {id(target) for target in targets.values()}
+    own = {id(target) for target in targets}
     handles = [
         register_module_forward_pre_hook(enter),
         register_module_forward_hook(leave, always_call=True),
@@ -224,17 +236,31 @@ def _through_layer(patient: Patient) -> Iterator[None]:
     replaced = [layer for layer in patient.layers if "forward" in vars(layer)]
     for layer in replaced:
         del layer.forward
-    with _redirected({id(layer.base_layer): layer for layer in patient.layers}), _Substitute(patient.layers).running():
+    around = {id(layer.base_layer): layer for layer in patient.layers}
+    with _redirected(around.values(), lambda module: around.get(id(module))), _Substitute(patient.layers).running():
         yield  # a kept method of the base layer is no call of a module: there the weight is what can be exchanged
 
 
 @contextmanager
 def _through_original(patient: Patient) -> Iterator[None]:
     model = patient.subject.model
-    copies = {copy.original: copy for copy in patient.trace.copies if set(copy.layers) & set(patient.finding.modules)}
-    with _redirected(
-        {id(model.get_submodule(copy.copy)): model.get_submodule(path) for path, copy in copies.items() if copy.copy is not None}
-    ):
+    copies = [copy for copy in patient.trace.copies if set(copy.layers) & set(patient.finding.modules)]
+    originals = {copy.original: model.get_submodule(copy.original) for copy in copies}
+    targets = {id(model.get_submodule(copy.copy)): originals[copy.original] for copy in copies if copy.copy is not None}
+    unregistered = [originals[copy.original] for copy in copies if copy.copy is None]
+    held = {id(module) for module in model.modules()}
+
+    def target_of(module: nn.Module) -> nn.Module | None:
+        if id(module) not in held and id(module) not in targets:
+            match = copied_from(module, unregistered)
+            if match is None:
+                return None
+            targets[id(module)] = match  # modules outside the model may be made anew by every run, so they are met only here
+            kept.append(module)
+        return targets.get(id(module))
+
+    kept: list[nn.Module] = []  # keeps the ids in `targets` from being reused
+    with _redirected(originals.values(), target_of):
         yield
 
 
@@ -312,3 +338,6 @@ FIXES: Mapping[str, tuple[str, Remedy]] = {
     "labels": ("supervised labels", _labelled),
     "float32": ("float32 weights", _in_float32),
 }
+
+# Where a finding names a second way to mend it, and the first may not suit the model: PEFT's aLoRA recomputes only in the reentrant way.
+ALTERNATIVES: Mapping[str, str] = {"non-reentrant": "input-gradients"}

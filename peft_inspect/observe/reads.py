@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from peft_inspect.observe.sources import is_machinery, is_peft, shown
 from peft_inspect.records import Source, WeightRead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+    from types import CellType
 
     from torch import nn
 
@@ -31,7 +33,8 @@ def source_reads(modules: Mapping[str, nn.Module], layers: Iterable[str]) -> Ite
     for path in layers:
         parent, _, child = path.rpartition(".")
         owner: Any = type(modules[parent])
-        source = _reads_of(owner).get(child)
+        patched = vars(modules[parent]).get("forward")
+        source = _reads_of(owner).get(child) if patched is None else _reads_of_patch(owner, patched, modules[parent]).get(child)
         if source is not None:
             yield WeightRead(path, parent, source)
 
@@ -39,13 +42,50 @@ def source_reads(modules: Mapping[str, nn.Module], layers: Iterable[str]) -> Ite
 @cache
 def _reads_of(owner: Any) -> dict[str, Source]:
     """For each child whose weight the forward of this class reads: the first line that does."""
+    return _reads_in(_methods(owner))
+
+
+def _reads_of_patch(owner: Any, forward: Any, module: nn.Module) -> dict[str, Source]:
+    """The same for one module whose forward was replaced: by a method, a partial, or a function around the module."""
+    while isinstance(forward, functools.partial):
+        forward = forward.func
+    function = getattr(forward, "__func__", forward)
+    parsed = _parsed(function) if inspect.isfunction(function) else None
+    if parsed is None:
+        return {}
+    arguments = function.__code__.co_varnames[: function.__code__.co_argcount][:1]
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    around = [name for name, cell in cells if _content(cell) is module]
+    return _reads_in({**_methods(owner), "forward": _Method(*parsed, frozenset(("self", *arguments, *around)))})
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that was deleted, or is not set yet
+        return None
+
+
+@cache
+def _methods(owner: Any) -> dict[str, _Method]:
+    members = inspect.getmembers(owner, inspect.isfunction)
+    return {name: _Method(*parsed) for name, method in members if (parsed := _parsed(method)) is not None}
+
+
+class _Method(NamedTuple):
+    tree: ast.AST
+    origin: Source  # its `code` is the whole text
+    own: frozenset[str] = frozenset({"self"})  # names of the module in the text
+
+
+def _reads_in(methods: Mapping[str, _Method]) -> dict[str, Source]:
     found: dict[str, Source] = {}
-    methods = {name: parsed for name, method in inspect.getmembers(owner, inspect.isfunction) if (parsed := _parsed(method)) is not None}
-    for name in _reached_from("forward", {name: tree for name, (tree, _) in methods.items()}):
-        tree, origin = methods[name]
-        for child, line in _weight_reads(tree):
-            code = ast.get_source_segment(origin.code, line) or ""
-            found.setdefault(child, Source(origin.file, origin.line + line.lineno - 1, name, " ".join(code.split())))
+    for name in _reached_from("forward", methods):
+        method = methods[name]
+        for child, line in _weight_reads(method):
+            code = ast.get_source_segment(method.origin.code, line) or ""
+            place = Source(method.origin.file, method.origin.line + line.lineno - 1, method.origin.function, " ".join(code.split()))
+            found.setdefault(child, place)
     return found
 
 
@@ -62,7 +102,7 @@ def _parsed(method: Callable[..., object]) -> tuple[ast.AST, Source] | None:
         return None
 
 
-def _reached_from(start: str, methods: dict[str, ast.AST]) -> Iterator[str]:
+def _reached_from(start: str, methods: Mapping[str, _Method]) -> Iterator[str]:
     """The methods that `start` calls on self, and those that these call."""
     pending, seen = [start], set()
     while pending:
@@ -71,25 +111,20 @@ def _reached_from(start: str, methods: dict[str, ast.AST]) -> Iterator[str]:
             continue
         seen.add(name)
         yield name
-        pending += [node.attr for node in ast.walk(methods[name]) if isinstance(node, ast.Attribute) and _is_self(node)]
+        pending += [node.attr for node in ast.walk(methods[name].tree) if _is_child(node, methods[name])]
 
 
-def _is_self(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+def _is_child(node: ast.AST, method: _Method) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in method.own
 
 
-def _weight_reads(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+def _weight_reads(method: _Method) -> Iterator[tuple[str, ast.expr]]:
     """`self.child.weight`, but for looks at its metadata and type checks."""
+    tree = method.tree
     harmless = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in _METADATA}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "hasattr", "getattr", "id"):
             harmless |= {id(inner) for inner in ast.walk(node)}
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Attribute)
-            and node.attr == "weight"
-            and isinstance(node.value, ast.Attribute)
-            and _is_self(node.value)
-            and id(node) not in harmless
-        ):
+        if isinstance(node, ast.Attribute) and node.attr == "weight" and _is_child(node.value, method) and id(node) not in harmless:
             yield node.value.attr, node

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from peft_inspect.observe.batch import make_batch
-from peft_inspect.observe.fixes import FIXES, Patient
+from peft_inspect.observe.fixes import ALTERNATIVES, FIXES, Patient
+from peft_inspect.observe.graph import leaves, reachable
 from peft_inspect.observe.operations import Operations
 from peft_inspect.observe.runs import backward, forward, fresh, runnable
 from peft_inspect.observe.undisturbed import undisturbed
@@ -28,6 +29,9 @@ def verified(subject: Subject, trace: Trace, findings: Iterable[Finding], step: 
                 continue
             step(f"verifying fix {tried.index(finding) + 1} of {len(tried)}")
             outcome = _try(subject, trace, finding, (finding,))
+            if not outcome[0] and (alternative := ALTERNATIVES.get(str(finding.remedy))):
+                other_way = _try(subject, trace, finding, (replace(finding, remedy=alternative),))
+                outcome = other_way if other_way[0] else outcome
             others = [other for other in tried if other is not finding]
             if not outcome[0] and others:
                 together = _try(subject, trace, finding, (finding, *others))
@@ -36,8 +40,8 @@ def verified(subject: Subject, trace: Trace, findings: Iterable[Finding], step: 
             yield replace(finding, fix_verified=outcome[0], verified=outcome[1])
 
 
-def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Finding]) -> tuple[bool, str]:
-    """Whether gradients arrive in the layers of `finding` with the remedies of `applied`, and how many."""
+def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Finding]) -> tuple[bool | None, str]:
+    """Whether gradients arrive in the layers of `finding` with the remedies of `applied` (None: not judged), and how many."""
     batch = fresh(make_batch(subject)[0])
     patient = Patient(subject, trace, finding, batch)
     with undisturbed(subject.model) as guard, ExitStack() as stack:
@@ -48,10 +52,15 @@ def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Fin
             stack.enter_context(remedy(replace(patient, finding=other)))
             names.append(name)
         try:
-            connected = backward(subject, forward(subject, batch).tensor)
+            loss = forward(subject, batch).tensor
+            in_graph = leaves(reachable([loss.grad_fn]))
+            connected = backward(subject, loss)
         except InspectionError as error:
             return False, f"the run with {names[0]} failed: {error}"
-        return _result(patient, connected, names[0])
+        outcome = _result(patient, connected, names[0])
+        if not outcome[0] and finding.remedy == "through-adapter" and _result(patient, in_graph, names[0])[0]:
+            return None, "not tried: a custom autograd function computes no gradient for the weight that it is given"
+        return outcome
 
 
 def _result(patient: Patient, connected: set[int], how: str) -> tuple[bool, str]:

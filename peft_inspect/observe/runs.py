@@ -118,6 +118,9 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
 
     Without weights the autograd graph itself answers, and no backward is run unless a node computes
     in Python what it passes on (reentrant checkpointing does).
+
+    Raises:
+        InspectionError: the backward raised.
     """
     if not loss.requires_grad:
         return set()
@@ -125,11 +128,14 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
         nodes = reachable([loss.grad_fn])
         if not is_opaque(nodes):
             return leaves(nodes)
-    loss.reshape(()).backward()  # type: ignore[no-untyped-call]
+    try:
+        loss.reshape(()).backward()  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise _explained(error, subject.model, "backward") from error
     return {id(parameter) for parameter in subject.model.parameters() if parameter.grad is not None}
 
 
-def _explained(error: Exception, model: nn.Module) -> InspectionError:
+def _explained(error: Exception, model: nn.Module, phase: str = "forward") -> InspectionError:
     paths = {id(module): path for path, module in model.named_modules()}
     where, module, shown = None, None, []
     frame: FrameType
@@ -143,7 +149,7 @@ def _explained(error: Exception, model: nn.Module) -> InspectionError:
     place = f" in module {where or 'the model itself'!r} ({type(module).__name__})" if module is not None else ""
     if isinstance(error, WeightlessError):
         return InspectionError(f"{error}{place}. Run it with numbers: --weights random --reduce", detail=frames)
-    return InspectionError(f"the forward raised {type(error).__name__}{place}: {error}. {_advice(error, module, where)}", detail=frames)
+    return InspectionError(f"the {phase} raised {type(error).__name__}{place}: {error}. {_advice(error, module, where)}", detail=frames)
 
 
 def _advice(error: Exception, module: nn.Module | None, where: str | None) -> str:

@@ -39,7 +39,7 @@ def check(trace: Trace) -> Iterator[Finding]:
                 "same_values": first.same_values,
             },
             fix="call the module of the wrapped model itself, without copying it",
-            remedy="through-original" if all(copy.copy for copy in of_place) else None,
+            remedy="through-original",
         )
 
 

@@ -2,18 +2,22 @@
 
 `add_adapter()` and `load_adapter()` do not activate what they add: the adapter that was active
 before keeps running, and the new one never does. A frozen, inactive adapter that serves as a
-reference is no fault.
+reference is no fault: one that some pass of the run used, that holds a copy of another
+adapter's weights, or whose name says so (`"ref"`, `"reference"`, `"teacher"`, `"ema"` …).
 
 Call `model.set_adapter("name")`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+
+_KEPT = frozenset({"ref", "reference", "teacher", "frozen", "old", "ema", "anchor", "initial", "baseline"})  # not to be trained
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -37,14 +41,18 @@ def check(trace: Trace) -> Iterator[Finding]:
 
 
 def _waiting(trace: Trace, rows: list[AdapterLayerInfo]) -> bool:
-    """Whether it was added after the active adapter, to train, and holds what it was initialised with, no copy of another's."""
+    """Whether it was added after the active adapter, to train, and holds what it was initialised with, no copy of another's.
+
+    PEFT freezes what it adds without activating, so a fresh reference and a forgotten task look alike but for their names.
+    """
     names = [adapter.name for adapter in trace.structure.adapters]
     active = {layer.adapter for layer in trace.structure.adapter_layers if layer.active}
     name = rows[0].adapter
     inference = any(adapter.inference_mode for adapter in trace.structure.adapters if adapter.name == name)
     added_last = name in names and all(names.index(other) < names.index(name) for other in active if other in names)
     fresh = all(any(trace.structure.parameter[path].zero for path in layer.parameters) for layer in rows)
-    return added_last and fresh and not inference and not any(layer.copy_of for layer in rows)
+    kept = not _KEPT.isdisjoint(re.split(r"[^a-z]+", name.lower()))
+    return added_last and fresh and not inference and not kept and not any(layer.copy_of for layer in rows)
 
 
 def broken() -> Example:
