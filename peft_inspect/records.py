@@ -91,6 +91,7 @@ class Subject:
     content: Mapping[str, str] = field(default_factory=dict)  # text / image / audio paths of the user for the batch
     folder: str | None = None  # local folder with tokenizer and processor files, when there is one
     base_name: str | None = None  # where MODEL is an adapter: its base, as it was named
+    batch_by: str = "user"  # who made the batch, where there is one
 
 
 # --- structure ----------------------------------------------------------------------------------

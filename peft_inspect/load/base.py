@@ -111,7 +111,8 @@ def _from_library(name: str, foreign: libraries.Foreign, request: Request, step:
         raise InspectionError(f"--reduce knows the configs of transformers, and {foreign.note}: make it smaller with --config-set")
     weights = request.weights or "none"
     step(f"building {foreign.class_name}")
-    return Subject(libraries.build(foreign, weights, name), name, weights, foreign.batch(), notes=(foreign.note,))
+    model = libraries.build(foreign, weights, name)
+    return Subject(model, name, weights, foreign.batch(), notes=(foreign.note,), batch_by="signature and config")
 
 
 def _plan(name: str, data: Mapping[str, Any], location: Location, request: Request, task_type: str | None) -> Plan:

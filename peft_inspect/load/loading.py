@@ -126,9 +126,10 @@ def _with_inputs(subject: Subject, request: Request, code: UserCode) -> Subject:
     for kind in ("image", "audio"):
         if kind in content and not Path(content[kind]).is_file():
             raise InspectionError(f"there is no {kind} file {content[kind]}")
+    own: dict[str, Any] = {} if request.batch is None else {"batch": read_batch(request.batch, code), "batch_by": "user"}
     return replace(
         subject,
-        batch=subject.batch if request.batch is None else read_batch(request.batch, code),
+        **own,
         loss=None if request.loss is None else read_loss(request.loss, code),
         optimizer=None if request.optimizer is None else read_optimizer(request.optimizer, code, subject.model),
         content=content,

@@ -85,6 +85,10 @@ def test_denoisers_of_diffusers_come_with_a_batch_that_they_take(load, tmp_path,
     pytest.importorskip("diffusers")
     subject = load(str(folder_with(tmp_path, config)), weights="random")
     assert subject.model(**subject.batch).sample.isfinite().all()
+    assert subject.batch_by == "signature and config"
+    own = tmp_path / "batch.json"
+    own.write_text("{}")
+    assert load(str(tmp_path), batch=str(own)).batch_by == "user"
 
 
 def test_a_pipeline_of_diffusers_is_inspected_at_its_denoiser(load, tmp_path):

@@ -27,7 +27,7 @@ def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
     """
     target = find_target(subject.model)
     if subject.batch is not None:
-        return dict(subject.batch), describe(subject.batch, target.parameters, "user")
+        return dict(subject.batch), describe(subject.batch, target.parameters, subject.batch_by)
     plan = Plan(target)
     made_by = "the user's content through the folder's processor" if subject.content else "signature and config"
     if content.make(plan, subject):
