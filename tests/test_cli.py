@@ -137,7 +137,7 @@ def test_a_crashed_rule_exits_2_and_the_report_shows_it(call):
         (["tree", "x", "--depth", "-1"], "--depth"),
         (["check", "x", "--weights", "some"], "'some' is none of none, random, pretrained"),
         (["check", "x", "--fail-on", "fatal"], "'fatal' is none of"),
-        (["tree", "x", "--diff", "y", "--format", "json"], "drawn as text, svg or markdown"),
+        (["tree", "x", "--diff", "y", "--format", "json"], "drawn as text, html, svg or markdown"),
         (["check", "x", "--set", "use_dora"], "not of the form KEY=VALUE"),
         (["check", "x", "-r", "eight"], "--rank"),
         (["check", "x", "-o", "/nowhere/report.txt"], "no folder /nowhere"),
@@ -391,7 +391,12 @@ def test_progress_is_silent_in_a_pipe(monkeypatch):
 
 def test_ctrl_c_while_libraries_are_imported_is_immediate_and_clean(tmp_path):
     """A real process, a real signal, in the middle of the user's own code."""
-    (tmp_path / "slow.py").write_text("import sys, time\nprint('waiting', file=sys.stderr, flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "slow.py").write_text(
+        "import atexit, sys, time\n"
+        "atexit.register(print, 'tidied', file=sys.stderr)\n"
+        "print('waiting', file=sys.stderr, flush=True)\n"
+        "time.sleep(60)\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "peft_inspect", "check", f"{tmp_path / 'slow.py'}:build"],
         stdout=subprocess.PIPE,
@@ -406,3 +411,4 @@ def test_ctrl_c_while_libraries_are_imported_is_immediate_and_clean(tmp_path):
     assert time.monotonic() - started < 10
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in error
+    assert error.endswith("tidied\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
 
 import typer
@@ -26,7 +29,26 @@ for module in (tree, gradcheck, check, lock, explain):
 
 def main() -> None:
     """The entry point of the `peft-inspect` command."""
+    interrupted = False
+
+    @atexit.register  # before all others, so that it runs after them
+    def stop() -> None:
+        if interrupted:
+            _stop()
+
     try:
         app(prog_name="peft-inspect")
     except KeyboardInterrupt:  # outside of an inspection: while parsing or writing
+        interrupted = True
         sys.exit(INTERRUPTED)
+    except SystemExit as stopped:
+        interrupted = stopped.code == INTERRUPTED
+        raise
+
+
+def _stop() -> None:
+    """End at once: taking torch down module by module takes a second, and nobody waits for that after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(INTERRUPTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import tempfile
@@ -35,6 +36,7 @@ class Output:
 
     def write(self, report: Callable[[TextIO], None]) -> None:
         """Have the report written. A file appears all at once: nobody reads half of it."""
+        gc.freeze()  # or drawing would have Python look for garbage in all of torch, which takes longer than to draw
         if self.file is None:
             _write_stdout(report)
             return
