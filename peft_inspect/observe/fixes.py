@@ -101,7 +101,7 @@ def _gradients_on(patient: Patient) -> Iterator[None]:
 
 
 def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Remedy:
-    """Put the layers into a state at every call, whatever the forward does to them in between."""
+    """Put the layers into a state, before the forward and at every call, whatever the forward does to them in between."""
 
     @contextmanager
     def remedy(patient: Patient) -> Iterator[None]:
@@ -113,6 +113,8 @@ def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Re
                 for path in row[id(module)].parameters:
                     patient.subject.model.get_parameter(path).requires_grad_(True)  # disabling and deactivating freeze
 
+        for layer in patient.layers:
+            set_state(layer, ())  # hooks further out may ask before the first layer is called
         handle = register_module_forward_pre_hook(set_state)
         try:
             yield
