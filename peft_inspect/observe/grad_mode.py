@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 
 _SWITCH_NAMES = ("no_grad", "inference_mode", "set_grad_enabled", "grad")
 _CUSTOM_FUNCTION = torch.autograd.Function.apply.__code__
-_DECORATED = torch.no_grad()(lambda: None).__code__
+
+
+def _generator() -> Iterator[None]:
+    yield
+
+
+_DECORATED = frozenset(torch.no_grad()(function).__code__ for function in (lambda: None, _generator))
 
 
 @dataclass
@@ -148,7 +154,7 @@ def _switch_line() -> Line | None:
     library does what it promises there, and the call is what has to change.
     """
     for frame in frames(sys._getframe(1)):
-        if frame.f_code is _DECORATED:
+        if frame.f_code in _DECORATED:
             function = _undecorated(frame)
             return line_above(frame) if function is None or is_library(function.__code__) else decorator_line(function, _SWITCH_NAMES)
         if not is_machinery(frame.f_code) and not is_peft(frame.f_code):

@@ -55,13 +55,21 @@ def forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
     """
     _seed()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _uncompiled():
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
             return _forward(subject, batch)
     except Exception as error:
         if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
             raise
         raise _explained(error, subject.model) from error
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """What `torch.compile` was applied to runs as it is written: a compiled graph hides its modules, and the watching with it."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled, and importing it takes seconds
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _seed() -> None:
