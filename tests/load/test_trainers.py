@@ -58,6 +58,20 @@ training_arguments:
   gradient_checkpointing: true
   gradient_checkpointing_kwargs: {{use_reentrant: true}}
 """
+SECTIONS = """
+model:
+  name_or_path: {model}
+  torch_dtype: bfloat16
+lora:
+  _target_: peft.LoraConfig
+  r: 4
+  lora_alpha: 8
+  target_modules: [q_proj, v_proj]
+trainer:
+  gradient_checkpointing: true
+  gradient_checkpointing_kwargs: {{use_reentrant: true}}
+  max_steps: 5
+"""
 FLAT = """
 model_id: {model}
 r: 4
@@ -90,6 +104,7 @@ def adapted(subject):
         (TRL, "TRL", ["q_proj", "v_proj"]),
         (TORCHTUNE, "torchtune", ["down_proj", "gate_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
         (HUGGING_FACE, "a Trainer, with its LoraConfig under 'peft_config'", ["q_proj", "v_proj"]),
+        (SECTIONS, "a Trainer, with its LoraConfig under 'lora'", ["q_proj", "v_proj"]),
     ],
 )
 def test_each_is_recognised_and_wraps_the_model_it_names(inspect, tiny_llama, text, trainer, modules):
@@ -98,6 +113,11 @@ def test_each_is_recognised_and_wraps_the_model_it_names(inspect, tiny_llama, te
     assert adapted(subject) == modules
     assert (subject.requested["r"], subject.requested["lora_alpha"]) == (4, 8)
     assert any(f"is a config of {trainer}" in note for note in subject.notes)
+
+
+@pytest.mark.parametrize("text", [TRL + "model_revision: main\n", AXOLOTL + "revision_of_model: main\n"])
+def test_a_revision_beside_a_folder_says_nothing(inspect, tiny_llama, text):
+    assert inspect(text).source == str(tiny_llama)
 
 
 def test_a_lora_config_beside_a_model_id_is_read_too(inspect):
@@ -118,7 +138,8 @@ def test_modules_to_save_are_trained(inspect):
 
 
 @pytest.mark.parametrize(
-    ("text", "reentrant"), [(AXOLOTL, True), (LLAMA_FACTORY, False), (TRL, False), (TORCHTUNE, False), (HUGGING_FACE, True), (FLAT, None)]
+    ("text", "reentrant"),
+    [(AXOLOTL, True), (LLAMA_FACTORY, False), (TRL, False), (TORCHTUNE, False), (HUGGING_FACE, True), (SECTIONS, True), (FLAT, None)],
 )
 def test_gradient_checkpointing_is_what_the_trainer_makes_of_it(inspect, text, reentrant):
     block = inspect(text).model.get_base_model().model.layers[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, names, quantisation_note
+from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, at_revision, names, quantisation_note
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
@@ -48,6 +48,4 @@ def read(data: Mapping[str, Any], where: str) -> Recognised | None:
     model = reader.take("base_model")
     revision = reader.take("revision_of_model")
     notes = (*quantisation_note(reader), reader.note("axolotl", where))
-    return Recognised(
-        {name: value for name, value in fields.items() if value is not None}, f"{model}@{revision}" if revision else model, settings, notes
-    )
+    return Recognised({name: value for name, value in fields.items() if value is not None}, at_revision(model, revision), settings, notes)

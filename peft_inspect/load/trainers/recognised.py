@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.words import listed
@@ -66,6 +67,12 @@ def names(value: Any) -> list[str] | None:
     if isinstance(value, str):
         return [name.strip() for name in value.split(",") if name.strip()]
     return None if value is None else [str(name) for name in value]
+
+
+def at_revision(model: str | None, revision: Any) -> str | None:
+    """The model with its revision, where it lies on the hub; trainers ignore one beside a folder."""
+    on_hub = model and not model.startswith("arch:") and not Path(model).expanduser().exists()
+    return f"{model}@{revision}" if on_hub and revision else model
 
 
 def quantisation_note(reader: Reader) -> tuple[str, ...]:
