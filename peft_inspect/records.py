@@ -233,6 +233,17 @@ class Tower:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What one adapter has of one sort of layer."""
+
+    adapter: str
+    layers: int
+    indices: tuple[int, ...]  # blocks in which it has such a layer
+    ranks: tuple[int, ...]  # as built, each once; PEFT changes the rank for some fused experts
+    parameters: int  # elements of the base weights
+
+
+@dataclass(frozen=True)
 class Coverage:
     """One sort of layer in one sort of block: which of them carry an adapter and which do not."""
 
@@ -248,6 +259,7 @@ class Coverage:
     adapted_indices: tuple[int, ...]
     parameters: int  # elements of the base weights
     adapted_parameters: int
+    carried: tuple[Carried, ...] = ()  # the same for each adapter that has any of them
     routes: bool = False  # it chooses among experts
     head: bool = False  # the output layer
     read: bool = False  # the code of the module it belongs to reads its weight, so that an adapter may never run
@@ -469,6 +481,7 @@ class Trace:
     copies: tuple[CopyCall, ...] = ()
     cuts: tuple[GraphCut, ...] = ()
     weight_reads: tuple[WeightRead, ...] = ()
+    waiting: Mapping[str, Source] = field(default_factory=dict)  # uncalled adapter layers, by the line that calls them for other inputs
     unused: frozenset[str] = frozenset()  # adapter layers that ran, and no data of theirs reaches the loss
     nonfinite: NonFinite | None = None
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up

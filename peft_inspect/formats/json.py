@@ -16,7 +16,19 @@ from peft_inspect.formats.layout import layer_indices
 from peft_inspect.formats.names import ranges
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.wrappers import same_object
-from peft_inspect.records import AdapterInfo, AdapterLayerInfo, Diagnosis, Finding, Outcome, ParameterInfo, Source, Structure, Target, Trace
+from peft_inspect.records import (
+    AdapterInfo,
+    AdapterLayerInfo,
+    Coverage,
+    Diagnosis,
+    Finding,
+    Outcome,
+    ParameterInfo,
+    Source,
+    Structure,
+    Target,
+    Trace,
+)
 from peft_inspect.version import __version__
 
 SCHEMA = 1
@@ -38,6 +50,7 @@ def document(diagnosis: Diagnosis, timings: Mapping[str, float]) -> dict[str, An
         "model": _model(diagnosis.source, structure),
         "adapters": [_adapter(adapter, structure) for adapter in structure.adapters],
         "layers": [_layer(layer, structure, trace) for layer in structure.adapter_layers],
+        "coverage": [_coverage(coverage) for coverage in structure.coverage],
     }
     if trace is not None:
         found["gradients"] = _gradients(trace)
@@ -85,6 +98,7 @@ def _adapter(adapter: AdapterInfo, structure: Structure) -> dict[str, Any]:
         "layers": sum(layer.adapter == adapter.name for layer in structure.adapter_layers),
         "inference_mode": adapter.inference_mode,
         "targets": [_target(target, structure) for target in adapter.targets],
+        "parameters": {"total": adapter.parameters, "trainable": adapter.trainable},
     }
 
 
@@ -98,6 +112,23 @@ def _target(target: Target, structure: Structure) -> dict[str, Any]:
         "dropped": len(target.dropped),
         "missed": list(target.missed),
         "closest": list(target.closest),
+    }
+
+
+def _coverage(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "tower": coverage.tower,
+        "block": coverage.block,
+        "layer": coverage.name,
+        "kind": coverage.kind,
+        "matched": len(coverage.adapted),
+        "of": len(coverage.layers),
+        "layers": ranges(coverage.indices, dash="-"),
+        "parameters": {"total": coverage.parameters, "adapted": coverage.adapted_parameters},
+        "adapters": [
+            {"name": carried.adapter, "matched": carried.layers, "layers": ranges(carried.indices, dash="-"), "r": list(carried.ranks)}
+            for carried in coverage.carried
+        ],
     }
 
 

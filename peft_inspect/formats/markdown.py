@@ -14,7 +14,7 @@ from peft_inspect.formats.gradient_map import gradient_map
 from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.names import fold, visible
 from peft_inspect.formats.screen import Screen
-from peft_inspect.formats.targets import target_row
+from peft_inspect.formats.targets import HEADS, target_rows
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.tree import ModelTree
 from peft_inspect.formats.view import View
@@ -94,9 +94,10 @@ def _targets(report: Diagnosis) -> Iterator[str]:
             yield ""
             yield f"<details><summary>Targets of adapter {_text(adapter.name)}</summary>"
             yield ""
-            yield "| field | entry | modules | layers | towers |"
+            yield f"| {' | '.join(HEADS)} |"
             yield "|---|---|--:|---|---|"
-            yield from (f"| {' | '.join(_text(cell) for cell in target_row(target, report.structure))} |" for target in adapter.targets)
+            rows = (row for target in adapter.targets for row in target_rows(target, report.structure))
+            yield from (f"| {' | '.join(map(_text, row))} |" for row in rows)
             yield ""
             yield "</details>"
 

@@ -35,9 +35,9 @@ def is_index(name: str) -> bool:
     return name.isdecimal() and name == str(int(name))
 
 
-def ranges(numbers: Iterable[int], dash: str = "–") -> str:
+def ranges(numbers: Iterable[int], dash: str = "–", gap: str = ",") -> str:
     """`0–4,6–10` for the indices of a stack."""
-    return ",".join(str(first) if first == last else f"{first}{dash}{last}" for first, last in runs_of(numbers))
+    return gap.join(str(first) if first == last else f"{first}{dash}{last}" for first, last in runs_of(numbers))
 
 
 def fold(paths: Iterable[str], dash: str = "–") -> tuple[str, ...]:

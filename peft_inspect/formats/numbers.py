@@ -10,6 +10,14 @@ def count(number: int, *, exact: bool = False) -> str:
     return _scaled(number, 1000, ("", "K", "M", "B", "T", "Q"))
 
 
+def share(part: int, whole: int) -> str:
+    """`8.1%`; never `0.0%` for something, nor `100.0%` for less than everything."""
+    percent = round(100 * part / max(whole, 1), 1)
+    if part and percent == 0:
+        return "<0.1%"
+    return f"{min(percent, 99.9) if part < whole else percent:.1f}%"
+
+
 def size(nbytes: int, *, exact: bool = False) -> str:
     """`15.0 GiB`."""
     return f"{nbytes:,} B" if exact else _scaled(nbytes, 1024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))

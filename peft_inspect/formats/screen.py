@@ -92,7 +92,7 @@ class Screen:
         yield pad + first
         rest = line.text[len(first.plain) :]
         rest = rest[len(rest.plain) - len(rest.plain.lstrip()) :]
-        hang = min(line.hang, 2 * self.width // 3)
+        hang = min(line.hang, max(self.width - line.indent - 16, self.width // 2))
         for part in wrapped(rest, self._room(line.indent + hang)):
             yield pad + Text(" " * hang) + part
 

@@ -6,24 +6,28 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from peft_inspect.formats.layout import layer_indices
+from peft_inspect.formats.layout import layer_indices, place_of
 from peft_inspect.formats.names import ranges, visible
-from peft_inspect.formats.numbers import count
+from peft_inspect.formats.numbers import count, share
 from peft_inspect.formats.screen import Line
 from peft_inspect.formats.table import table
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import AdapterInfo, Coverage, Structure, Target
 
+HEADS = ("field", "entry", "modules", "where", "layers")
+
 
 def target_lines(structure: Structure) -> Iterator[Line]:
     """One table per adapter."""
     for adapter in structure.adapters:
-        yield Line(Text(visible(f"targets of adapter {adapter.name} ({adapter.type})"), style="bold"))
+        yield Line(Text(visible(f"targets of adapter {adapter.name} ({adapter.type}): {_trained(adapter)}"), style="bold"))
         if not adapter.targets:
             yield Line(Text("its config names no targets"), 2)
             continue
-        rows = [target_row(target, structure) for target in adapter.targets]
-        yield from table(("field", "entry", "modules", "layers", "towers"), rows, right=frozenset({2}))
+        for field in dict.fromkeys(target.field for target in adapter.targets):
+            rows = [row[1:] for target in adapter.targets if target.field == field for row in target_rows(target, structure)]
+            entries = [(f"  {entry}" if entry else "", *rest) for entry, *rest in rows]
+            yield from table((field, *HEADS[2:]), entries, right=frozenset({1}), wide=24)
         yield from _remarks(adapter, structure)
 
 
@@ -33,36 +37,61 @@ def coverage_lines(structure: Structure) -> Iterator[Line]:
     if not shown:
         return
     total, adapted = sum(coverage.parameters for coverage in shown), sum(coverage.adapted_parameters for coverage in shown)
-    yield Line(Text(f"covered: layers with {adapted / max(total, 1):.0%} of {count(total)} parameters carry an adapter", style="bold"))
+    several = len(structure.adapters) > 1
+    said = f"covered: layers with {share(adapted, total)} of {count(total)} parameters carry an adapter"
+    yield Line(Text(said, style="bold"))
     inside = chains(structure)[0].base.path + "."
     places: dict[tuple[str, str], list[Coverage]] = {}
     for coverage in shown:
         places.setdefault((coverage.tower.removeprefix(inside), coverage.block), []).append(coverage)
     for (tower, block), rows in places.items():
         yield Line(Text(visible(f"{tower or 'outside towers'} {block}".rstrip()), style="dim"), 2)
-        yield from table(
-            ("layer", "adapted", "params", "at layers"), [_coverage_row(row) for row in rows], right=frozenset({1, 2}), indent=4
-        )
+        heads = ("layer", "params", "share", *(("adapter",) if several else ()), "adapted", "r", "at layers")
+        cells = [cell for row in rows for cell in _coverage_rows(row, total, several=several)]
+        yield from table(heads, cells, right=frozenset({1, 2, len(heads) - 3, len(heads) - 2}), indent=4)
 
 
-def _coverage_row(coverage: Coverage) -> tuple[str, ...]:
-    counted = f"{len(coverage.adapted)}/{len(coverage.layers)}"
-    return visible(coverage.name), counted, count(coverage.parameters), ranges(coverage.adapted_indices)
+def _coverage_rows(coverage: Coverage, total: int, *, several: bool) -> Iterator[tuple[str, ...]]:
+    """One row per adapter that has any of these layers."""
+    sort = visible(coverage.name), count(coverage.parameters), share(coverage.parameters, total)
+    every = len(coverage.layers)
+    if not coverage.carried:
+        yield *sort, *(("",) if several else ()), f"0/{every}", "", ""
+    for at, carried in enumerate(coverage.carried):
+        name = (visible(carried.adapter),) if several else ()
+        ranks = ",".join(map(str, carried.ranks))
+        yield *(("", "", "") if at else sort), *name, f"{carried.layers}/{every}", ranks, ranges(carried.indices, gap=", ")
 
 
-def target_row(target: Target, structure: Structure) -> tuple[str, ...]:
-    """Field, entry, modules reached, layer indices, modules per tower."""
+def target_rows(target: Target, structure: Structure) -> Iterator[tuple[str, ...]]:
+    """Field, entry, modules reached, tower and class of block, layer indices; of several blocks, a row for each below the total."""
     inside = chains(structure)[0].base.path + "."
-    towers = ", ".join(f"{tower.removeprefix(inside) or 'outside towers'} {number}" for tower, number in target.by_tower.items())
-    layers = ranges(layer_indices(target.matched, structure))
-    return tuple(visible(cell) for cell in (target.field, target.entry, str(len(target.matched)), layers, towers))
+    types = {stack.path: dict(zip(stack.indices, stack.types, strict=True)) for tower in structure.towers for stack in tower.stacks}
+    reached: dict[tuple[str, str], list[str]] = {}
+    for path in target.matched:
+        place = place_of(path, types)
+        block = types[place.stack].get(place.block, "") if place else ""
+        reached.setdefault((structure.tower_of(path), block), []).append(path)
+    entry = visible(target.field), visible(target.entry), str(len(target.matched))
+    if len(reached) != 1:
+        yield *entry, "", ""
+    for (tower, block), paths in reached.items():
+        where = visible(f"{tower.removeprefix(inside) or 'outside towers'} {block}".rstrip())
+        yield *(entry if len(reached) == 1 else ("", "", str(len(paths)))), where, ranges(layer_indices(paths, structure), gap=", ")
+
+
+def _trained(adapter: AdapterInfo) -> str:
+    """What it costs to train: its parameters as they were built."""
+    if adapter.trainable == adapter.parameters:
+        return f"{adapter.parameters:,} parameters, all trainable"
+    return f"{adapter.parameters:,} parameters, {adapter.trainable:,} trainable"
 
 
 def _remarks(adapter: AdapterInfo, structure: Structure) -> Iterator[Line]:
     """What an entry did not reach, and names that exist."""
     for target in adapter.targets:
         if target.missed:
-            missed = ranges(layer_indices(target.missed, structure)) or ", ".join(target.missed[:3])
+            missed = ranges(layer_indices(target.missed, structure), gap=", ") or ", ".join(target.missed[:3])
             yield Line(Text(visible(f"{target.entry} misses layers {missed}"), style="yellow"), 2)
         if target.dropped:
             yield Line(

@@ -12,6 +12,7 @@ from peft_inspect.formats.gradient_map import gradient_map
 from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.screen import Line, Screen
+from peft_inspect.formats.targets import coverage_lines, target_lines
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import chains
@@ -30,8 +31,15 @@ def plain(report: Diagnosis) -> str:
 
 
 def lines(report: Diagnosis, screen: Screen | None = None) -> Iterator[Line]:
-    """What was inspected, the gradient counts, the findings, and what became of the rules; on a screen for gradcheck the map too."""
+    """What was inspected, the gradient counts, the findings, and what became of the rules.
+
+    On a screen the target table too for check, and the map for gradcheck.
+    """
     yield from heading(report)
+    if screen is not None and screen.view.command == "check" and report.structure.adapters:
+        yield Line(Text())
+        yield from target_lines(report.structure)
+        yield from coverage_lines(report.structure)
     if report.trace is not None:
         yield Line(Text())
         yield from _gradient_lines(report.trace)

@@ -14,7 +14,7 @@ from peft_inspect.observe.kinds import CONVOLUTIONS, LINEARS, expert_weights, ho
 from peft_inspect.observe.places import Places
 from peft_inspect.observe.quantization import is_packed_linear, weight_count
 from peft_inspect.observe.weight_reads import weights_read
-from peft_inspect.records import AdapterLayerInfo, Coverage, Tower
+from peft_inspect.records import AdapterLayerInfo, Carried, Coverage, Tower
 
 Kind = Literal["linear", "experts", "embedding", "conv"]
 _EXPERT_INDEX = re.compile(r"(expert[^.]*)\.\d+")
@@ -36,31 +36,50 @@ class _Sort(NamedTuple):
 
 @dataclass
 class _Tally:
-    layers: list[str] = field(default_factory=list)
-    adapted: list[str] = field(default_factory=list)
-    indices: dict[int, None] = field(default_factory=dict)
-    adapted_indices: dict[int, None] = field(default_factory=dict)
-    parameters: int = 0
-    adapted_parameters: int = 0
+    """Layers of one sort: all of them, those with any adapter, those with one adapter."""
 
-    def add(self, path: str, block: int | None, count: int, *, adapted: bool) -> None:
+    layers: list[str] = field(default_factory=list)
+    indices: dict[int, None] = field(default_factory=dict)
+    parameters: int = 0
+
+    def add(self, path: str, block: int | None, count: int) -> None:
         self.layers.append(path)
         self.parameters += count
         if block is not None:
             self.indices[block] = None
-        if adapted:
-            self.adapted.append(path)
-            self.adapted_parameters += count
-            if block is not None:
-                self.adapted_indices[block] = None
+
+
+@dataclass
+class _Tallies:
+    every: _Tally = field(default_factory=_Tally)
+    adapted: _Tally = field(default_factory=_Tally)
+    carried: dict[str, _Tally] = field(default_factory=dict)
+    ranks: dict[str, dict[int, None]] = field(default_factory=dict)
+
+    def add(self, path: str, block: int | None, count: int, rows: Iterable[AdapterLayerInfo]) -> None:
+        """One layer, and what it carries: one row per adapter."""
+        own = {row.adapter: row for row in rows}
+        for tally in (self.every, *([self.adapted] if own else []), *(self.carried.setdefault(name, _Tally()) for name in own)):
+            tally.add(path, block, count)
+        for name, row in own.items():
+            ranks = self.ranks.setdefault(name, {})
+            if row.r is not None:
+                ranks[row.r] = None
+
+    def by_adapter(self) -> Iterator[Carried]:
+        for name, tally in self.carried.items():
+            yield Carried(name, len(tally.layers), tuple(tally.indices), tuple(sorted(self.ranks[name])), tally.parameters)
 
 
 def coverage_of(
     bare: BareModel, rows: Iterable[AdapterLayerInfo], towers: tuple[Tower, ...], routers: frozenset[str]
 ) -> Iterator[Coverage]:
     """One row per sort of layer, in the order of the model. `routers` are live paths."""
-    built = {(row.name, row.parameter_name) for row in rows if row.path in bare.name_of}
-    tallies: dict[_Sort, _Tally] = {}
+    built: dict[tuple[str, str | None], list[AdapterLayerInfo]] = {}
+    for row in rows:
+        if row.path in bare.name_of:
+            built.setdefault((row.name, row.parameter_name), []).append(row)
+    tallies: dict[_Sort, _Tallies] = {}
     places = Places(bare, towers)
     head = output_layer(bare)
     for name, module in bare.modules.items():
@@ -83,17 +102,18 @@ def coverage_of(
                 read=name.rpartition(".")[2] in weights_read(owner),
             )
             keys = [(name, parameter), (name, None)] + ([] if parameter else [(name, own) for own in _own_weights(module)])
-            adapted = any(key in built for key in keys)
-            tallies.setdefault(sort, _Tally()).add(live, place.block if place else None, count, adapted=adapted)
+            carried = [row for key in keys for row in built.get(key, ())]
+            tallies.setdefault(sort, _Tallies()).add(live, place.block if place else None, count, carried)
     for sort, tally in tallies.items():
         yield Coverage(
             *sort[:6],
-            layers=tuple(tally.layers),
-            adapted=tuple(tally.adapted),
-            indices=tuple(tally.indices),
-            adapted_indices=tuple(tally.adapted_indices),
-            parameters=tally.parameters,
-            adapted_parameters=tally.adapted_parameters,
+            layers=tuple(tally.every.layers),
+            adapted=tuple(tally.adapted.layers),
+            indices=tuple(tally.every.indices),
+            adapted_indices=tuple(tally.adapted.indices),
+            parameters=tally.every.parameters,
+            adapted_parameters=tally.adapted.parameters,
+            carried=tuple(tally.by_adapter()),
             routes=sort.routes,
             head=sort.head,
             read=sort.read,

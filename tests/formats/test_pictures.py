@@ -124,7 +124,7 @@ def test_markdown_for_a_pull_request(broken_report):
     assert "- `base_model.model.model.layers.0–3.self_attn.{q_proj,v_proj}`" in text
     assert "(verified: 16/16 with use\\_reentrant=False)" in text
     assert "  self_attn.q_proj ✗✗✗✗" in text
-    assert "| target\\_modules | q\\_proj | 4 | 0–3 | model 4 |" in text
+    assert "| target\\_modules | q\\_proj | 4 | model LlamaDecoderLayer | 0–3 |" in text
 
 
 def test_markdown_of_the_tree(make_llama, make_report):

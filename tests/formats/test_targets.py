@@ -1,16 +1,19 @@
 from dataclasses import replace
 from io import StringIO
 
+import pytest
+
+from peft_inspect.formats.numbers import share
 from peft_inspect.formats.tree import write
 from peft_inspect.formats.view import View
-from peft_inspect.records import Coverage, Target
+from peft_inspect.records import Carried, Coverage, Target
 
 
 def lines(report, width=80):
     out = StringIO()
     write(report, out, View("tree", width=width, color=False, targets=True))
     text = out.getvalue().splitlines()
-    return text[text.index("targets of adapter default (LORA)") :]
+    return text[next(at for at, line in enumerate(text) if line.startswith("targets of adapter default (LORA): ")) :]
 
 
 def test_what_each_entry_reached_and_missed(make_llama, make_report):
@@ -23,23 +26,55 @@ def test_what_each_entry_reached_and_missed(make_llama, make_report):
     )
     adapter = replace(structure.adapters[0], targets=asked)
     assert lines(make_report(replace(structure, adapters=(adapter,))))[1:8] == [
-        "  field           entry   modules  layers  towers",
-        "  target_modules  q_proj        4  0–3     model 4",
-        "  target_modules  v_proj        4  0–3     model 4",
-        "  target_modules  k_proj        1  0       model 1",
-        "  target_modules  qproj         0",
+        "  target_modules  modules  where                    layers",
+        "    q_proj              4  model LlamaDecoderLayer  0–3",
+        "    v_proj              4  model LlamaDecoderLayer  0–3",
+        "    k_proj              1  model LlamaDecoderLayer  0",
+        "    qproj               0",
         "  k_proj misses layers 3",
         "  qproj matches nothing; the closest names are q_proj",
     ]
 
 
-def test_a_long_cell_goes_on_below_itself(make_llama, make_report):
+def test_an_entry_that_lands_in_several_sorts_of_block_has_a_row_for_each(make_llama, make_report):
     structure = make_llama(4)
-    target = replace(structure.adapters[0].targets[0], by_tower={f"tower_number_{number}": 1 for number in range(5)})
+    (tower,) = structure.towers
+    hybrid = replace(tower, stacks=(replace(tower.stacks[0], types=("LlamaDecoderLayer", "MambaLayer") * 2),))
+    found = lines(make_report(replace(structure, towers=(hybrid,))))
+    assert found[2:5] == [
+        "    q_proj              4",
+        "                        2  model LlamaDecoderLayer  0, 2",
+        "                        2  model MambaLayer         1, 3",
+    ]
+
+
+def test_a_long_entry_has_a_line_of_its_own(make_llama, make_report):
+    structure = make_llama(4)
+    target = replace(structure.adapters[0].targets[0], entry=r"model\.layers\.\d+\.self_attn\.(q|v)_proj")
     report = make_report(replace(structure, adapters=(replace(structure.adapters[0], targets=(target,)),)))
-    found = lines(report, width=70)
-    assert found[2].startswith("  target_modules  q_proj        4  0–3     tower_number_0 1,")
-    assert found[3].startswith("                                           tower_number_")
+    assert lines(report)[1:4] == [
+        "  target_modules  modules  where                    layers",
+        r"    model\.layers\.\d+\.self_attn\.(q|v)_proj",
+        "                        4  model LlamaDecoderLayer  0–3",
+    ]
+
+
+def test_many_indices_go_on_below_the_first(make_llama, make_report):
+    structure = make_llama(40)
+    matched = structure.adapters[0].targets[0].matched[::2]
+    target = replace(structure.adapters[0].targets[0], matched=matched)
+    report = make_report(replace(structure, adapters=(replace(structure.adapters[0], targets=(target,)),)))
+    first, second, *_ = lines(report, width=70)[2:]
+    column = first.index("0, 2")
+    assert second[:column].isspace()
+    assert second[column:].startswith(tuple("0123456789"))
+
+
+def test_what_an_adapter_costs_to_train(make_llama, make_report):
+    adapter = make_llama(1).adapters[0]
+    for parameters, trainable, said in ((100, 100, "100 parameters, all trainable"), (3000, 0, "3,000 parameters, 0 trainable")):
+        structure = replace(make_llama(1), adapters=(replace(adapter, parameters=parameters, trainable=trainable),))
+        assert lines(make_report(structure))[0] == f"targets of adapter default (LORA): {said}"
 
 
 def test_an_adapter_without_targets_says_so(make_llama, make_report):
@@ -48,35 +83,68 @@ def test_an_adapter_without_targets_says_so(make_llama, make_report):
     assert lines(report)[1] == "  its config names no targets"
 
 
+TOWER = "base_model.model.model"
+
+
+def sort_of_layer(name, **ranks):
+    """Four layers of 256 parameters; by adapter, the rank in the layers that carry it: `default={0: 8, 1: 8}`."""
+    indices = tuple(range(4))
+    layers = tuple(f"{TOWER}.layers.{index}.{name}" for index in indices)
+    any_adapter = sorted({index for by_index in ranks.values() for index in by_index})
+    return Coverage(
+        TOWER,
+        f"{TOWER}.layers",
+        "LlamaDecoderLayer",
+        "LlamaAttention",
+        name,
+        "linear",
+        layers,
+        tuple(layers[index] for index in any_adapter),
+        indices,
+        tuple(any_adapter),
+        parameters=1024,
+        adapted_parameters=256 * len(any_adapter),
+        carried=tuple(
+            Carried(adapter, len(by_index), tuple(by_index), tuple(sorted(set(by_index.values()))), 256 * len(by_index))
+            for adapter, by_index in ranks.items()
+        ),
+    )
+
+
 def test_the_other_way_round_every_sort_of_layer_and_how_many_carry_an_adapter(make_llama, make_report):
-    structure = make_llama(4)
-    tower = "base_model.model.model"
-
-    def coverage(name, adapted):
-        layers = tuple(f"{tower}.layers.{index}.{name}" for index in range(4))
-        indices = tuple(range(4))
-        sizes = {"parameters": 1024, "adapted_parameters": 256 * len(adapted)}
-        return Coverage(
-            tower,
-            f"{tower}.layers",
-            "LlamaDecoderLayer",
-            "LlamaAttention",
-            name,
-            "linear",
-            layers,
-            layers[: len(adapted)],
-            indices,
-            adapted,
-            **sizes,
-        )
-
-    rows = (coverage("self_attn.q_proj", (0, 1, 2, 3)), coverage("self_attn.v_proj", (0, 1)), coverage("self_attn.o_proj", ()))
-    found = lines(make_report(replace(structure, coverage=rows)), width=100)
-    at = found.index("covered: layers with 50% of 3,072 parameters carry an adapter")
+    rows = (
+        sort_of_layer("self_attn.q_proj", default=dict.fromkeys(range(4), 8)),
+        sort_of_layer("self_attn.v_proj", default={0: 8, 1: 16, 3: 8}),
+        sort_of_layer("self_attn.o_proj"),
+    )
+    found = lines(make_report(replace(make_llama(4), coverage=rows)), width=100)
+    at = found.index("covered: layers with 58.3% of 3,072 parameters carry an adapter")
     assert found[at + 1 : at + 6] == [
         "  model LlamaDecoderLayer",
-        "    layer             adapted  params  at layers",
-        "    self_attn.q_proj      4/4   1,024  0–3",
-        "    self_attn.v_proj      2/4   1,024  0–1",
-        "    self_attn.o_proj      0/4   1,024",
+        "    layer             params  share  adapted     r  at layers",
+        "    self_attn.q_proj   1,024  33.3%      4/4     8  0–3",
+        "    self_attn.v_proj   1,024  33.3%      3/4  8,16  0–1, 3",
+        "    self_attn.o_proj   1,024  33.3%      0/4",
     ]
+
+
+def test_each_of_several_adapters_has_a_row(make_llama, make_report):
+    structure = make_llama(4)
+    rows = (sort_of_layer("q_proj", default=dict.fromkeys(range(4), 8), ref={0: 4}), sort_of_layer("o_proj"))
+    adapters = (structure.adapters[0], replace(structure.adapters[0], name="ref"))
+    found = lines(make_report(replace(structure, coverage=rows, adapters=adapters)), width=100)
+    at = found.index("covered: layers with 50.0% of 2,048 parameters carry an adapter")
+    assert found[at + 2 : at + 6] == [
+        "    layer   params  share  adapter  adapted  r  at layers",
+        "    q_proj   1,024  50.0%  default      4/4  8  0–3",
+        "                           ref          1/4  4  0",
+        "    o_proj   1,024  50.0%               0/4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "said"),
+    [(0, 10, "0.0%"), (1, 10**6, "<0.1%"), (81, 1000, "8.1%"), (9999, 10_000, "99.9%"), (7, 7, "100.0%"), (0, 0, "0.0%")],
+)
+def test_a_share_is_never_rounded_to_nothing_or_to_everything(part, whole, said):
+    assert share(part, whole) == said

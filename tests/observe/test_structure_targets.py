@@ -90,6 +90,26 @@ def test_what_peft_rewrites_for_fused_experts_is_followed_back_to_the_request():
     assert gate.missed == ()
 
 
+def test_coverage_tells_of_each_adapter():
+    model = lora(layers_to_transform=[0, 1, 3])
+    model.add_adapter("other", LoraConfig(target_modules=["q_proj"], rank_pattern={"layers.1.self_attn.q_proj": 16}, r=2))
+    rows = {row.name: row.carried for row in read_structure(Subject(model, "a test")).coverage}
+    assert [(one.adapter, one.layers, one.indices, one.ranks, one.parameters) for one in rows["self_attn.q_proj"]] == [
+        ("default", 3, (0, 1, 3), (4,), 3 * 16 * 16),
+        ("other", 4, (0, 1, 2, 3), (2, 16), 4 * 16 * 16),
+    ]
+    assert [one.adapter for one in rows["self_attn.v_proj"]] == ["default"]
+    assert rows["self_attn.o_proj"] == ()
+
+
+def test_coverage_tells_the_rank_that_peft_built_for_fused_experts():
+    rows = {row.name: row.carried for row in read_structure(Subject(lora(tiny_deepseek(), target_modules="all-linear"), "a test")).coverage}
+    assert {name: [one.ranks for one in rows[f"mlp.experts.{name}"]] for name in ("gate_up_proj", "down_proj")} == {
+        "gate_up_proj": [(8,)],
+        "down_proj": [(4,)],
+    }
+
+
 def test_coverage_tells_the_share_of_what_carries_an_adapter():
     model = lora()
     rows = {row.name: row for row in read_structure(Subject(model, "a test")).coverage}

@@ -104,7 +104,7 @@ const tableOf = (heads, rows) => {
 };
 for (const adapter of data.targets) {
   byId("target-tables").append(make("h3", { text: "Adapter " + adapter.adapter + " (" + adapter.type + ")" }));
-  byId("target-tables").append(adapter.rows.length ? tableOf(["field", "entry", "modules", "layers", "towers"], adapter.rows) : make("p", { text: "Its config names no targets." }));
+  byId("target-tables").append(adapter.rows.length ? tableOf(["field", "entry", "modules", "where", "layers"], adapter.rows) : make("p", { text: "Its config names no targets." }));
 }
 if (!data.targets.length) byId("target-tables").append(make("p", { text: "There is no adapter." }));
 byId("rule-table").append(tableOf(["code", "rule", "outcome", "why"], data.outcomes));

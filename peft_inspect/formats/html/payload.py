@@ -17,7 +17,7 @@ from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import fold_with_first
 from peft_inspect.formats.nodes import Node
 from peft_inspect.formats.runs import Run, runs, said_differences
-from peft_inspect.formats.targets import target_row
+from peft_inspect.formats.targets import target_rows
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.tree import ModelTree
 from peft_inspect.formats.view import View
@@ -44,7 +44,11 @@ def payload(report: Diagnosis, view: View) -> dict[str, Any]:
         "findings": [_finding(finding) for finding in report.findings],
         "outcomes": [[outcome.code, outcome.rule, outcome.status, outcome.why] for outcome in report.outcomes],
         "targets": [
-            {"adapter": adapter.name, "type": adapter.type, "rows": [target_row(target, structure) for target in adapter.targets]}
+            {
+                "adapter": adapter.name,
+                "type": adapter.type,
+                "rows": [row for target in adapter.targets for row in target_rows(target, structure)],
+            }
             for adapter in structure.adapters
         ],
         "compared": tree.summary,
