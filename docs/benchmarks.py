@@ -88,6 +88,44 @@ def depth(repeat: int) -> str:
     return f"{ratio:.1f} times the trace time of 16 layers"
 
 
+LLAMA_70B = {
+    "num_hidden_layers": 80,
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+DRAWING = """
+import os, sys, time
+from pathlib import Path
+from peft_inspect.api import inspect
+from peft_inspect.cli.output import Output
+from peft_inspect.formats import View, writer
+from peft_inspect.records import Request
+width, *values = sys.argv[1:]
+fields = {name: int(value) for name, value in (pair.split("=") for pair in values)}
+report = inspect(Request("arch:llama", config_fields=fields, lora_fields={"target_modules": "all-linear"}), "tree")
+draw = writer("tree", "text", View("tree", width=int(width), color=True))
+started = time.process_time()
+Output(Path(os.devnull)).write(lambda out: draw(report, out))
+print(time.process_time() - started)
+"""
+
+
+def drawing(repeat: int) -> str:
+    """CPU seconds that drawing adds to building once rich is imported, and the lines on the screen."""
+    values = [f"{key}={value}" for key, value in LLAMA_70B.items()]
+    told = []
+    for width in ("80", "200"):
+        draw = [sys.executable, "-W", "ignore", "-c", DRAWING, width, *values]
+        seconds = [float(subprocess.run(draw, capture_output=True, check=True).stdout) for _ in range(repeat)]
+        show = [*TOOL, "tree", "arch:llama", *ALL_LINEAR, *configured(LLAMA_70B)]
+        screen = subprocess.run(show, capture_output=True, check=True, text=True, env={**os.environ, "COLUMNS": width}).stdout
+        told.append(f"{statistics.median(seconds):.2f} s, {len(screen.splitlines())} lines at {width} columns")
+    return "; ".join(told)
+
+
 STEP = """
 import time, warnings
 warnings.simplefilter("ignore")
@@ -137,6 +175,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[int], str]]] = {
     "deepseek": ("`gradcheck arch:deepseek_v3` (671 B, all-linear) against `import torch, transformers, peft`", deepseek),
     "deepseek-tree": ("`tree arch:deepseek_v3`, likewise", deepseek_tree),
     "llama-405b": ("`gradcheck` of the Llama-3.1-405B shape, likewise", llama_405b),
+    "drawing": ("the tree of the Llama-3-70B shape with LoRA, what drawing adds to building", drawing),
     "depth": ("126 layers against 16", depth),
     "step": ("the watched step against the bare one, structure included", step),
 }
