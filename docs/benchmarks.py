@@ -161,13 +161,69 @@ print(sorted(ratios[2:])[len(ratios[2:]) // 2])
 """
 
 
+def in_process(program: str) -> str:
+    """What a program prints, run from a file as a user's would be."""
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(program)
+        file.flush()
+        return subprocess.run([sys.executable, file.name], capture_output=True, check=True, text=True).stdout
+
+
 def step(repeat: int) -> str:
     """A traced forward and backward of a 50-million-parameter Llama against the bare one, 128 tokens."""
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
-        file.write(STEP)
-        file.flush()
-        ratios = [float(subprocess.run([sys.executable, file.name], capture_output=True, check=True).stdout) for _ in range(repeat)]
+    ratios = [float(in_process(STEP)) for _ in range(repeat)]
     return f"{statistics.median(ratios):.2f} times the bare forward and backward"
+
+
+TRAINING = """
+import statistics, tempfile, time, warnings
+warnings.simplefilter("ignore")
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from peft_inspect.integrations.transformers import PeftInspectCallback
+shape = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "num_attention_heads": 8, "vocab_size": 8000}
+data = [{"input_ids": ids, "labels": ids} for ids in torch.randint(0, 8000, (64, 64))]
+arguments = TrainingArguments(tempfile.mkdtemp(), max_steps=10, per_device_train_batch_size=2, use_cpu=True,
+                              save_strategy="no", logging_strategy="no", disable_tqdm=True, report_to=[])
+
+class Clock(TrainerCallback):
+    def on_train_begin(self, *_, **__):
+        self.seconds = []
+    def on_step_begin(self, *_, **__):
+        self.started = time.process_time()
+    def on_step_end(self, *_, **__):
+        self.seconds.append(time.process_time() - self.started)
+
+class Timed(PeftInspectCallback):
+    def _check(self, *inputs):
+        started = time.process_time()
+        super()._check(*inputs)
+        self.seconds = time.process_time() - started
+
+def steps(*callbacks):
+    model = get_peft_model(LlamaForCausalLM(LlamaConfig(**shape)), LoraConfig(target_modules="all-linear"))
+    clock = Clock()
+    Trainer(model, arguments, train_dataset=data, callbacks=[*callbacks, clock]).train()
+    return clock.seconds
+
+def once(first=False):
+    check = Timed()
+    bare = steps() if first else None
+    checked = steps(check)
+    bare = bare or steps()
+    return (checked[0] - check.seconds) / bare[0], statistics.median(checked[1:]) / statistics.median(bare[1:])
+
+once()
+print(*(statistics.median(ratios) for ratios in zip(*(once(first=run % 2) for run in range(10)))))
+"""
+
+
+def training(repeat: int) -> str:
+    """A Trainer's steps with the callback against those without: the first after its check is done, and those that follow."""
+    runs = [tuple(map(float, in_process(TRAINING).split()[-2:])) for _ in range(repeat)]
+    first, later = (statistics.median(ratios) for ratios in zip(*runs, strict=True))
+    return f"the first step without its check {first:.2f} times, later steps {later:.2f} times those of a Trainer without it"
 
 
 BENCHMARKS: dict[str, tuple[str, Callable[[int], str]]] = {
@@ -178,6 +234,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[int], str]]] = {
     "drawing": ("the tree of the Llama-3-70B shape with LoRA, what drawing adds to building", drawing),
     "depth": ("126 layers against 16", depth),
     "step": ("the watched step against the bare one, structure included", step),
+    "training": ("the callback in a training that is healthy", training),
 }
 
 
