@@ -114,7 +114,7 @@ def _weights(layer: BaseTunerLayer, name: str) -> Iterator[nn.Parameter]:
         if isinstance(held, nn.Parameter):
             yield held
         elif isinstance(held, nn.Module):
-            yield from held.parameters()
+            yield from held.parameters() if held._modules else (weight for weight in held._parameters.values() if weight is not None)
 
 
 def _of(module: nn.Module, role: Role, name: str | None, inventory: Inventory) -> dict[str, tuple[Role, str | None]]:

@@ -19,7 +19,12 @@ class AdapterLayers:
 
     def __init__(self, model: nn.Module, structure: Structure) -> None:
         self.modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
-        self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
+        self.parameters: dict[str, nn.Parameter] = {
+            f"{path}.{name}" if path else name: parameter
+            for path, module in self.modules.items()
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        }
         modules = self.modules
         paths = dict.fromkeys(layer.path for layer in structure.adapter_layers)
         self.module: dict[int, nn.Module] = {id(modules[path]): modules[path] for path in paths}

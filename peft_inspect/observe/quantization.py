@@ -24,8 +24,9 @@ def storage_of(parameter: torch.Tensor) -> str | None:
 
 def is_packed_linear(module: nn.Module) -> bool:
     """Whether a module does a linear layer's work on weights in a format of its own, as GPTQ, AWQ and HQQ layers do."""
-    sizes = all(isinstance(getattr(module, name, None), int) for name in ("in_features", "out_features"))
-    return sizes and not module._modules and "linear" in type(module).__name__.lower() and not isinstance(module, nn.Linear)
+    if module._modules or "linear" not in type(module).__name__.lower() or isinstance(module, nn.Linear):
+        return False
+    return all(isinstance(getattr(module, name, None), int) for name in ("in_features", "out_features"))
 
 
 def weight_count(module: nn.Module) -> int:

@@ -15,12 +15,13 @@ from torch import nn
 
 from peft_inspect.observe.sources import is_installed
 
-Role = Literal["leaf", "module", "container", "object"]
+Role = Literal["leaf", "tensor", "module", "container", "object"]
 
 _ROLES: dict[type, Role] = {}  # by class: asked for every attribute of every module
+_HOLDING = frozenset({"module", "container", "object"})
 _STANDARD = frozenset(vars(nn.Module()))  # every module has these; they are restored with the module itself
 _CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
-_LEAVES: tuple[type, ...] = (str, bytes, int, float, bool, complex, type(None), type, torch.Tensor, torch.dtype, torch.device, *_CODE)
+_LEAVES: tuple[type, ...] = (str, bytes, int, float, bool, complex, type(None), type, torch.dtype, torch.device, *_CODE)
 
 
 def reachable(model: nn.Module) -> tuple[list[nn.Module], list[Any]]:
@@ -47,15 +48,16 @@ def plain_tensors(modules: Iterable[nn.Module], containers: Iterable[Any]) -> li
     """The tensors among their attributes and items, which no module registers; those of unusual layouts are left alone."""
     values = [value for module in modules for value in vars(module).values()]
     values += [item for container in containers for item in _items(container)]
-    return [value for value in values if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested]
+    tensors = [value for value in values if _role(type(value)) == "tensor"]
+    return [value for value in tensors if value.layout is torch.strided and not value.is_nested]
 
 
 def _attributes(module: nn.Module) -> Iterable[Any]:
-    return [value for name, value in vars(module).items() if name not in _STANDARD and _role(type(value)) != "leaf"]
+    return [value for name, value in vars(module).items() if name not in _STANDARD and _role(type(value)) in _HOLDING]
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    return [item for item in _items(value) if _role(type(item)) != "leaf"]
+    return [item for item in _items(value) if _role(type(item)) in _HOLDING]
 
 
 def _items(value: Any) -> Iterable[Any]:
@@ -73,6 +75,8 @@ def _role(kind: type) -> Role:
 def _decide(kind: type) -> Role:
     if issubclass(kind, nn.Module):
         return "module"
+    if issubclass(kind, torch.Tensor):
+        return "tensor"
     if issubclass(kind, _LEAVES):
         return "leaf"
     if issubclass(kind, (dict, list, set, tuple)):

@@ -140,7 +140,8 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
         loss.reshape(()).backward()  # type: ignore[no-untyped-call]
     except Exception as error:
         raise _explained(error, subject.model, "backward") from error
-    return {id(parameter) for parameter in subject.model.parameters() if parameter.grad is not None}
+    held = (parameter for module in subject.model.modules() for parameter in module._parameters.values())
+    return {id(parameter) for parameter in held if parameter is not None and parameter.grad is not None}
 
 
 def _explained(error: Exception, model: nn.Module, phase: str = "forward") -> InspectionError:
