@@ -175,6 +175,36 @@ def step(repeat: int) -> str:
     return f"{statistics.median(ratios):.2f} times the bare forward and backward"
 
 
+MEMORY = """
+import resource, sys, torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+from peft_inspect.load import live
+from peft_inspect.observe import read_structure, run_trace
+shape = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "num_attention_heads": 8, "vocab_size": 8000}
+model = get_peft_model(LlamaForCausalLM(LlamaConfig(**shape)), LoraConfig(target_modules="all-linear"))
+ids = torch.randint(0, 8000, (4, 512))
+batch = {"input_ids": ids, "labels": ids}
+if sys.argv[1] == "bare":
+    model(**batch).loss.backward()
+else:
+    subject = live(model, batch=batch, loss=None, optimizer=None, adapter=None)
+    run_trace(subject, read_structure(subject))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def memory(repeat: int) -> str:
+    """Peak memory of a process that makes one watched step, against one that makes the bare step; activations fill most of it."""
+
+    def peak(which: str) -> float:
+        run = [sys.executable, "-W", "ignore", "-c", MEMORY, which]
+        return float(subprocess.run(run, capture_output=True, check=True).stdout)
+
+    ratios = [peak("watched") / peak("bare") for _ in range(repeat)]
+    return f"{statistics.median(ratios):.2f} times the peak of the bare forward and backward"
+
+
 TRAINING = """
 import statistics, tempfile, time, warnings
 warnings.simplefilter("ignore")
@@ -234,6 +264,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[int], str]]] = {
     "drawing": ("the tree of the Llama-3-70B shape with LoRA, what drawing adds to building", drawing),
     "depth": ("126 layers against 16", depth),
     "step": ("the watched step against the bare one, structure included", step),
+    "memory": ("peak memory of the watched step against the bare one", memory),
     "training": ("the callback in a training that is healthy", training),
 }
 
