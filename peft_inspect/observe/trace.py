@@ -12,6 +12,7 @@ import torch
 
 from peft_inspect.observe.batch import make_batch
 from peft_inspect.observe.calls import Call, Calls
+from peft_inspect.observe.conditions import waiting
 from peft_inspect.observe.copies import find_copies
 from peft_inspect.observe.flow import DataFlow, Event, Slice
 from peft_inspect.observe.grad_mode import GradSwitches
@@ -87,7 +88,9 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
         base_calls=calls.base_calls(),
         weight_reads=weight_reads(layers, reads.read),
     )
-    return replace(trace, copies=find_copies(layers, calls, frozenset(layer.path for layer in trace.dead)))
+    idle = [layer.path for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
+    copies = find_copies(layers, calls, frozenset(layer.path for layer in trace.dead))
+    return replace(trace, copies=copies, waiting=waiting(subject.model, idle))
 
 
 def _needs_following(trace: Trace) -> bool:

@@ -2,7 +2,8 @@
 
 No read of its base weight, no call of its base layer and no copy shows why: a captured or
 compiled graph, weights that were absorbed into another tensor before, or a custom kernel
-does its work. The finding says what ran around it.
+does its work. The finding says what ran around it. A layer that the code calls for other
+inputs is not meant: that one is only not exercised (PI208).
 
 Look at the forward of the parent named in the finding; if the layer's work is done
 elsewhere, take it out of `target_modules`.
@@ -19,7 +20,11 @@ from peft_inspect.rules.words import counted
 
 def check(trace: Trace) -> Iterator[Finding]:
     """Dead layers without a call whose parent ran."""
-    layers = [layer for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
+    layers = [
+        layer
+        for layer in trace.dead
+        if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path and layer.path not in trace.waiting
+    ]
     if layers:
         paths = modules_of(layers)
         parents = sorted({path.rpartition(".")[0] for path in paths})

@@ -1,8 +1,9 @@
 """A whole branch that carries adapters did not run for this batch.
 
 Nothing is wrong with the adapters: the tower, encoder or block around them was not executed,
-because the batch lacks the input it works on, or because the forward does not use it. They are
-*not exercised*, which is not the same as broken.
+because the batch lacks the input it works on, or because the forward does not use it. So it is
+with a single layer that the code calls only under a condition on its inputs; the finding shows
+that line. They are *not exercised*, which is not the same as broken.
 
 Check with a batch that has that input, scope `target_modules` to the branch you train, or
 expect unused parameters (DDP wants `find_unused_parameters`).
@@ -23,7 +24,8 @@ def check(trace: Trace) -> Iterator[Finding]:
     branches: dict[str, list[AdapterLayerInfo]] = defaultdict(list)
     for layer in trace.dead:
         idle = trace.topmost_idle(layer.path)
-        if not trace.calls_of.get(layer.path) and idle != layer.path and not _is_expert(trace, idle):
+        waits = idle != layer.path or idle in trace.waiting
+        if not trace.calls_of.get(layer.path) and waits and not _is_expert(trace, idle):
             branches[idle].append(layer)
     dropped = {branch for branch in branches if _has_running_sibling(trace, branch)}
     whole = [branch for branch in branches if branch not in dropped]
@@ -37,6 +39,7 @@ def check(trace: Trace) -> Iterator[Finding]:
                 f"{names} with {counted(len(modules_of(layers)), 'adapter layer')} did not run for this batch: not exercised{lacks}",
                 modules_of(layers),
                 facts={"branches": group, "inputs": list(trace.batch.inputs), "not_given": missing},
+                source=next((trace.waiting[branch] for branch in group if branch in trace.waiting), None),
                 fix="check with a batch that exercises this branch, or keep target_modules out of it",
                 severity=severity,
             )

@@ -1,0 +1,110 @@
+"""Whether a layer that nothing called waits for other inputs, or is out of use."""
+
+import pytest
+import torch
+from torch import nn
+
+from peft_inspect.observe.conditions import waiting
+
+
+class Behind(nn.Module):
+    """What each of the modules below holds."""
+
+    def __init__(self, fused=None):
+        super().__init__()
+        self.body = nn.Linear(2, 2)
+        self.extra = nn.Linear(2, 2)
+        self.fused = fused
+
+
+class UnderIf(Behind):
+    def forward(self, x, image=None):
+        x = self.body(x)
+        if image is not None:
+            x = x + self.extra(image)
+        return x
+
+
+class AfterReturn(Behind):
+    def forward(self, x, image=None):
+        x = self.body(x)
+        if image is None:
+            return x
+        return x + self.extra(image)
+
+
+class InMethod(Behind):
+    def features(self, image):
+        return self.extra(image)
+
+    def forward(self, x, **kwargs):
+        image = kwargs.get("image")
+        return self.body(x) + (0 if image is None else self.features(image))
+
+
+class ForGeneration(Behind):
+    def forward(self, x):
+        return self.body(x)
+
+    def generate(self, x):
+        return self.extra(x)
+
+
+class OnDerivedValue(Behind):
+    def forward(self, x, image=None):
+        given = image is not None
+        return self.body(x) + self.extra(image) if given else self.body(x)
+
+
+class OnOwnState(Behind):
+    def forward(self, x):
+        fused = self.fused
+        return self.body(x) if fused is not None else self.extra(x)
+
+
+class OnEither(Behind):
+    def forward(self, x, image=None):
+        if image is not None:
+            x = x + self.extra(image)
+        if self.fused is None:
+            x = self.extra(x)
+        return x
+
+
+class Unconditional(Behind):
+    def forward(self, x):
+        return self.extra(self.body(x))
+
+
+class Nowhere(Behind):
+    def forward(self, x):
+        return self.body(x)
+
+
+@pytest.mark.parametrize("kind", [UnderIf, AfterReturn, InMethod, ForGeneration, OnDerivedValue])
+def test_a_layer_behind_the_inputs_waits_and_its_line_is_named(kind):
+    found = waiting(kind(), ["extra"])
+    assert "self.extra" in found["extra"].code
+
+
+@pytest.mark.parametrize("kind", [OnOwnState, OnEither, Unconditional, Nowhere])
+def test_a_layer_behind_the_modules_own_state_is_out_of_use(kind):
+    assert waiting(kind(torch.eye(2)), ["extra"]) == {}
+
+
+def test_a_forward_patched_onto_the_instance_is_the_one_that_counts():
+    module = UnderIf()
+    module.forward = Unconditional.forward.__get__(module)
+    assert waiting(module, ["extra"]) == {}
+
+
+def test_the_members_of_a_list_go_by_the_name_of_the_list():
+    class Scales(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scales = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+
+        def forward(self, x, level):
+            return self.scales[0](x) if level else x
+
+    assert set(waiting(nn.ModuleDict({"model": Scales()}), ["model.scales.1"])) == {"model.scales.1"}
