@@ -86,27 +86,34 @@ def attach(subject: Subject, files: Sequence[AdapterFile]) -> Subject:
 
 
 def _first(subject: Subject, adapter: AdapterFile) -> torch.nn.Module:
-    fields = {**known_fields(adapter.config), "inference_mode": False}
-    if subject.weights == "none":
-        return wrap(subject.model, fields, adapter.adapter)
-    from peft import PeftModel
-
-    with _loading(adapter):
-        # Tensors of another shape are for the rules to report, not a failure to load.
-        model: torch.nn.Module = PeftModel.from_pretrained(
-            subject.model, _folder(adapter), adapter.adapter, is_trainable=True, config=peft_config(fields), ignore_mismatched_sizes=True
-        )
-        return model
+    model = wrap(subject.model, {**known_fields(adapter.config), "inference_mode": False}, adapter.adapter)
+    if subject.weights != "none":
+        with _loading(adapter):
+            _fill(model, adapter)
+    return model
 
 
 def _add(model: Any, subject: Subject, adapter: AdapterFile) -> None:
     """A further adapter as PEFT loads it: frozen and inactive."""
+    fields = {**known_fields(adapter.config), "inference_mode": True}
     with _loading(adapter):
-        if subject.weights == "none":
-            fields = {**known_fields(adapter.config), "inference_mode": True}
-            model.add_adapter(adapter.adapter, peft_config(fields), low_cpu_mem_usage=True)
-        else:
-            model.load_adapter(_folder(adapter), adapter.adapter, ignore_mismatched_sizes=True)
+        model.add_adapter(adapter.adapter, peft_config(fields), low_cpu_mem_usage=subject.weights == "none")
+        if subject.weights != "none":
+            _fill(model, adapter)
+
+
+def _fill(model: Any, adapter: AdapterFile) -> None:
+    """Load the tensors of the file. What it lacks, and tensors of another shape, are for the rules to report, not a failure to load."""
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    tensors = load_peft_weights(_folder(adapter), device="cpu")
+    live = model.state_dict()
+    for path, module in model.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):  # the one kind of module whose tensors PEFT takes for granted
+            for key, live_key in module.adapter_state_dict_load_map(adapter.adapter).items():
+                tensors.setdefault(f"{path}.{key}", live[f"{path}.{live_key}"])
+    set_peft_model_state_dict(model, tensors, adapter.adapter, ignore_mismatched_sizes=True)
 
 
 @contextmanager

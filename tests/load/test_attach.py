@@ -8,10 +8,11 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from peft_inspect.api import inspect
 from peft_inspect.load import live
-from peft_inspect.records import InspectionError
+from peft_inspect.records import InspectionError, Request
 
 
 @pytest.fixture
@@ -152,6 +153,39 @@ def test_tensors_of_another_shape_are_left_to_the_rules(load, adapter):
         assert load(str(adapter), weights=weights).model.peft_config["default"].r == 4
 
 
+def without(folder, part):
+    """Take the tensors with this part in their keys out of the adapter's file."""
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({key: tensors[key] for key in tensors if part not in key}, file)
+
+
+@pytest.mark.parametrize("weights", ["none", "random", "pretrained"])
+def test_a_head_that_the_file_lacks_is_left_to_the_rules(load, tiny_llama, tmp_path, weights):
+    """PEFT itself ends with a KeyError."""
+    fields = {"target_modules": "q_proj", "task_type": "SEQ_CLS"}
+    trained = load(str(tiny_llama), weights="random", lora_fields=fields, config_fields={"pad_token_id": 0}).model
+    folder, base = tmp_path / "classifier", tmp_path / "base"
+    trained.save_pretrained(folder)
+    trained.unload().save_pretrained(base)
+    edit(folder, base_model_name_or_path=str(base))
+    without(folder, "score")
+    for request in (Request(model=str(folder), weights=weights), Request(model=str(base), adapter=str(folder), weights=weights)):
+        report = inspect(request, select=["PI401", "PI402", "PI406"])
+        assert [(found.code, found.modules) for found in report.findings] == [("PI406", ("base_model.model.score",))]
+
+
+@pytest.mark.parametrize("weights", ["none", "random"])
+def test_trained_tokens_that_the_file_lacks_are_left_to_the_rules(load, tiny_llama, tmp_path, weights):
+    fields = {"target_modules": "q_proj", "trainable_token_indices": [1, 2]}
+    folder = tmp_path / "tokens"
+    load(str(tiny_llama), weights="random", lora_fields=fields).model.save_pretrained(folder)
+    edit(folder, base_model_name_or_path=str(tiny_llama))
+    without(folder, "embed_tokens")
+    report = inspect(Request(model=str(folder), weights=weights), select=["PI401", "PI402", "PI406"])
+    assert [module for found in report.findings for module in found.modules] == ["base_model.model.model.embed_tokens.token_adapter"]
+
+
 def test_what_is_no_adapter_is_said(load, tiny_llama, tmp_path):
     with pytest.raises(InspectionError, match=r"tiny-llama has no adapter_config.json"):
         load(str(tiny_llama), adapter=str(tiny_llama))
@@ -165,10 +199,17 @@ def test_lora_flags_do_not_go_with_an_adapter(load, adapter):
 
 
 def test_a_base_that_lacks_the_targets_of_the_adapter(load, adapter):
-    with pytest.raises(InspectionError, match=r"no module of GPT2LMHeadModel is called 'q_proj' or 'v_proj'"):
-        load(str(adapter), base="arch:gpt2")
-    with pytest.raises(InspectionError, match=r"the adapter .*adapter does not load onto its base model"):
-        load(str(adapter), base="arch:gpt2", config_fields={"n_layer": 1}, weights="random")
+    for weights in ("none", "random"):
+        with pytest.raises(InspectionError, match=r"no module of GPT2LMHeadModel is called 'q_proj' or 'v_proj'"):
+            load(str(adapter), base="arch:gpt2", config_fields={"n_layer": 1}, weights=weights)
+
+
+def test_a_file_that_peft_cannot_load_is_named(load, adapter):
+    shutil.copytree(adapter, adapter / "second")
+    edit(adapter / "second", target_modules=["c_attn"])
+    for weights in ("none", "random"):
+        with pytest.raises(InspectionError, match=r"the adapter .*second does not load onto its base model"):
+            load(str(adapter), weights=weights)
 
 
 @pytest.mark.parametrize("value", [3, [1], "model"])
