@@ -157,7 +157,7 @@ def _inspect(
     structure = read_structure(subject)
     files = adapter_evidence(subject, structure)
     runs = depth == "gradcheck" or (depth == "check" and any(rule.over is Trace for rule in rules))
-    trace = run_trace(subject, structure, step) if runs else None
+    trace = replace(run_trace(subject, structure, step), adapter_files=files) if runs else None
     trace_s = time.perf_counter() - started
     missing = {Trace: "needs a batch: run gradcheck or check", AdapterFile: "no adapter file was named"}
     diagnosis = diagnose(subject.source, Evidence(structure, trace, files, missing), rules, ignore)

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peft_inspect.records import AdapterFile, Diagnosis, Finding, InspectionError, Outcome, Structure, Trace
-from peft_inspect.rules import Rule, all_rules, page
-
-NO_VALUES = "needs values: run with --weights random or pretrained"
+from peft_inspect.rules import NO_VALUES, Rule, all_rules, page
 
 
 @dataclass(frozen=True)

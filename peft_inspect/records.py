@@ -487,6 +487,7 @@ class Trace:
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
     dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights
     explained: frozenset[str] = frozenset()  # adapter layers that a more specific rule has explained already
+    adapter_files: tuple[AdapterFile, ...] = ()  # what the model was loaded with, or is compared with
 
     @cached_property
     def gradient(self) -> Mapping[str, GradientInfo]:

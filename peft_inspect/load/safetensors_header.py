@@ -1,4 +1,4 @@
-"""The header of a safetensors file: names, shapes and dtypes of its tensors, without their values.
+"""The header of a safetensors file: names, shapes and dtypes of its tensors, and of their values only whether they are zero or finite.
 
 The format: eight bytes with the length of the header (little-endian), the header as JSON, then the values back to back.
 """
@@ -6,16 +6,20 @@ The format: eight bytes with the length of the header (little-endian), the heade
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from peft_inspect.records import InspectionError, TensorInfo
 
 _LENGTH = 8  # bytes that hold the length of the header
 _LONGEST = 100_000_000  # the longest header that safetensors itself accepts, in bytes
-_PEEK, _CHUNK = 256, 1 << 20  # a trained tensor shows a non-zero byte at once; an untrained one is read through
+_CHUNK = 1 << 22  # bytes of a tensor in memory at a time
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -33,7 +37,7 @@ _DTYPES = {
 
 
 def read_tensors(path: Path) -> tuple[TensorInfo, ...]:
-    """Every tensor of the file, by key. Whether it is all zero is read from the file, at most a megabyte at a time.
+    """Every tensor of the file, by key. Whether it is all zero, and finite, is read from the file, four megabytes at a time.
 
     Raises:
         InspectionError: the file is empty, cut short, or no safetensors file.
@@ -91,15 +95,34 @@ def _tensor(key: str, entry: Mapping[str, Any], start: int, file: BufferedReader
     begin, end = entry["data_offsets"]
     if end < begin:
         raise InspectionError(f"{path} is no safetensors file: the tensor {key!r} ends before it begins")
-    zero = not any(_chunks(file, start + begin, end - begin)) if end > begin else None
-    return TensorInfo(key, tuple(entry["shape"]), _DTYPES.get(dtype, dtype.lower()), zero=zero)
+    name = _DTYPES.get(dtype, dtype.lower())
+    known: torch.dtype | None = getattr(torch, _DTYPES.get(dtype, ""), None)
+    wanted = math.prod(entry["shape"]) * known.itemsize if known else end - begin
+    if wanted != end - begin:
+        raise InspectionError(
+            f"{path} is no safetensors file: the tensor {key!r} has {end - begin:,} bytes, and its shape {entry['shape']} takes {wanted:,}"
+        )
+    if begin == end:
+        return TensorInfo(key, tuple(entry["shape"]), name)
+    extremes = [_extremes(values) for values in _chunks(file, start + begin, end - begin, known or torch.uint8)]
+    zero = all(low == high == 0 for low, high in extremes)
+    floating = known is not None and known.is_floating_point
+    finite = all(map(math.isfinite, (end for pair in extremes for end in pair))) if floating else None
+    return TensorInfo(key, tuple(entry["shape"]), name, zero=zero, finite=finite)
 
 
-def _chunks(file: BufferedReader, at: int, size: int) -> Iterator[bytes]:
-    """The bytes of one tensor without leading zeros, a short piece first; what nobody asks for is not read."""
+def _chunks(file: BufferedReader, at: int, size: int, dtype: torch.dtype) -> Iterator[Tensor]:
+    """The values of one tensor, flat, in pieces that last until the next is asked for."""
+    buffer = bytearray(min(_CHUNK, size))
     file.seek(at)
-    chunk = min(_PEEK, size)
-    while chunk > 0:
-        yield file.read(chunk).lstrip(b"\0")  # lstrip runs in C: a megabyte of zeros costs no loop in Python
-        size -= chunk
-        chunk = min(_CHUNK, size)
+    for done in range(0, size, _CHUNK):
+        piece = memoryview(buffer)[: size - done]
+        file.readinto(piece)
+        yield torch.frombuffer(piece, dtype=dtype)
+
+
+def _extremes(values: Tensor) -> tuple[float, float]:
+    """The lowest and the highest value; NaN if any is: one pass at the speed of memory, where isfinite takes thirty times as long."""
+    wide = values.float() if values.is_floating_point() and values.itemsize == 1 else values
+    low, high = wide.aminmax()
+    return low.item(), high.item()

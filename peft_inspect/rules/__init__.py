@@ -7,9 +7,9 @@ import pkgutil
 from functools import cache
 from typing import Any
 
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import NO_VALUES, Example, Rule
 
-__all__ = ["Example", "Rule", "all_rules", "page"]
+__all__ = ["NO_VALUES", "Example", "Rule", "all_rules", "page"]
 
 
 @cache

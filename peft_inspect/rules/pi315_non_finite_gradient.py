@@ -1,23 +1,26 @@
-"""NaN or Inf in the loss or in the gradients.
+"""NaN or Inf in the loss, in the gradients or in an adapter file.
 
 One such value spreads through every weight at the first optimizer step. The finding names the
-first module, in execution order, that made a non-finite value out of finite ones.
+first module, in execution order, that made a non-finite value out of finite ones; where the model
+has no values, the tensors of the adapter's file that hold one.
 
 Look at its inputs and weights: a division by zero, a logarithm of zero, an overflow in a half
-dtype.
+dtype. A file with such values was saved after a step that diverged: take an earlier checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import AdapterFile, Finding, Severity, Trace, modules_of
+from peft_inspect.rules.adapter_match import loaded
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import NO_VALUES, Example, Rule
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
-    """The module that the search for the first non-finite value found."""
+    """The module that the search for the first non-finite value found; else files with such values, which the watched model need not hold."""
     bad = [row for row in trace.gradients if row.state == "nonfinite"]
     if trace.nonfinite is not None:
         first = trace.nonfinite
@@ -29,6 +32,25 @@ def check(trace: Trace) -> Iterator[Finding]:
             facts={"first_module": first.path, "phase": first.phase, "parameters": len(bad)},
             fix="look at the inputs and weights of the module named: a division by zero, a log of zero, an overflow in a half dtype",
         )
+        return
+    for file in trace.adapter_files:
+        if keys := _nonfinite(file):
+            yield RULE.finding(
+                f"{len(keys)} of {counted(len(file.tensors), 'tensor')} in {file.path} hold NaN or Inf, {keys[0]} for one: so does all that is computed with them",
+                [file.layer_of[key] for key in keys if key in file.layer_of],
+                facts={"file": file.path, "tensors": len(keys), "keys": keys[:8]},
+                fix="the training that saved this file had diverged: go back to an earlier checkpoint, with a lower learning rate or in bfloat16 instead of float16",
+            )
+
+
+def _nonfinite(file: AdapterFile) -> list[str]:
+    """The keys, as PEFT loads them, of the tensors that hold NaN or Inf."""
+    return [loaded(tensor) for tensor in file.tensors if tensor.finite is False]
+
+
+def _without_values(trace: Trace) -> str | None:
+    has_values = trace.structure.weights != "none" or any(map(_nonfinite, trace.adapter_files))
+    return None if has_values else NO_VALUES
 
 
 def broken() -> Example:
@@ -68,5 +90,5 @@ RULE = Rule(
     broken=broken,
     fixed=fixed,
     explained_by=("PI313",),
-    needs_values=True,
+    skip=_without_values,
 )

@@ -11,6 +11,7 @@ from peft_inspect.records import AdapterFile, Finding, Severity, Source, Structu
 if TYPE_CHECKING:
     import torch
 
+NO_VALUES = "needs values: run with --weights random or pretrained"
 Evidence = TypeVar("Evidence", Structure, Trace, AdapterFile)
 
 

@@ -47,6 +47,21 @@ def test_one_late_value_makes_a_large_tensor_not_zero(tmp_path: Path) -> None:
     assert [tensor.zero for tensor in file.tensors] == [False, True]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
+def test_one_late_value_that_is_not_finite_is_found(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
+    bad = torch.ones(5_000_000)
+    bad[-1] = value
+    (file,) = read_adapter_files(str(adapter(tmp_path, {"bad": bad.to(dtype), "good": torch.ones(3, dtype=dtype)})))
+    assert [(tensor.zero, tensor.finite) for tensor in file.tensors] == [(False, False), (False, True)]
+
+
+def test_whole_numbers_have_no_say_on_finite(tmp_path: Path) -> None:
+    numbers = {"flags": torch.zeros(3, dtype=torch.bool), "ids": torch.arange(3), "none": torch.empty(0, 4)}
+    (file,) = read_adapter_files(str(adapter(tmp_path, numbers)))
+    assert [(tensor.zero, tensor.finite) for tensor in file.tensors] == [(True, None), (False, None), (None, None)]
+
+
 def test_the_config_file_names_its_folder(tmp_path: Path) -> None:
     assert read_adapter_files(str(adapter(tmp_path) / "adapter_config.json"))[0].path == str(tmp_path)
 
@@ -113,6 +128,7 @@ DAMAGED = {
     "header is a list": (_with([1, 2]), "no object"),
     "header is not json": (struct.pack("<Q", 4) + b"\xff{][", "not JSON"),
     "entry without shape": (_with({"a": {"dtype": "F32", "data_offsets": [0, 0]}}), "no shape"),
+    "size of another dtype": (_with({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 8]}}, b"12345678"), "its shape [4] takes 16"),
     "offsets the wrong way": (_with({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, b"1234"), "before it begins"),
 }
 

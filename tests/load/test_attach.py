@@ -176,6 +176,27 @@ def test_a_head_that_the_file_lacks_is_left_to_the_rules(load, tiny_llama, tmp_p
 
 
 @pytest.mark.parametrize("weights", ["none", "random"])
+def test_values_of_the_file_that_are_not_finite_are_found(adapter, weights):
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors["base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight"][0, 3] = float("inf")
+    save_file(tensors, file)
+    report = inspect(Request(model=str(adapter), weights=weights))
+    (found,) = report.findings
+    assert (found.code, found.severity.value) == ("PI315", "error")
+    assert "base_model.model.model.layers.1.self_attn.v_proj" in found.modules
+    if weights == "none":
+        assert found.modules == ("base_model.model.model.layers.1.self_attn.v_proj",)
+        assert "1 of 8 tensors in" in found.message
+
+
+def test_without_values_anywhere_nothing_is_said_of_them(adapter):
+    report = inspect(Request(model=str(adapter)))
+    assert not report.findings
+    assert "PI315" in {outcome.code for outcome in report.outcomes if outcome.status == "skipped"}
+
+
+@pytest.mark.parametrize("weights", ["none", "random"])
 def test_trained_tokens_that_the_file_lacks_are_left_to_the_rules(load, tiny_llama, tmp_path, weights):
     fields = {"target_modules": "q_proj", "trainable_token_indices": [1, 2]}
     folder = tmp_path / "tokens"
