@@ -131,9 +131,9 @@ def _plain_name(name: str) -> str:
 
 
 def _for_use(adapter: AdapterInfo, structure: Structure) -> bool:
-    """Whether it was loaded to be used: PEFT puts such a model in eval mode. One that was just made is in train mode still."""
-    paths = [layer.path for layer in structure.adapter_layers if layer.adapter == adapter.name]
-    return adapter.inference_mode and bool(paths) and not any(structure.module[path].training for path in paths)
+    """Whether it was loaded to be used: PEFT puts such a model in eval mode. One that was just made, or has a new part, is not all in it."""
+    adapts = any(layer.adapter == adapter.name for layer in structure.adapter_layers)
+    return adapter.inference_mode and adapts and structure.mode == "eval"
 
 
 def _in_memory(adapter: AdapterInfo, structure: Structure) -> AdapterFile:

@@ -55,5 +55,12 @@ def fixed() -> Example:
 
 
 RULE = Rule(
-    "PI301", "loaded-for-inference", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, explained_by=("PI205", "PI207")
+    "PI301",
+    "loaded-for-inference",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI205", "PI207", "PI407"),
 )

@@ -19,6 +19,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+import peft_inspect
 from peft_inspect.diagnose import Evidence, diagnose, named
 from peft_inspect.load.adapters import read_adapter_files
 from peft_inspect.observe import adapter_evidence, read_structure
@@ -81,6 +82,18 @@ def test_the_fixed_program_is_silent(name: str, tmp_path: Path) -> None:
     diagnosis = judged(*program(name).fixed(str(tmp_path)))
     assert diagnosis.findings == (), listed(diagnosis)
     assert "crashed" not in {outcome.status for outcome in diagnosis.outcomes}
+
+
+def test_an_untrained_adapter_that_was_loaded_for_use_is_one_finding(tmp_path: Path) -> None:
+    """It is frozen because it was loaded for use; where it is trained further, that it came frozen is the fault."""
+    model, _ = program("saved_before_the_first_step").broken(str(tmp_path))
+    batch = {"input_ids": torch.tensor([[1, 2, 3]]), "labels": torch.tensor([[1, 2, 3]])}
+    for training, code in (([], "PI407"), ([model], "PI301"), ([model.base_model.model.lm_head], "PI301")):
+        model.eval()
+        for module in training:
+            module.train()
+        report = peft_inspect.check(model, batch)
+        assert [found.code for found in report.findings] == [code], listed(report)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "MAPPING" in (FOLDER / f"{name}.py").read_text()])
