@@ -131,7 +131,7 @@ def _plain_name(name: str) -> str:
 
 
 def _for_use(adapter: AdapterInfo, structure: Structure) -> bool:
-    """Whether it was loaded to be used: PEFT puts such a model in eval mode. One that was just made, or has a new part, is not all in it."""
+    """Whether it was loaded to be used: PEFT puts all of such a model in eval mode. What was just made is in train mode."""
     adapts = any(layer.adapter == adapter.name for layer in structure.adapter_layers)
     return adapter.inference_mode and adapts and structure.mode == "eval"
 
