@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 MEMORY = 8 << 30  # bytes of address space above what the imports take
 ALLOWED_TARGETS = re.compile(r"A config that works: target_modules=(\[.*?\])")
+EXCLUDED = re.compile(r"--exclude-modules (\S+)")
 
 
 def examine(model_type: str, results: Connection) -> None:
@@ -50,20 +51,23 @@ def _inspect(model_type: str, record: dict, results: Connection) -> None:
     from peft_inspect.api import inspect
     from peft_inspect.records import InspectionError, Request
 
+    excluded: list[str] = []
+
     def asked(targets: object) -> Request:
-        return Request(model=f"arch:{model_type}", lora_fields={"target_modules": targets} if targets else {})
+        fields = {"target_modules": targets, "exclude_modules": list(excluded)} if targets else {}
+        return Request(model=f"arch:{model_type}", lora_fields=fields)
 
     try:
         report = inspect(asked("all-linear"), "gradcheck", verify=False)
     except InspectionError as error:
-        suggested = ALLOWED_TARGETS.search(str(error))
-        if suggested is None or "has no linear layer" in str(error):
+        targets = _suggested(str(error), excluded)
+        if targets is None:
             record["linear"] = "has no linear layer" not in str(error)
             _how_far(asked, record, results)
             raise
-        record["targets"] = json.loads(suggested[1])
+        record["targets"] = targets
         _how_far(asked, record, results)
-        report = inspect(asked(record["targets"]), "gradcheck", verify=False)
+        report = inspect(asked(targets), "gradcheck", verify=False)
     _record_tree(report, record)
     rows = [row for row in report.trace.gradients if row.layer]
     record.update(
@@ -75,6 +79,15 @@ def _inspect(model_type: str, record: dict, results: Connection) -> None:
         why="; ".join(f"{outcome.code} {outcome.why}" for outcome in report.outcomes if outcome.status == "crashed"),
         findings=[_finding(finding) for finding in report.findings],
     )
+
+
+def _suggested(error: str, excluded: list[str]) -> object:
+    """The targets that the error says work, where it names any; a module that it says to leave out joins `excluded`."""
+    if (unfit := EXCLUDED.search(error)) is not None:
+        excluded.append(unfit[1])
+        return "all-linear"
+    suggested = ALLOWED_TARGETS.search(error)
+    return None if suggested is None or "has no linear layer" in error else json.loads(suggested[1])
 
 
 def _how_far(asked: Callable[[object], object], record: dict, results: Connection) -> None:

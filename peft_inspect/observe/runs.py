@@ -163,8 +163,8 @@ def _explained(error: Exception, model: nn.Module, phase: str = "forward") -> In
 
 def _advice(error: Exception, module: nn.Module | None, where: str | None) -> str:
     """What to do: PEFT adapts whatever is a linear layer, also one that returns more than a tensor."""
-    innermost = list(traceback.walk_tb(error.__traceback__))[-1][0]
-    if isinstance(module, BaseTunerLayer) and where and is_peft(innermost.f_code):
+    code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__) if not is_machinery(frame.f_code)]
+    if isinstance(module, BaseTunerLayer) and where and code and is_peft(code[-1]):
         base, name = type(module.get_base_layer()).__name__, where.rpartition(".")[2]
         return (
             f"PEFT cannot adapt this module: its base layer is a {base}, which does not behave as the layer type that PEFT takes it for. "

@@ -227,3 +227,52 @@ def test_the_notes_say_what_the_batch_exercises_and_what_not():
     assert made(LlamaForCausalLM(LlamaConfig(**LLAMA)))[1].notes[0] == "exercises text; 1 sample without padding"
     notes = made(qwen2_vl())[1].notes
     assert notes[0].startswith("exercises text, images, videos (4 image placeholders, 4 video placeholders)")
+
+
+def frames_as_images():
+    from transformers import XCLIPVisionConfig, XCLIPVisionModel
+
+    return XCLIPVisionModel(
+        XCLIPVisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4, mit_hidden_size=16
+        )
+    )
+
+
+def questions_in_the_text():
+    from transformers import SplinterConfig, SplinterForPreTraining
+
+    return SplinterForPreTraining(SplinterConfig(**TEXT))
+
+
+def adapters_per_language():
+    from transformers import XmodConfig, XmodModel
+
+    return XmodModel(XmodConfig(**TEXT, languages=("en_XX", "de_DE")))
+
+
+def one_encoder_of_several_kinds():
+    from transformers import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
+
+    ears = Wav2Vec2Config(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, conv_dim=(16, 16), conv_stride=(5, 4),
+        conv_kernel=(10, 8), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    mouth = BartConfig(
+        d_model=16,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        vocab_size=64,
+        is_decoder=True,
+        add_cross_attention=True,
+    )
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(ears, mouth)
+    config.decoder_start_token_id, config.pad_token_id = 2, 1
+    return SpeechEncoderDecoderModel(config)
+
+
+@pytest.mark.parametrize("build", [frames_as_images, questions_in_the_text, adapters_per_language, one_encoder_of_several_kinds])
+def test_a_trial_mends_what_signature_and_config_leave_open(build):
+    model = build()
+    made(model)

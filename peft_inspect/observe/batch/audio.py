@@ -47,6 +47,8 @@ def waveforms(plan: Plan, name: str = "input_values") -> Iterator[Layout]:
 def features(plan: Plan, name: str = "input_features") -> Iterator[Layout]:
     """Spectral features, laid out as the first layer that reads them wants them."""
     bins = find(plan.config, *_BINS, within=AUDIO)
+    if plan.wants("feature_lens"):  # all clips end to end, and how long each is
+        yield {name: plan.floats(bins or _USUAL_BINS[0], _FRAMES * plan.size), "feature_lens": plan.integers([_FRAMES] * plan.size)}
     reader = _reader(plan, bins if isinstance(bins, int) else None)
     if isinstance(reader, torch.nn.Conv1d):
         bins = reader.in_channels

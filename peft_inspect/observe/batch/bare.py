@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
+from peft_inspect.observe.batch.fields import find
 from peft_inspect.observe.batch.image import image_size
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
 
 _MAIN = ("hidden_states", "inputs_embeds", "image", "spectrogram", "audio_mel", "x", "inputs", "features")
+_STATES = re.compile(r"(embeds|states|features|queries|encoding|latents)$")
 _FRAMES = 8 * TEXT_LENGTH
 
 
-def give(plan: Plan, name: str) -> None:
-    """Give a main input as wide as the first layer reads, or a mask that hides nothing of one already given."""
+def give(plan: Plan, name: str) -> bool:
+    """Give a main input as wide as the first layer reads, a mask that hides nothing of one already given, or states as wide as the model.
+
+    Returns:
+        Whether the input was given.
+    """
     if name in _MAIN:
         shape = _shape(plan)
         if shape is not None:
@@ -21,6 +29,11 @@ def give(plan: Plan, name: str) -> None:
         main = next((plan.inputs[known] for known in _MAIN if known in plan.inputs), None)
         if main is not None:
             plan.give(name, plan.ones(plan.size, main.shape[1]).bool())
+    elif _STATES.search(name) and (width := find(plan.config, "hidden_size", "d_model")) is not None:
+        plan.give(name, plan.floats(plan.size, TEXT_LENGTH, width))
+    elif (width := find(plan.config, f"max_{name}_dim", f"{name}_dim")) is not None:
+        plan.give(name, plan.floats(plan.size, width))
+    return name in plan.inputs
 
 
 def _shape(plan: Plan) -> tuple[int, ...] | None:

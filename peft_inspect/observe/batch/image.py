@@ -26,7 +26,7 @@ def image_size(plan: Plan, part: str = "") -> tuple[int, int]:
     if ratios:
         side = round(find(plan.config, "patch_size") / min(ratios))
         return side, side
-    for name in ("image_size", "img_size", "input_size", "crop_size", "pretrain_image_size"):
+    for name in ("image_size", "img_size", "input_size", "crop_size", "pretrain_image_size", "max_img_size"):
         value = find(plan.config, name, within=within)
         try:
             return pair(value)

@@ -39,6 +39,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     alternatives: list[dict[str, Any]] = field(default_factory=list)  # other layouts of the main input, for a trial
     label_choices: list[torch.Tensor] = field(default_factory=list)  # other labels that a forward of the user's own may mean
+    dropped: set[str] = field(default_factory=set)  # inputs that the model does not take, as a trial showed
     size: int = 1  # samples in the batch
     text_length: int = TEXT_LENGTH  # words, without placeholders
 
@@ -56,8 +57,8 @@ class Plan:
         return self.target.config
 
     def wants(self, *names: str) -> bool:
-        """Whether the forward takes all these inputs and none has been made."""
-        return all(name in self.target.parameters and name not in self.inputs for name in names)
+        """Whether the forward takes all these inputs and none has been made, or dropped."""
+        return all(name in self.target.parameters and name not in self.inputs and name not in self.dropped for name in names)
 
     def needs(self, name: str) -> bool:
         """Whether this input has no default and has not been made."""
@@ -67,6 +68,11 @@ class Plan:
         """Set an input if the forward takes it and nobody has."""
         if self.wants(name):
             self.inputs[name] = value
+
+    def drop(self, name: str) -> None:
+        """Take an input back for good."""
+        del self.inputs[name]
+        self.dropped.add(name)
 
     def floats(self, *shape: int) -> torch.Tensor:
         """Reproducible noise around zero in the model's dtype; the global generator is left alone."""

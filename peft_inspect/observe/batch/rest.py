@@ -13,6 +13,7 @@ from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
 _INTEGER = ("ids", "idx", "labels", "positions", "length", "shapes", "sizes", "grid", "num_", "index")
 _SPELLINGS = {"num_features": ("num_features", "num_time_features"), "num_codebooks": ("num_codebooks", "num_channels", "num_quantizers")}
 _SIDES = {"height", "width", "image_size", "image_height", "image_width"}
+_DECODER = re.compile("decoder")
 _OPTIONAL = re.compile(r"past|cache|embeds|label|position_ids|output|head_mask|encoder_")  # what a model makes itself, or may do without
 
 
@@ -26,8 +27,13 @@ def make(plan: Plan) -> None:
         give_documented(plan, "future_time_features")
     if not plan.inputs:
         for name in plan.target.documented:
-            if not _OPTIONAL.search(name):
+            if is_input(name):
                 give_documented(plan, name)
+
+
+def is_input(name: str) -> bool:
+    """Whether an optional input brings content, rather than what a model makes itself or may do without."""
+    return not _OPTIONAL.search(name)
 
 
 def missing(plan: Plan) -> tuple[str, ...]:
@@ -41,7 +47,7 @@ def give_documented(plan: Plan, name: str) -> bool:
     if not shape or not plan.wants(name):
         return False
     kind = plan.target.documented_type.get(name, "")
-    sizes = [_size(plan, part, past=name.startswith("past_")) for part in shape]
+    sizes = [_size(plan, part, name) for part in shape]
     if len(shape) > 2 and set(shape[-2:]) <= _SIDES:
         sizes[-2:] = image_size(plan)
     if "mask" in name:
@@ -56,11 +62,11 @@ def give_documented(plan: Plan, name: str) -> bool:
     return True
 
 
-def _size(plan: Plan, dimension: str, *, past: bool) -> int:
-    """The length of a dimension from its name in the docstring; `past` for observed series."""
+def _size(plan: Plan, dimension: str, of: str) -> int:
+    """The length of a dimension of the input `of`, from its name in the docstring."""
     if "*" in dimension:
-        return math.prod(_size(plan, part.strip(), past=past) for part in dimension.split("*") if part.strip())
-    if past and "length" in dimension and isinstance(context := find(plan.config, "context_length"), int):
+        return math.prod(_size(plan, part.strip(), of) for part in dimension.split("*") if part.strip())
+    if of.startswith("past_") and "length" in dimension and isinstance(context := find(plan.config, "context_length"), int):
         lags: list[int] = find(plan.config, "lags_sequence") or [0]
         return context + max(lags)
     if dimension.isdigit():
@@ -69,7 +75,9 @@ def _size(plan: Plan, dimension: str, *, past: bool) -> int:
         return plan.size
     if dimension in ("sequence_length", "seq_length", "seq_len") and "input_ids" in plan.inputs:
         return int(plan.inputs["input_ids"].shape[-1])
-    value = find(plan.config, *_SPELLINGS.get(dimension, (dimension,)))
+    dimension = dimension.removeprefix("config.")
+    within = _DECODER if of.startswith("decoder_") else None
+    value = find(plan.config, *_SPELLINGS.get(dimension, (dimension,)), within=within)
     if isinstance(value, int):
         return value
     return TEXT_LENGTH if "length" in dimension or "seq" in dimension else 2

@@ -7,12 +7,19 @@ from collections.abc import Callable
 
 import torch
 
-from peft_inspect.observe.batch import labels, text
+from peft_inspect.observe.batch import bare, labels, rest, text
 from peft_inspect.observe.batch.plan import Placeholder, Plan
 from peft_inspect.observe.batch.rest import give_documented
 from peft_inspect.observe.batch.towers import MODALITIES
 
 _ATTEMPTS = 16
+_EXCLUSIVE = re.compile(r"both|same time|exactly one|only one", re.IGNORECASE)
+_WIDTHS = (
+    re.compile(r"shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)"),
+    re.compile(r"same reduction dim, but got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]"),
+    re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton dimension [2-4]"),
+)
+_UNPACKED = re.compile(r"too many values to unpack \(expected (\d)\)")
 _NO_LABELS = "no labels"
 _TEXTUAL = ("input_ids", "mm_token_type_ids", "attention_mask", "token_type_ids", "decoder_input_ids", "labels")
 _ORDINARY = re.compile(
@@ -24,8 +31,11 @@ _LENGTHS = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor
 
 
 def needs_trial(plan: Plan) -> bool:
-    """Whether the forward takes anything beyond text, or is the user's own."""
-    return plan.target.own or not all(_ORDINARY.match(name) for name in plan.target.parameters)
+    """Whether the forward takes anything beyond text, reads several streams of it, has no head of its own, or is the user's own."""
+    target = plan.target
+    plain = "labels" in target.parameters and not isinstance(getattr(plan.config, "num_codebooks", None), int)
+    streams = any("*" in "".join(shape) for shape in target.documented.values())
+    return target.own or not plain or streams or not all(_ORDINARY.match(name) for name in target.parameters)
 
 
 def settle(plan: Plan) -> None:
@@ -76,6 +86,8 @@ def _length(plan: Plan, complaint: str) -> bool:
     found = _LENGTHS.search(complaint)
     if found is None or plan.placeholders or "input_ids" not in plan.inputs or int(found[1]) != plan.inputs["input_ids"].shape[-1]:
         return False
+    if any("input_ids" in layout for layout in plan.alternatives):
+        return False
     plan.text_length = int(found[2])
     _rewrite(plan)
     return True
@@ -93,22 +105,54 @@ def _rewrite(plan: Plan) -> None:
 
 def _named(plan: Plan, complaint: str) -> bool:
     """An input that the complaint names and that was not given."""
+    if _EXCLUSIVE.search(complaint):
+        return False
     named = [name for name in plan.target.parameters if "label" not in name and re.search(rf"\b{re.escape(name)}\b", complaint)]
-    given = [name for name in named if give_documented(plan, name)]
+    given = [name for name in named if give_documented(plan, name) or bare.give(plan, name)]
     return bool(given)
 
 
 def _both(plan: Plan, complaint: str) -> bool:
-    """Of two inputs that exclude each other, the later one goes."""
-    if not re.search(r"both|same time|exactly one|only one", complaint):
+    """Of two inputs that exclude each other, the later one goes; so does one that excludes what the model makes of the others."""
+    if not _EXCLUSIVE.search(complaint):
         return False
-    given = [name for name in plan.inputs if re.search(rf"\b{re.escape(name)}\b", complaint)]
-    if len(given) < 2:
+    named = [name for name in plan.target.parameters if re.search(rf"\b{re.escape(name)}\b", complaint)]
+    given = [name for name in plan.inputs if name in named]
+    if not given or (len(given) == 1 and not _others(plan, given[0])):
         return False
-    main = getattr(plan.target.module, "main_input_name", None)
-    extra = next((name for name in reversed(given) if name != main), given[-1])
-    del plan.inputs[extra]
-    plan.notes.append(f"{extra} not given: the model does not take it together with {' and '.join(set(given) - {extra})}")
+    main = {getattr(module, "main_input_name", None) for module in plan.target.module.modules()}
+    extra = next((name for name in reversed(given) if name not in main or len(given) == 1), given[-1])
+    plan.drop(extra)
+    plan.notes.append(f"{extra} not given: the model does not take it together with {' and '.join(sorted(set(named) - {extra}))}")
+    return True
+
+
+def _others(plan: Plan, name: str) -> bool:
+    """Whether the batch brings content besides this input."""
+    return any(other != name and value.is_floating_point() for other, value in plan.inputs.items() if isinstance(value, torch.Tensor))
+
+
+def _width(plan: Plan, complaint: str) -> bool:
+    """Another last dimension for the input that a layer found too wide or too narrow, where the complaint says what it reads."""
+    found = next((match for pattern in _WIDTHS if (match := pattern.search(complaint))), None)
+    if found is None:
+        return False
+    is_, wanted = int(found[1]), int(found[2])
+    for name, value in plan.inputs.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.shape[-1] == is_:
+            plan.inputs[name] = plan.floats(*value.shape[:-1], wanted)
+            return True
+    return False
+
+
+def _dimensions(plan: Plan, complaint: str) -> bool:
+    """One dimension less, where the model unpacks the shape of its main input."""
+    found = _UNPACKED.search(complaint)
+    name = getattr(plan.target.module, "main_input_name", "")
+    value = plan.inputs.get(name)
+    if found is None or not isinstance(value, torch.Tensor) or value.dim() != int(found[1]) + 1:
+        return False
+    plan.inputs[name] = value.flatten(0, 1)
     return True
 
 
@@ -120,7 +164,7 @@ def _another_layout(plan: Plan, complaint: str) -> bool:
     for name, value in plan.alternatives.pop(0).items():
         if value is None:
             plan.inputs.pop(name, None)
-        else:
+        elif name not in plan.dropped:
             plan.inputs[name] = value
     return True
 
@@ -136,7 +180,7 @@ def _other_labels(plan: Plan, complaint: str) -> bool:
 
 def _without_labels(plan: Plan, complaint: str) -> bool:
     """Without labels, where the loss cannot be computed from them."""
-    given = [name for name in plan.inputs if "label" in name or name == "return_loss"]
+    given = [name for name in plan.inputs if "label" in name or name in ("return_loss", "start_positions", "end_positions")]
     if not given or any(name in plan.target.required for name in given):
         return False
     for name in given:
@@ -154,12 +198,28 @@ def _without_modality(plan: Plan, complaint: str) -> bool:
         if modality.argument in plan.inputs and modality.argument not in plan.target.required and "input_ids" in plan.inputs:
             companions = [name for name in plan.inputs if name not in _TEXTUAL and modality.name in name]
             for name in {modality.argument, *companions}:
-                del plan.inputs[name]
+                plan.drop(name)
             plan.placeholders[:] = [run for run in plan.placeholders if run.modality != modality.name]
             _rewrite(plan)
             plan.notes.append(f"{modality.name} not given: the forward refused every layout tried ({complaint.splitlines()[0][:120]})")
             return True
     return False
+
+
+def _without_cache(plan: Plan, complaint: str) -> bool:
+    """Without a cache, which training does not need and some configurations cannot size."""
+    del complaint
+    if not plan.wants("use_cache"):
+        return False
+    plan.give("use_cache", False)
+    return True
+
+
+def _optional(plan: Plan, complaint: str) -> bool:
+    """One more of the optional inputs, where the model works on something that it was not given."""
+    if "None" not in complaint and "unknown" not in complaint.lower():
+        return False
+    return any(give_documented(plan, name) for name in plan.target.documented if rest.is_input(name))
 
 
 def _labels_at_fault(plan: Plan, complaint: str) -> bool:
@@ -169,11 +229,15 @@ def _labels_at_fault(plan: Plan, complaint: str) -> bool:
 _MENDS: tuple[Callable[[Plan, str], bool], ...] = (
     _count,
     _length,
-    _named,
     _both,
+    _named,
     _other_labels,
     _labels_at_fault,
     _another_layout,
+    _width,
+    _dimensions,
+    _optional,
+    _without_cache,
     _without_labels,
     _without_modality,
 )

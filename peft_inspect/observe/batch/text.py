@@ -51,6 +51,8 @@ def make_decoder(plan: Plan) -> None:
     if plan.wants("decoder_input_ids") and ("labels" not in plan.inputs or start is None or classifies):
         if "*" in "".join(plan.target.documented.get("decoder_input_ids", ())):  # several streams side by side
             give_documented(plan, "decoder_input_ids")
+            flat = plan.inputs["decoder_input_ids"]
+            plan.alternatives.append({"decoder_input_ids": flat.reshape(plan.size, -1, flat.shape[-1]).transpose(1, 2).contiguous()})
         labels = plan.inputs.get("labels")
         length = labels.shape[1] if isinstance(labels, torch.Tensor) and labels.dim() == 2 else TEXT_LENGTH // 2
         plan.give("decoder_input_ids", ids.text(plan, length, vocab=ids.vocabulary(plan, decoder=True)))
