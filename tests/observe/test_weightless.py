@@ -132,6 +132,14 @@ def test_small_constants_stay_real_and_large_ones_take_no_memory():
     assert not is_weightless(torch.zeros(1000, 1000))
 
 
+def test_an_identity_as_wide_as_a_layer_takes_no_memory():
+    with running():
+        assert is_weightless(torch.eye(4096))
+        assert is_weightless(torch.eye(1024, 512, dtype=torch.bfloat16))
+        assert not is_weightless(torch.eye(4))
+        assert not is_weightless(torch.eye(1024, dtype=torch.long))
+
+
 def test_no_layer_is_left_out_at_random():
     """The draw that decides over a layer (layerdrop) is one."""
     with running():

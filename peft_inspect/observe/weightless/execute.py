@@ -7,6 +7,7 @@ given layouts is worked out once on the meta device and kept as a `Recipe`; afte
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from torch._ops import OpOverload
 
 _aten = torch.ops.aten
-_MAKE_FLOATS = {  # factories whose first argument is a size
+_MAKE_FLOATS = {  # factories whose first argument is a size; DoRA multiplies with an identity as wide as the layer
+    _aten.eye.default,
+    _aten.eye.m,
     _aten.zeros.default,
     _aten.ones.default,
     _aten.full.default,
@@ -158,9 +161,7 @@ def _stand_in(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
     A draw is one, as is every value that nobody knows: no layer is left out at random.
     """
-    numel = 1
-    for extent in args[0]:
-        numel *= extent
+    numel = args[0] * args[-1] if isinstance(args[0], int) else math.prod(args[0])
     if numel == 1 and func in _DRAW:
         return torch.ones(args[0], dtype=kwargs.get("dtype"))
     if numel <= _SMALL or ((device := kwargs.get("device")) is not None and torch.device(device).type != "cpu"):
