@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from peft_inspect.layer_names import other_work, same_work
 from peft_inspect.load.adaptable import Adaptable, distinct, last
 from peft_inspect.load.words import closest, listed
 from peft_inspect.records import InspectionError
@@ -78,9 +79,14 @@ def _of_no_match(base: Adaptable, fields: Mapping[str, Any]) -> str:
             f"are dropped by {dropping}: nothing is left to adapt"
         )
     kind = f"matches the regular expression {asked!r}" if isinstance(asked, str) else f"is called {' or '.join(map(repr, entries))}"
-    # Only spellings that can be slips of the pen: q_proj is near c_proj, and means something else.
-    near = distinct(name for entry in entries for name in closest(last(entry), names, limit=1, cutoff=0.85))
+    near = distinct(name for entry in entries for name in _meant(entry, names))
     return f"no module of {base.name} {kind}: its linear layers are called {listed(names, 12)}. {_works(target_modules=near or names)}"
+
+
+def _meant(entry: str, names: list[str]) -> list[str]:
+    """The layers that do the work of the entry, else a slip of the pen: q_proj is near c_proj, and means something else."""
+    spelt = closest(last(entry), names, limit=1, cutoff=0.85)
+    return same_work(entry, names) or [name for name in spelt if not other_work(last(entry), name)]
 
 
 def _of_no_parameter(base: Adaptable, asked: Iterable[str]) -> str:

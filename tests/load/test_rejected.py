@@ -48,6 +48,20 @@ def test_the_offered_config_works(load, model, fields, explained):
     assert load(model, lora_fields={**rest, **works}).model.peft_config["default"]
 
 
+@pytest.mark.parametrize(
+    ("model", "asked", "works"),
+    [
+        ("arch:deepseek_v3", ["q_proj", "v_proj"], ["q_b_proj", "kv_b_proj"]),
+        ("arch:gpt2", ["query_key_value", "up_proj"], ["c_attn", "c_fc"]),
+        ("arch:gpt2", ["q_proj", "v_prj"], ["c_attn"]),
+    ],
+)
+def test_layers_that_do_the_work_of_each_entry_are_offered(load, model, asked, works):
+    with pytest.raises(InspectionError) as raised:
+        load(model, lora_fields={"target_modules": asked}, config_fields={"num_hidden_layers": 1})
+    assert offered(str(raised.value)) == {"target_modules": works}
+
+
 def test_a_mamba_that_is_offered_targets_is_not_offered_dead_ones(load):
     """Its code multiplies by `dt_proj.weight` itself, so an adapter on dt_proj would never run."""
     with pytest.raises(InspectionError) as raised:

@@ -58,6 +58,12 @@ def test_what_limits_drop_is_told_from_what_no_name_reaches():
     assert (nine.matched, nine.missed, nine.closest) == ((), (), ("0", "1", "2", "3"))
 
 
+def test_the_closest_names_say_whose_layer_it_is_only_where_several_have_one():
+    rows = table(lora(tiny_deepseek(), target_modules=["o_proj", "v_proj", "gate_prj"]))
+    assert rows["target_modules", "v_proj"].closest == ("kv_b_proj",)
+    assert rows["target_modules", "gate_prj"].closest == ("gate_proj", "mlp.gate_proj", "shared_experts.gate_proj")
+
+
 def test_pattern_keys_apply_where_peft_applies_them():
     rows = table(lora(rank_pattern={"layers.0.self_attn.q_proj": 8, "q_proj": 2}, alpha_pattern={"k_proj": 2}))
     assert len(rows["rank_pattern", "layers.0.self_attn.q_proj"].matched) == 1

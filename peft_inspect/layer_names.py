@@ -1,0 +1,41 @@
+"""What layers are for, by the names that architectures give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_FUSED_QKV = ("qkv_proj", "qkv", "query_key_value", "c_attn", "Wqkv", "W_pack", "qkv_lin", "att_proj")
+_FUSED_GATE = ("gate_up_proj", "gate_up", "Wi", "w13", "ff_proj", "dense_h_to_4h", "input_linear")
+_WORK = {  # what a layer does → the names it goes by, separate layers before fused ones
+    "query": ("q_proj", "query", "q", "wq", "q_lin", "to_q", "query_proj", "linear_q", "q_b_proj", *_FUSED_QKV),
+    "key": ("k_proj", "key", "k", "wk", "k_lin", "to_k", "key_proj", "linear_k", "kv_b_proj", *_FUSED_QKV),
+    "value": ("v_proj", "value", "v", "wv", "v_lin", "to_v", "value_proj", "linear_v", "kv_b_proj", *_FUSED_QKV),
+    "queries, keys and values": _FUSED_QKV,
+    "attention output": ("o_proj", "out_proj", "wo", "o", "out_lin", "linear_out", "attn_out", "attention.output.dense", "dense", "c_proj"),
+    "gate": ("gate_proj", "w1", "wi_0", *_FUSED_GATE),
+    "up": ("up_proj", "w3", "wi_1", "fc1", "c_fc", "wi", "lin1", "linear1", "intermediate.dense", *_FUSED_GATE),
+    "gate and up": (*_FUSED_GATE, "fc1", "c_fc"),
+    "down": ("down_proj", "w2", "fc2", "lin2", "linear2", "wo", "output.dense", "dense_4h_to_h", "c_proj", "output_linear", "ff_out"),
+}
+
+
+def other_work(name: str, other: str) -> bool:
+    """Whether two names are known to stand for different layers, however alike they are spelt."""
+    works, others = ({work for work, names in _WORK.items() if each in names} for each in (name, other))
+    return bool(works) and bool(others) and works.isdisjoint(others)
+
+
+def same_work(entry: str, known: Iterable[str]) -> list[str]:
+    """Existing names for the work that the entry's name stands for: those of the most common naming only.
+
+    Args:
+        entry: a name or dotted path as in target_modules.
+        known: names of layers that exist, or endings of their paths.
+    """
+    ending = entry.rpartition(".")[2]
+    for names in _WORK.values():
+        if ending in names:
+            found = [[name for name in known if name.endswith(f".{other}") or name == other] for other in names if other != ending]
+            if first := next((hits for hits in found if hits), None):
+                return first
+    return []
