@@ -1,12 +1,16 @@
+import functools
 import importlib.resources
 import json
+import warnings
 from dataclasses import replace
 from io import StringIO
 
 import jsonschema
 import pytest
 
+import peft_inspect
 from peft_inspect.formats.json import document, write
+from peft_inspect.rules.adapter_examples import adapted
 
 SCHEMA = json.loads(importlib.resources.files("peft_inspect.formats").joinpath("report.schema.json").read_text(encoding="utf-8"))
 
@@ -17,13 +21,58 @@ def as_json(report):
     return json.loads(out.getvalue(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-@pytest.fixture(params=["broken", "healthy", "tree"])
-def any_report(request, broken_report, healthy_report, make_llama, make_report):
-    return {"broken": broken_report, "healthy": healthy_report, "tree": make_report(make_llama())}[request.param]
+@pytest.fixture(scope="module")
+def real_report():
+    """As an inspection gives it, with every part that a report can have."""
+    with warnings.catch_warnings(action="ignore"):  # what PEFT makes transformers warn about
+        return peft_inspect.check(adapted())
+
+
+@pytest.fixture(params=["broken", "healthy", "tree", "real"])
+def any_report(request, broken_report, healthy_report, real_report, make_llama, make_report):
+    return {"broken": broken_report, "healthy": healthy_report, "tree": make_report(make_llama()), "real": real_report}[request.param]
 
 
 def test_every_report_is_valid_against_the_schema_in_the_package(any_report):
     jsonschema.Draft202012Validator(SCHEMA).validate(as_json(any_report))
+
+
+def closed(schema):
+    """The schema without room for keys that it does not describe. The one in the package leaves room: keys may be added."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: closed(value) for key, value in schema.items()}
+    described = isinstance(schema.get("properties"), dict) and schema.get("type") == "object"
+    return {**inner, "additionalProperties": False} if described else inner
+
+
+def paths(value, path=()):
+    """The path of every object in a report whose keys are the schema's, not names or facts."""
+    if isinstance(value, dict) and path[-1:] not in (("facts",), ("by_tower",), ("inputs",), ("timings",)):
+        yield path
+        for key, item in value.items():
+            yield from paths(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from paths(item, (*path, index))
+
+
+def test_the_schema_describes_every_key(any_report):
+    jsonschema.Draft202012Validator(closed(SCHEMA)).validate(as_json(any_report))
+
+
+def test_a_key_that_the_schema_does_not_describe_is_noticed(real_report):
+    report = as_json(real_report)
+    described = jsonschema.Draft202012Validator(closed(SCHEMA))
+    of_each_kind = {".".join(key for key in path if isinstance(key, str)): path for path in paths(report)}
+    assert {"", "coverage", "coverage.adapters", "adapters.parameters", "layers.parameters", "batch"} <= of_each_kind.keys()
+    for path in of_each_kind.values():
+        place = functools.reduce(lambda part, key: part[key], path, report)
+        place["undescribed"] = 1
+        assert not described.is_valid(report), path
+        del place["undescribed"]
 
 
 def test_the_api_gives_the_same_object(broken_report):
