@@ -37,7 +37,8 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
             _width_of_encoder(part, config)
     _padding(config)
     _pooled_patches(config)
-    _placeholders(config, text)
+    for _, part in _parts(config):
+        _placeholders(part, _text(part))
     changed = [
         (path, name, value) for path, part in _parts(config) for name, value in _plain(part) if str(value) != before.get((path, name))
     ]

@@ -170,4 +170,12 @@ def _advice(error: Exception, module: nn.Module | None, where: str | None) -> st
             f"PEFT cannot adapt this module: its base layer is a {base}, which does not behave as the layer type that PEFT takes it for. "
             f"Leave it out: --exclude-modules {name} (exclude_modules=[{name!r}])"
         )
+    if module is not None and type(module).forward is nn.Module.forward:
+        parts = [
+            f"{name} ({type(child).__name__})" for name, child in module.named_children() if type(child).forward is not nn.Module.forward
+        ]
+        return (
+            f"{type(module).__name__} has no forward: what is trained are its parts, {', '.join(parts)}. Say how with --loss "
+            "file.py:loss, a function of the model and the batch that returns the loss, and --batch file.py:make_batch"
+        )
     return "If the batch does not fit this model, pass your own with --batch file.py:make_batch"

@@ -40,3 +40,9 @@ def test_rotary_sections_share_half_a_head():
     make_valid(config)
     text = config.text_config
     assert 2 * sum(text.rope_parameters["mrope_section"]) == text.hidden_size // text.num_attention_heads
+
+
+def test_parts_that_are_models_of_their_own_get_their_placeholders_too():
+    config = AutoConfig.for_model("qwen2_5_omni")
+    make_valid(config)
+    assert 0 <= config.thinker_config.vision_start_token_id < config.thinker_config.text_config.vocab_size
