@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from peft.tuners.lora import LoraLayer
 
@@ -189,6 +191,19 @@ def test_files_that_train_no_adapter_say_so(inspect, text, message):
         inspect(text)
 
 
-def test_axolotl_unfreezes_what_it_is_told_to(inspect):
-    subject = inspect(AXOLOTL + "unfrozen_parameters: ['norm']\n")
-    assert "unfroze 5 parameters, as the file says" in subject.notes
+@pytest.mark.parametrize(
+    ("patterns", "trained"),
+    [
+        (r"[base_model.model.model.norm]", r"model\.norm\.weight"),
+        (r"['^base_model.model.lm_head.weight$[:10]', '.+lora_']", r"lm_head\.weight|lora_"),
+        (r".+layers.0.+lora_A", r"layers\.0\..*lora_A"),
+        (r"['^model.norm', 'norm', '.*norm']", r"(?!)"),
+    ],
+)
+def test_axolotl_trains_the_unfrozen_parameters_and_nothing_else(inspect, patterns, trained):
+    """It matches from the start of the wrapped model's names, and freezes the adapter with all else."""
+    config = AXOLOTL.replace("lora_modules_to_save: [embed_tokens]\n", "")
+    model = inspect(f"{config}unfrozen_parameters: {patterns}\n").model
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == {
+        name for name, _ in model.named_parameters() if re.search(trained, name)
+    }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, at_revision, names, quantisation_note
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _FIELDS = {
     "lora_r": "r",
@@ -39,13 +40,27 @@ def read(data: Mapping[str, Any], where: str) -> Recognised | None:
     if reader.take("lora_target_linear") or targets == ["all-linear"]:
         fields["target_modules"] = "all-linear"
     fields["target_parameters"] = names(reader.take("lora_target_parameters"))
+    trained = _trained(reader.take("unfrozen_parameters", ()))
     settings = Settings(
         gradient_checkpointing=bool(reader.take("gradient_checkpointing", False)),
         checkpointing_kwargs=reader.take("gradient_checkpointing_kwargs", {}),
         input_gradients=True,
-        unfrozen=tuple(reader.take("unfrozen_parameters", ())),
+        frozen=(rf"^(?!{trained})",) if trained else (),  # all others, the adapter among them
+        unfrozen=(f"^{trained}",) if trained else (),
     )
     model = reader.take("base_model")
     revision = reader.take("revision_of_model")
     notes = (*quantisation_note(reader), reader.note("axolotl", where))
     return Recognised({name: value for name, value in fields.items() if value is not None}, at_revision(model, revision), settings, notes)
+
+
+def _trained(patterns: str | Iterable[str]) -> str:
+    """One regular expression for the start of the parameters that `unfrozen_parameters` trains; empty where it names none.
+
+    Axolotl matches the names of the wrapped model, takes every dot but that of `.+` literally, and may restrict a pattern to
+    rows of the tensor: `[:32000]`.
+    """
+    given = [patterns] if isinstance(patterns, str) else list(patterns)
+    bare = (re.sub(r"\[\d*(:\d*)?\]$", "", pattern) for pattern in given)
+    literal = [re.sub(r"\.(?!\+)", r"\\.", pattern) for pattern in bare]
+    return f"(?:{'|'.join(literal)})" if literal else ""
