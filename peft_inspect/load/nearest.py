@@ -32,6 +32,7 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
         _experts_per_token(part)
         _hybrid(part)
         _shuffled_patches(part)
+        _shuffled_width(part)
         if part is not text:
             _width_of_features(part, text)
             _width_of_encoder(part, config)
@@ -178,6 +179,16 @@ def _shuffled_patches(config: PretrainedConfig) -> None:
     size, patch = _integer(vision, "image_size"), _integer(vision, "patch_size")
     if size is not None and patch is not None and size // patch % factor:
         vision.image_size = max(size // (patch * factor), 1) * patch * factor
+
+
+def _shuffled_width(config: PretrainedConfig) -> None:
+    """Where neighbouring patches become one feature, it is as wide as all of them, and leaves as wide as the projector makes it."""
+    ratio, width = vars(config).get("pixel_shuffle_ratio"), _integer(config, "hidden_size")
+    if not isinstance(ratio, float) or width is None or "projector_output_dim" not in vars(config):
+        return
+    config.intermediate_size = int(width / ratio**2)
+    if "vision_output_dim" in vars(config):
+        config.vision_output_dim = config.projector_output_dim
 
 
 def _pooled_patches(config: PretrainedConfig) -> None:

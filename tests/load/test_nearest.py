@@ -46,3 +46,11 @@ def test_parts_that_are_models_of_their_own_get_their_placeholders_too():
     config = AutoConfig.for_model("qwen2_5_omni")
     make_valid(config)
     assert 0 <= config.thinker_config.vision_start_token_id < config.thinker_config.text_config.vocab_size
+
+
+def test_shuffled_patches_fit_what_reads_them():
+    config = AutoConfig.for_model("llama4")
+    make_valid(config)
+    vision = config.vision_config
+    assert vision.intermediate_size == vision.hidden_size / vision.pixel_shuffle_ratio**2
+    assert vision.vision_output_dim == vision.projector_output_dim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,7 +45,7 @@ def _counted(plan: Plan, read: Callable[..., Any], layout: Layout) -> int | str:
     lacking: list[str] = []
     for _ in range(2):  # a second time with what the first says is lacking
         try:
-            return count_features(_run(plan, read, layout, lacking), text_width(plan))
+            return count_features(_run(plan, read, layout, lacking), text_width(plan), _projected(plan))
         except Exception as error:  # whatever the model raises on a wrong layout
             why = f"{type(error).__name__}: {error}".splitlines()[0]
         lacking = [name for name in re.findall(r"'(\w+)'", why) if "missing" in why and name not in _TEXT and give_documented(plan, name)]
@@ -74,8 +74,20 @@ def text_width(plan: Plan) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def count_features(output: Any, width: int | None) -> int:
+def _projected(plan: Plan) -> set[int]:
+    """Widths that a linear layer of a projector turns into that of the text: the forward projects such features itself."""
+    width = text_width(plan)
+    layers = ((path, layer) for path, layer in plan.target.module.named_modules() if isinstance(layer, torch.nn.Linear))
+    return {layer.in_features for path, layer in layers if "projector" in path and layer.out_features == width}
+
+
+def count_features(output: Any, width: int | None, projected: Container[int] = ()) -> int:
     """Tokens that the features fill, however they are packed: tensors in lists, or an output with a pooled field.
+
+    Args:
+        output: of the method that computes features.
+        width: of the embeddings that they are written over.
+        projected: other widths that the forward brings to that of the embeddings later.
 
     Raises:
         ValueError: they fill no whole number of tokens.
@@ -87,7 +99,7 @@ def count_features(output: Any, width: int | None) -> int:
         pooled = output[0] if isinstance(output, tuple) and len(output) and not isinstance(output[0], tuple) else output
     tensors = _tensors(pooled)
     if width is None or (any(tensor.shape[-1] % width for tensor in tensors) and sum(tensor.numel() for tensor in tensors) % width):
-        if width is not None:
+        if width is not None and tensors[0].shape[-1] not in projected:
             raise ValueError(f"features of width {tensors[0].shape[-1]} for embeddings of width {width}")
         return sum(tensor.numel() // tensor.shape[-1] for tensor in tensors)
     return sum(tensor.numel() for tensor in tensors) // width
