@@ -44,7 +44,21 @@ def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "defa
     try:
         with quiet():
             # Without low_cpu_mem_usage PEFT would allocate and initialise the adapter of a weightless model.
-            wrapped: torch.nn.Module = get_peft_model(model, config, adapter, low_cpu_mem_usage=is_weightless(model))
+            weightless = is_weightless(model)
+            wrapped: torch.nn.Module = get_peft_model(model, config, adapter, low_cpu_mem_usage=weightless)
+            if weightless:
+                _freeze_constants(wrapped)
             return wrapped
     except Exception as error:  # PEFT checks in many places, with errors of many types
         raise rejection(model, fields, config, error) from error
+
+
+def _freeze_constants(model: torch.nn.Module) -> None:
+    """Freeze again what adapters hold beside their weights (AdaLoRA's rank): moved to the meta device, PEFT makes it trainable."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in model.modules():
+        for name in layer.other_param_names if isinstance(layer, BaseTunerLayer) else ():
+            if isinstance(constants := getattr(layer, name, None), torch.nn.ParameterDict):
+                constants.requires_grad_(False)

@@ -114,3 +114,11 @@ def test_damaged_files_say_where(load, tiny_llama, tmp_path, name, text, message
 def test_a_missing_file_is_named(load, tiny_llama):
     with pytest.raises(InspectionError, match=r"there is no file nowhere.yaml"):
         load(str(tiny_llama), lora="nowhere.yaml")
+
+
+def test_the_rank_that_adalora_counts_is_no_parameter_to_train_without_weights_either(load, tiny_llama, tmp_path):
+    (tmp_path / "ada.json").write_text(json.dumps({"peft_type": "ADALORA", "target_modules": ["q_proj"], "total_step": 100}))
+    model = load(str(tiny_llama), lora=str(tmp_path / "ada.json"), weights="none").model
+    ranks = {path: value.requires_grad for path, value in model.named_parameters() if "ranknum" in path}
+    assert ranks
+    assert not any(ranks.values())
