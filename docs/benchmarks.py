@@ -96,6 +96,35 @@ LLAMA_70B = {
     "num_key_value_heads": 8,
     "vocab_size": 128256,
 }
+ADAPTER = """
+import sys
+from pathlib import Path
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+folder, *values = sys.argv[1:]
+config = LlamaConfig(**{name: int(value) for name, value in (pair.split("=") for pair in values)})
+with torch.device("meta"):
+    model = LlamaForCausalLM(config)
+lora = LoraConfig(target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
+model = get_peft_model(model, lora, low_cpu_mem_usage=True)
+tensors = {key: torch.randn(value.shape, dtype=torch.bfloat16) for key, value in get_peft_model_state_dict(model).items()}
+model.base_model.model.config.save_pretrained(Path(folder, "base"))
+model.peft_config["default"].save_pretrained(Path(folder, "adapter"))
+save_file(tensors, Path(folder, "adapter", "adapter_model.safetensors"))
+"""
+
+
+def adapter(repeat: int) -> str:
+    """Check the file of an adapter of the Llama-3-70B shape against a base that is built without weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        values = [f"{key}={value}" for key, value in LLAMA_70B.items()]
+        subprocess.run([sys.executable, "-W", "ignore", "-c", ADAPTER, folder, *values], check=True)
+        base, saved = Path(folder, "base"), Path(folder, "adapter")
+        return against([*TOOL, "check", str(base), "--adapter", str(saved), "--select", "PI4"], IMPORTS, repeat)
+
+
 DRAWING = """
 import os, sys, time
 from pathlib import Path
@@ -261,6 +290,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[int], str]]] = {
     "deepseek": ("`gradcheck arch:deepseek_v3` (671 B, all-linear) against `import torch, transformers, peft`", deepseek),
     "deepseek-tree": ("`tree arch:deepseek_v3`, likewise", deepseek_tree),
     "llama-405b": ("`gradcheck` of the Llama-3.1-405B shape, likewise", llama_405b),
+    "adapter": ("`check` of the file of an adapter of the Llama-3-70B shape, likewise", adapter),
     "drawing": ("the tree of the Llama-3-70B shape with LoRA, what drawing adds to building", drawing),
     "depth": ("126 layers against 16", depth),
     "step": ("the watched step against the bare one, structure included", step),
