@@ -45,11 +45,13 @@ def _line(owner: nn.Module, name: str) -> Source | None:
 
 
 def _methods(kind: type) -> Iterator[Callable[..., Any]]:
+    """Methods besides the forward: one that was overridden or patched over calls nothing any more."""
     for base in kind.__mro__:
         if base.__module__.split(".")[0] != "torch":
-            yield from (value for name, value in vars(base).items() if inspect.isfunction(value) and name != "__init__")
+            yield from (value for name, value in vars(base).items() if inspect.isfunction(value) and name not in _NEVER)
 
 
+_NEVER = ("__init__", "forward")
 _LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _Mention = tuple[tuple[Any, int], bool]  # a line, and whether it depends on the inputs
 

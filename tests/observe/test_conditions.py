@@ -81,20 +81,26 @@ class Nowhere(Behind):
         return self.body(x)
 
 
+class Overridden(Unconditional):
+    def forward(self, x):
+        return self.body(x) @ torch.eye(2)
+
+
 @pytest.mark.parametrize("kind", [UnderIf, AfterReturn, InMethod, ForGeneration, OnDerivedValue])
 def test_a_layer_behind_the_inputs_waits_and_its_line_is_named(kind):
     found = waiting(kind(), ["extra"])
     assert "self.extra" in found["extra"].code
 
 
-@pytest.mark.parametrize("kind", [OnOwnState, OnEither, Unconditional, Nowhere])
+@pytest.mark.parametrize("kind", [OnOwnState, OnEither, Unconditional, Nowhere, Overridden])
 def test_a_layer_behind_the_modules_own_state_is_out_of_use(kind):
     assert waiting(kind(torch.eye(2)), ["extra"]) == {}
 
 
-def test_a_forward_patched_onto_the_instance_is_the_one_that_counts():
+@pytest.mark.parametrize("forward", [Unconditional.forward, Nowhere.forward])
+def test_a_forward_patched_onto_the_instance_is_the_one_that_counts(forward):
     module = UnderIf()
-    module.forward = Unconditional.forward.__get__(module)
+    module.forward = forward.__get__(module)
     assert waiting(module, ["extra"]) == {}
 
 
