@@ -137,9 +137,9 @@ def _width(plan: Plan, complaint: str) -> bool:
     found = next((match for pattern in _WIDTHS if (match := pattern.search(complaint))), None)
     if found is None:
         return False
-    is_, wanted = int(found[1]), int(found[2])
+    given, wanted = int(found[1]), int(found[2])
     for name, value in plan.inputs.items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.shape[-1] == is_:
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.shape[-1] == given:
             plan.inputs[name] = plan.floats(*value.shape[:-1], wanted)
             return True
     return False
