@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 
 from peft_inspect.load.model_class import model_classes
 from peft_inspect.load.model_config import overridden
+from peft_inspect.load.nearest import make_valid
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _filled(config: PretrainedConfig, values: dict[str, Any]) -> PretrainedConfi
     declared = {key: value for key, value in values.items() if _declared(config, key)}
     try:
         filled = overridden(config, {}, declared) if declared else copy.deepcopy(config)
+        make_valid(filled)  # it is built anew from the defaults
         for key in values.keys() - declared.keys():
             holder, name = _holder(filled, key)
             setattr(holder, name, values[key])

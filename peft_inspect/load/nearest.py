@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 from transformers import PretrainedConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PLACEHOLDER = re.compile(r"^(image|video|audio|speech)_token_(id|index)$")
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
 _TOP_K = 2
+_UNSET = (None, "None", "[]", "()")
+_PADDING = 1
+_WINDOW = 4096
+_AXES = 3
+# Fields that are empty by default though every forward reads them, with a usual value for each.
+_EMPTY: dict[str, Callable[[PretrainedConfig], Any]] = {
+    "class_thresholds": lambda config: [0.5] * config.num_labels,
+    "class_order": lambda config: list(range(config.num_labels)),
+}
 
 
 def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
@@ -33,6 +42,9 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
         _hybrid(part)
         _shuffled_patches(part)
         _shuffled_width(part)
+        _empty(part)
+        _sliding_window(part)
+        _counted_positions(part)
         if part is not text:
             _width_of_features(part, text)
             _width_of_encoder(part, config)
@@ -40,10 +52,16 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
     _pooled_patches(config)
     for _, part in _parts(config):
         _placeholders(part, _text(part))
-    changed = [
-        (path, name, value) for path, part in _parts(config) for name, value in _plain(part) if str(value) != before.get((path, name))
-    ]
-    return tuple(f"the default {path}{name} contradicts other defaults: {value} is used instead" for path, name, value in changed)
+    now = {(path, name): str(value) for path, part in _parts(config) for name, value in _plain(part)}
+    return tuple(
+        _note(f"{path}{name}", before.get((path, name)), value) for (path, name), value in now.items() if value != before.get((path, name))
+    )
+
+
+def _note(key: str, before: str | None, value: str) -> str:
+    if before in _UNSET:
+        return f"the default configuration leaves {key} open: {value} is used"
+    return f"the default {key} contradicts other defaults: {value} is used instead"
 
 
 def _text(config: PretrainedConfig) -> PretrainedConfig:
@@ -101,6 +119,28 @@ def _rotary_sections(config: PretrainedConfig) -> None:
         config.rope_parameters = {**rope, "mrope_section": scaled}
 
 
+def _empty(config: PretrainedConfig) -> None:
+    for name, usual in _EMPTY.items():
+        if name in vars(config) and not getattr(config, name):
+            setattr(config, name, usual(config))
+
+
+def _sliding_window(config: PretrainedConfig) -> None:
+    """A model that makes the mask of its sliding layers whether it has any or not wants to know their window."""
+    if vars(config).get("sliding_window", 0) is None and re.search(
+        r'^ +"sliding_attention": create_sliding_window_causal_mask\(', _modelling_code(config), re.MULTILINE
+    ):
+        config.sliding_window = _WINDOW
+
+
+def _counted_positions(config: PretrainedConfig) -> None:
+    """Positions that are counted from the padding token on need one."""
+    if vars(config).get("pad_token_id", 0) is None and re.search(
+        r"create_position_ids_from_input_ids\(input_ids, self\.padding_idx\b", _modelling_code(config)
+    ):
+        config.pad_token_id = _PADDING
+
+
 def _number_of_heads(config: PretrainedConfig) -> None:
     """Heads share the width evenly, unless their size is set apart."""
     width, heads = _integer(config, "hidden_size"), _integer(config, "num_attention_heads")
@@ -111,9 +151,11 @@ def _number_of_heads(config: PretrainedConfig) -> None:
 
 
 def _assumed_sections(config: PretrainedConfig) -> list[int] | None:
-    """The sections that the modelling code falls back to, where it reads any."""
-    found = re.search(r'"mrope_section", \[([\d, ]+)\]', _modelling_code(config))
-    return [int(section) for section in found[1].split(",")] if found else None
+    """The sections that the modelling code falls back to; where it reads them without any to fall back to, one for each axis of a video."""
+    code = _modelling_code(config)
+    if found := re.search(r'"mrope_section", \[([\d, ]+)\]', code):
+        return [int(section) for section in found[1].split(",")]
+    return [1] * _AXES if "len(self.mrope_section)" in code else None
 
 
 def _modelling_code(config: PretrainedConfig) -> str:

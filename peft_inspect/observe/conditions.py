@@ -133,6 +133,8 @@ class _Body:
             yield from self._expression(node.body, conditional=inside)
             yield from self._expression(node.orelse, conditional=inside)
             return
+        if isinstance(node, ast.Subscript) and self._from_inputs(node.slice):  # one of a list: which one, the inputs say
+            conditional = True
         if isinstance(node, ast.Attribute) and node.attr == self.code.name:
             yield (self.compiled, self.offset + node.lineno), conditional
         method = _own_method(node)

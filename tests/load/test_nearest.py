@@ -54,3 +54,20 @@ def test_shuffled_patches_fit_what_reads_them():
     vision = config.vision_config
     assert vision.intermediate_size == vision.hidden_size / vision.pixel_shuffle_ratio**2
     assert vision.vision_output_dim == vision.projector_output_dim
+
+
+@pytest.mark.parametrize(
+    ("model_type", "field", "value"),
+    [("esm", "pad_token_id", 1), ("step3p5", "sliding_window", 4096), ("pp_doclayout_v2", "class_order", [0, 1])],
+)
+def test_what_every_forward_reads_is_filled_in_and_named(model_type, field, value):
+    config = AutoConfig.for_model(model_type)
+    notes = make_valid(config)
+    assert getattr(config, field) == value
+    assert f"the default configuration leaves {field} open: {value} is used" in notes
+
+
+def test_a_rotary_embedding_of_several_axes_gets_a_section_for_each():
+    config = AutoConfig.for_model("hunyuan_vl")
+    make_valid(config)
+    assert config.text_config.rope_parameters["mrope_section"] == [22, 21, 21]

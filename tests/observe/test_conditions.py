@@ -114,3 +114,27 @@ def test_the_members_of_a_list_go_by_the_name_of_the_list():
             return self.scales[0](x) if level else x
 
     assert set(waiting(nn.ModuleDict({"model": Scales()}), ["model.scales.1"])) == {"model.scales.1"}
+
+
+def test_a_member_that_the_inputs_pick_from_a_list_waits():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+
+        def forward(self, x, step):
+            return self.heads[step](x)
+
+    assert "self.heads[step]" in waiting(nn.ModuleDict({"model": Heads()}), ["model.heads.1"])["model.heads.1"].code
+
+
+def test_a_member_picked_by_a_number_of_the_code_does_not_wait():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+
+        def forward(self, x):
+            return self.heads[0](x)
+
+    assert waiting(nn.ModuleDict({"model": Heads()}), ["model.heads.1"]) == {}

@@ -18,10 +18,19 @@ _FRAMES = 8 * TEXT_LENGTH
 def give(plan: Plan, name: str) -> bool:
     """Give a main input as wide as the first layer reads, a mask that hides nothing of one already given, or states as wide as the model.
 
+    Where the forward takes a list of tensors, that is one of feature maps; a number is one.
+
     Returns:
         Whether the input was given.
     """
-    if name in _MAIN:
+    if not plan.wants(name):
+        return False
+    if plan.target.documented_type.get(name) == "int":
+        plan.give(name, 1)
+    width = find(plan.config, "hidden_size", "d_model")
+    if width is not None and "list[" in str(plan.target.parameters[name].annotation):
+        plan.give(name, [plan.floats(plan.size, width, TEXT_LENGTH, TEXT_LENGTH)])
+    elif name in _MAIN and "input_ids" not in plan.inputs:
         shape = _shape(plan)
         if shape is not None:
             plan.give(name, plan.floats(plan.size, *shape))
@@ -29,7 +38,7 @@ def give(plan: Plan, name: str) -> bool:
         main = next((plan.inputs[known] for known in _MAIN if known in plan.inputs), None)
         if main is not None:
             plan.give(name, plan.ones(plan.size, main.shape[1]).bool())
-    elif _STATES.search(name) and (width := find(plan.config, "hidden_size", "d_model")) is not None:
+    elif _STATES.search(name) and width is not None:
         plan.give(name, plan.floats(plan.size, TEXT_LENGTH, width))
     elif (width := find(plan.config, f"max_{name}_dim", f"{name}_dim")) is not None:
         plan.give(name, plan.floats(plan.size, width))

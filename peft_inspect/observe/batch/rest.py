@@ -50,16 +50,21 @@ def give_documented(plan: Plan, name: str) -> bool:
     sizes = [_size(plan, part, name) for part in shape]
     if len(shape) > 2 and set(shape[-2:]) <= _SIDES:
         sizes[-2:] = image_size(plan)
-    if "mask" in name:
-        made = plan.ones(*sizes)
+    if "mask" in name:  # one over an image is painted, in floats
+        made = plan.ones(*sizes) if len(shape) < 4 or "Tensor" not in kind or "Long" in kind or "Bool" in kind else plan.floats(*sizes)
     elif "Bool" in kind and "values" not in name:
         made = plan.zeros(*sizes).bool()
-    elif "Long" in kind or "Int" in kind or ("Float" not in kind and any(word in name for word in _INTEGER)):
+    elif "Long" in kind or "Int" in kind or ("Float" not in kind and any(word in name for word in _INTEGER) and not _is_curve(name, shape)):
         made = plan.zeros(*sizes)
     else:
         made = plan.floats(*sizes)
     plan.give(name, made)
     return True
+
+
+def _is_curve(name: str, shape: tuple[str, ...]) -> bool:
+    """Whether labels are values over time rather than classes."""
+    return "labels" in name and len(shape) == 3 and "length" in shape[1]
 
 
 def _size(plan: Plan, dimension: str, of: str) -> int:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import linecache
 import re
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 
 import torch
 
-from peft_inspect.observe.batch import bare, labels, rest, text
+from peft_inspect.observe.batch import bare, labels, resize, rest, text
 from peft_inspect.observe.batch.plan import Placeholder, Plan
 from peft_inspect.observe.batch.rest import give_documented
 from peft_inspect.observe.batch.towers import MODALITIES
 
-_ATTEMPTS = 16
+_ATTEMPTS = 24
 _EXCLUSIVE = re.compile(r"both|same time|exactly one|only one", re.IGNORECASE)
-_WIDTHS = (
-    re.compile(r"shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)"),
-    re.compile(r"same reduction dim, but got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]"),
-    re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton dimension [2-4]"),
-)
-_UNPACKED = re.compile(r"too many values to unpack \(expected (\d)\)")
+_WORD = re.compile(r"\b[a-z_]\w*")
+_ASSIGNED = re.compile(r"^\s*[\w, .]+ = ")
+_IN_A_LIBRARY = re.compile(r"[/\\](torch|peft)[/\\]")
+_MADE_BY_THE_MODEL = re.compile(r"past|cache|position_ids|output|head_mask|label")
+_LABELS_WANTED = re.compile(r"labels? (must|need|should|has|have)\b.*\b(provided|given|passed)", re.IGNORECASE)
 _NO_LABELS = "no labels"
 _TEXTUAL = ("input_ids", "mm_token_type_ids", "attention_mask", "token_type_ids", "decoder_input_ids", "labels")
 _ORDINARY = re.compile(
@@ -63,8 +64,23 @@ def _complaint(plan: Plan) -> str | None:
         with torch.no_grad():
             plan.target.called(**plan.target.spelled(plan.inputs))
     except Exception as error:  # whatever the model raises is what there is to mend
-        return str(error) or type(error).__name__
+        return " ".join([str(error) or type(error).__name__, *_absent(error)])
     return None
+
+
+def _absent(error: Exception) -> Iterator[str]:
+    """`name=None` for what the failing line, and the calls that led to it, read and did not find: the error itself rarely names it."""
+    if "None" not in str(error):
+        return
+    steps = zip(traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__), strict=True)
+    for (frame, _), entry in reversed([step for step in steps if not _IN_A_LIBRARY.search(step[1].filename)]):
+        first: int = entry.lineno or 0
+        last: int = getattr(entry, "end_lineno", None) or first  # Python 3.10 does not say
+        lines = "".join(linecache.getline(entry.filename, number) for number in range(first, last + 1))
+        names = [name for name in _WORD.findall(_ASSIGNED.sub("", lines)) if frame.f_locals.get(name, name) is None]
+        if not names:
+            return
+        yield from (f"{name}=None" for name in dict.fromkeys(names) if not _MADE_BY_THE_MODEL.search(name))
 
 
 def _count(plan: Plan, complaint: str) -> bool:
@@ -112,6 +128,14 @@ def _named(plan: Plan, complaint: str) -> bool:
     return bool(given)
 
 
+def _all_labels(plan: Plan, complaint: str) -> bool:
+    """Every label that is documented, where the model does not train without."""
+    if not _LABELS_WANTED.search(complaint):
+        return False
+    given = [name for name in plan.target.documented if name.endswith("labels") and give_documented(plan, name)]
+    return bool(given)
+
+
 def _both(plan: Plan, complaint: str) -> bool:
     """Of two inputs that exclude each other, the later one goes; so does one that excludes what the model makes of the others."""
     if not _EXCLUSIVE.search(complaint):
@@ -130,30 +154,6 @@ def _both(plan: Plan, complaint: str) -> bool:
 def _others(plan: Plan, name: str) -> bool:
     """Whether the batch brings content besides this input."""
     return any(other != name and value.is_floating_point() for other, value in plan.inputs.items() if isinstance(value, torch.Tensor))
-
-
-def _width(plan: Plan, complaint: str) -> bool:
-    """Another last dimension for the input that a layer found too wide or too narrow, where the complaint says what it reads."""
-    found = next((match for pattern in _WIDTHS if (match := pattern.search(complaint))), None)
-    if found is None:
-        return False
-    given, wanted = int(found[1]), int(found[2])
-    for name, value in plan.inputs.items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.shape[-1] == given:
-            plan.inputs[name] = plan.floats(*value.shape[:-1], wanted)
-            return True
-    return False
-
-
-def _dimensions(plan: Plan, complaint: str) -> bool:
-    """One dimension less, where the model unpacks the shape of its main input."""
-    found = _UNPACKED.search(complaint)
-    name = getattr(plan.target.module, "main_input_name", "")
-    value = plan.inputs.get(name)
-    if found is None or not isinstance(value, torch.Tensor) or value.dim() != int(found[1]) + 1:
-        return False
-    plan.inputs[name] = value.flatten(0, 1)
-    return True
 
 
 def _another_layout(plan: Plan, complaint: str) -> bool:
@@ -230,12 +230,25 @@ _MENDS: tuple[Callable[[Plan, str], bool], ...] = (
     _count,
     _length,
     _both,
+    _all_labels,
+    resize.list_of_images,
     _named,
     _other_labels,
     _labels_at_fault,
+    resize.stacked_width,
+    resize.number_of_patches,
+    resize.image_size,
+    resize.shorter_image,
+    resize.longer,
+    resize.rates,
+    resize.one_sample,
+    resize.length_of_view,
+    resize.kind_of_mask,
     _another_layout,
-    _width,
-    _dimensions,
+    resize.width,
+    resize.weighed_width,
+    resize.dimensions,
+    resize.codes,
     _optional,
     _without_cache,
     _without_labels,
