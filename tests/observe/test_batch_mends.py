@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import (
     BltConfig,
+    DiaDecoderConfig,
     FastSpeech2ConformerConfig,
     FastSpeech2ConformerModel,
     Molmo2VisionConfig,
@@ -13,10 +14,13 @@ from transformers import (
     Sam3MaskDecoderConfig,
     SegGptConfig,
     SegGptModel,
+    TimesFm2_5Config,
+    TimesFm2_5ModelForPrediction,
     VibeVoiceAcousticTokenizerEncoderConfig,
     VibeVoiceAcousticTokenizerEncoderModel,
 )
 from transformers.models.blt.modeling_blt import BltLocalDecoder
+from transformers.models.dia.modeling_dia import DiaDecoder
 from transformers.models.idefics2.modeling_idefics2 import Idefics2PerceiverConfig, Idefics2PerceiverResampler
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
     Qwen3OmniMoeTalkerCodePredictorConfig,
@@ -83,6 +87,21 @@ def a_number():
     return Qwen3OmniMoeTalkerCodePredictorModelForConditionalGeneration(config)
 
 
+def several_codes_per_step():
+    return DiaDecoder(
+        DiaDecoderConfig(**SMALL, num_key_value_heads=2, head_dim=8, cross_num_attention_heads=2, cross_num_key_value_heads=2,
+                         cross_head_dim=8, cross_hidden_size=16, vocab_size=32, num_channels=3, pad_token_id=0, eos_token_id=1,
+                         bos_token_id=2)
+    )  # fmt: skip
+
+
+def series_of_their_own_length():
+    return TimesFm2_5ModelForPrediction(
+        TimesFm2_5Config(**SMALL, num_key_value_heads=2, head_dim=8, patch_length=4, context_length=16, horizon_length=8,
+                         output_quantile_len=8)
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -95,6 +114,8 @@ def a_number():
         lists_of_maps,
         a_state_for_every_point,
         a_number,
+        several_codes_per_step,
+        series_of_their_own_length,
     ],
 )
 def test_a_complaint_leads_to_a_batch_that_fits(build):

@@ -18,7 +18,8 @@ _FRAMES = 8 * TEXT_LENGTH
 def give(plan: Plan, name: str) -> bool:
     """Give a main input as wide as the first layer reads, a mask that hides nothing of one already given, or states as wide as the model.
 
-    Where the forward takes a list of tensors, that is one of feature maps; a number is one.
+    Where the forward takes a list of tensors, that is one of feature maps; a number is one. Time series are a list as well,
+    of as many values as the model looks back on.
 
     Returns:
         Whether the input was given.
@@ -28,7 +29,10 @@ def give(plan: Plan, name: str) -> bool:
     if plan.target.documented_type.get(name) == "int":
         plan.give(name, 1)
     width = find(plan.config, "hidden_size", "d_model")
-    if width is not None and "list[" in str(plan.target.parameters[name].annotation):
+    context = find(plan.config, "context_length")
+    if name == "past_values" and context is not None:
+        plan.give(name, [plan.floats(context)])
+    elif width is not None and "list[" in str(plan.target.parameters[name].annotation):
         plan.give(name, [plan.floats(plan.size, width, TEXT_LENGTH, TEXT_LENGTH)])
     elif name in _MAIN and "input_ids" not in plan.inputs:
         shape = _shape(plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 
@@ -10,13 +11,17 @@ from peft_inspect.observe.batch import ids
 from peft_inspect.observe.batch.plan import TEXT_LENGTH, Plan
 from peft_inspect.observe.batch.rest import give_documented
 
+_STREAMS = re.compile(r"\*|num_codebooks$")
 _TYPE = {"text": 0, "image": 1, "video": 2, "audio": 3}
 
 
 def make(plan: Plan) -> None:
     """Give `input_ids` with everything that has one entry per token, and the decoder's ids where labels do not make them."""
-    if "*" in "".join(plan.target.documented.get("input_ids", ())):  # several streams side by side
+    if _STREAMS.search(" ".join(plan.target.documented.get("input_ids", ()))):  # side by side, or one below the other
         give_documented(plan, "input_ids")
+        steps = plan.inputs["input_ids"]
+        if steps.dim() == 3:
+            plan.give("attention_mask", plan.ones(*steps.shape[:2]))
     if plan.wants("input_ids"):
         row, types = _row(plan)
         books = getattr(plan.config, "num_codebooks", None)
