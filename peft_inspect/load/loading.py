@@ -81,7 +81,7 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
             raise InspectionError(f"--base goes with an adapter, and {name} is none: leave it out, or name the adapter as MODEL")
         if onto and lora is None and not isinstance(form, Code):
             return base_model(name, form, as_trained(request, onto), task_type(onto), code, step)
-        return base_model(name, form, request, lora.task_type if lora else None, code, step)
+        return base_model(name, form, _as_the_trainer_sets(request, form, lora), lora.task_type if lora else None, code, step)
     files = _adapter_files(name, step)
     base, base_form = attach.base_of(files, request.base)
     if _is_adapter(base_form):
@@ -91,6 +91,13 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
     step("attaching the adapter")
     attached = subject if is_wrapped(subject.model) else attach.attach(subject, files)
     return replace(attached, source=name, base_name=base, adapter_files=files, notes=(f"base model: {base}", *attached.notes))
+
+
+def _as_the_trainer_sets(request: Request, form: Named, lora: Asked | None) -> Request:
+    """The request with the config fields of a trainer's file, which reach no model that the user's code builds; flags win."""
+    if lora is None or isinstance(form, Code):
+        return request
+    return replace(request, config_fields={**lora.recognised.config_fields, **request.config_fields})
 
 
 def _is_adapter(form: Named) -> bool:

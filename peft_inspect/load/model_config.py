@@ -107,7 +107,7 @@ def _require_key(holder: Any, key: str, dotted: str) -> None:
     if isinstance(holder, Mapping):
         return  # free-form values such as rope_parameters take any key
     if not isinstance(holder, PretrainedConfig):
-        raise InspectionError(f"--config-set {dotted}: {key!r} lies inside a plain value, not a configuration")
+        raise InspectionError(f"{dotted}: {key!r} lies inside a plain value, not a configuration")
     known = _keys(holder)
     if key not in known and not hasattr(holder, key):
         nested = [
@@ -116,7 +116,7 @@ def _require_key(holder: Any, key: str, dotted: str) -> None:
             if isinstance(child := getattr(holder, name, None), PretrainedConfig) and key in _keys(child)
         ]
         hint = f"; did you mean {' or '.join(nested)}?" if nested else did_you_mean(key, known)
-        raise InspectionError(f"--config-set {dotted}: the configuration of {holder.model_type} has no {key!r}{hint}")
+        raise InspectionError(f"{dotted}: the configuration of {holder.model_type} has no {key!r}{hint}")
 
 
 def _keys(config: PretrainedConfig) -> set[str]:

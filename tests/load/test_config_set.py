@@ -61,7 +61,7 @@ def test_entries_of_free_form_values(load):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("num_layers", r"--config-set num_layers: the configuration of llava has no 'num_layers'"),
+        ("num_layers", r"num_layers: the configuration of llava has no 'num_layers'"),
         (
             "num_hidden_layers",
             r"has no 'num_hidden_layers'; did you mean text_config.num_hidden_layers or vision_config.num_hidden_layers\?",

@@ -207,3 +207,23 @@ def test_axolotl_trains_the_unfrozen_parameters_and_nothing_else(inspect, patter
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == {
         name for name, _ in model.named_parameters() if re.search(trained, name)
     }
+
+
+def test_axolotls_overrides_of_the_models_config_are_set_before_it_is_built(inspect, tiny_llama):
+    overrides = "overrides_of_model_config:\n  num_hidden_layers: 1\n  rope_scaling:\n    type: linear\n    factor: 2.0\n"
+    subject = inspect(AXOLOTL + overrides)
+    config = subject.model.get_base_model().config
+    assert (config.num_hidden_layers, config.rope_parameters["factor"]) == (1, 2.0)
+    assert not any("overrides_of_model_config" in note for note in subject.notes)
+    assert inspect(AXOLOTL + overrides.replace("overrides_of_", "")).model.get_base_model().config.num_hidden_layers == 1
+    assert inspect(AXOLOTL + overrides, config_fields={"num_hidden_layers": 3}).model.get_base_model().config.num_hidden_layers == 3
+    with pytest.raises(InspectionError, match=r"num_layer: the configuration of llama has no 'num_layer'"):
+        inspect(AXOLOTL + "overrides_of_model_config:\n  num_layer: 1\n")
+
+
+def test_axolotls_classifier_is_built_with_its_labels(inspect):
+    model = inspect(AXOLOTL + "model_type: AutoModelForSequenceClassification\nnum_labels: 5\nlora_exclude_modules: [q_proj]\n").model
+    assert type(model.get_base_model()).__name__ == "LlamaForSequenceClassification"
+    assert model.get_base_model().config.num_labels == 5
+    assert model.peft_config["default"].task_type == "SEQ_CLS"
+    assert model.peft_config["default"].exclude_modules == {"q_proj"}

@@ -68,5 +68,5 @@ def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
     """
     for key in overrides:
         if key not in config:
-            raise InspectionError(f"--config-set {key}: the config has no {key!r}{did_you_mean(key, config)}")
+            raise InspectionError(f"{key}: the config has no {key!r}{did_you_mean(key, config)}")
     return {**config, **overrides}

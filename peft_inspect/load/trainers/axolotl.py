@@ -17,6 +17,7 @@ _FIELDS = {
     "lora_dropout": "lora_dropout",
     "lora_fan_in_fan_out": "fan_in_fan_out",
     "lora_modules_to_save": "modules_to_save",
+    "lora_exclude_modules": "exclude_modules",
     "lora_bias": "bias",
     "peft_layers_to_transform": "layers_to_transform",
     "peft_layers_pattern": "layers_pattern",
@@ -24,7 +25,10 @@ _FIELDS = {
     "peft_use_rslora": "use_rslora",
     "peft_init_lora_weights": "init_lora_weights",
     "peft_ensure_weight_tying": "ensure_weight_tying",
+    "peft_layer_replication": "layer_replication",
+    "peft_trainable_token_indices": "trainable_token_indices",
 }
+_TASKS = {"SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS"}  # by what the model's class is called
 
 
 def read(data: Mapping[str, Any], where: str) -> Recognised | None:
@@ -35,7 +39,9 @@ def read(data: Mapping[str, Any], where: str) -> Recognised | None:
     if (adapter := reader.take("adapter")) not in ("lora", "qlora"):
         raise InspectionError(f"{where} is a config of axolotl with adapter: {adapter or 'none'}, which trains no LoRA")
     targets = reader.take("lora_target_modules")
-    fields = {**reader.renamed(_FIELDS), "task_type": "CAUSAL_LM"}
+    model_class = _either(reader, "type_of_model", "model_type") or ""
+    task = next((task for name, task in _TASKS.items() if name in model_class), "CAUSAL_LM")
+    fields = {**reader.renamed(_FIELDS), "task_type": task}
     fields["target_modules"] = targets if isinstance(targets, str) else names(targets)
     if reader.take("lora_target_linear") or targets == ["all-linear"]:
         fields["target_modules"] = "all-linear"
@@ -48,10 +54,16 @@ def read(data: Mapping[str, Any], where: str) -> Recognised | None:
         frozen=(rf"^(?!{trained})",) if trained else (),  # all others, the adapter among them
         unfrozen=(f"^{trained}",) if trained else (),
     )
-    model = reader.take("base_model")
-    revision = reader.take("revision_of_model")
+    model = at_revision(reader.take("base_model"), _either(reader, "revision_of_model", "model_revision"))
+    config = {**reader.renamed({"num_labels": "num_labels"}), **(_either(reader, "overrides_of_model_config", "model_config") or {})}
     notes = (*quantisation_note(reader), reader.note("axolotl", where))
-    return Recognised({name: value for name, value in fields.items() if value is not None}, at_revision(model, revision), settings, notes)
+    return Recognised({name: value for name, value in fields.items() if value is not None}, model, settings, notes, config)
+
+
+def _either(reader: Reader, name: str, alias: str) -> Any:
+    """A field under its name or the one that axolotl takes for it too."""
+    value, other = reader.take(name), reader.take(alias)
+    return other if value is None else value
 
 
 def _trained(patterns: str | Iterable[str]) -> str:

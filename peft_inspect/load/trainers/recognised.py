@@ -32,6 +32,7 @@ class Recognised:
     model: str | None = None  # the base model it names
     settings: Settings = field(default_factory=Settings)
     notes: tuple[str, ...] = ()
+    config_fields: Mapping[str, Any] = field(default_factory=dict)  # of the model's config, set before the model is built
 
 
 class Reader:
