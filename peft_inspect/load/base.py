@@ -103,6 +103,7 @@ def _from_files(name: str, form: Named, request: Request, task_type: str | None,
     else:
         subject = _built(_plan(name, data, location, request, task_type), request, step)
         subject = replace(subject, folder=_processor_folder(location, file, request))
+    subject = replace(subject, notes=(*location.notes(), *subject.notes))
     return subject if file is None or isinstance(form, HubRepo) else replace(subject, source_file=str(file))
 
 

@@ -59,6 +59,12 @@ class Repository:
         """Why `file` was not found: what the hub answered, or that it has none."""
         return str(self._error(self._trouble, file)) if self._trouble else f"{self.name} on the hub has no {file}"
 
+    def notes(self) -> tuple[str, ...]:
+        """That the files may be old, where the hub failed and nobody asked to do without it."""
+        if self._trouble is None or constants.is_offline_mode():
+            return ()
+        return (f"{self.name} is read from the cache, where it may be older than on the hub, which failed",)
+
     def checkpoint(self) -> Path:
         """The folder with config and safetensors files, fetched first."""
         return self._snapshot(["*.json", "*.safetensors"])

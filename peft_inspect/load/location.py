@@ -25,6 +25,9 @@ class Location(Protocol):
     def absent(self, file: str) -> str:
         """Why `file` was not found, as a sentence for an error."""
 
+    def notes(self) -> tuple[str, ...]:
+        """What to know about the files that were found."""
+
     def checkpoint(self) -> Path:
         """The folder that holds the weights, fetched first if need be."""
 
@@ -52,6 +55,10 @@ class Folder:
         """That the folder has no such file, and what it has."""
         names = sorted(entry.name for entry in self.path.iterdir())
         return f"{self.path} has no {file}" + (f"; it holds {', '.join(names[:6])}" if names else "; it is empty")
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: the files are those that the user named."""
+        return ()
 
     def checkpoint(self) -> Path:
         """The folder itself."""

@@ -33,6 +33,7 @@ class Repo:
     refuses: str | None = None  # a key of REFUSALS
     token: str | None = None  # opens a repository that refuses
     revisions: tuple[str, ...] = ("main", COMMIT)
+    commit: str = COMMIT  # of its files as they are now
     redirects: bool = False  # large files lie elsewhere
     delay: float = 0.0  # seconds before each answer
     cut: bool = False  # the connection ends in the middle of each file
@@ -93,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(404, "EntryNotFound")
         elif repo.redirects and file.endswith(".safetensors"):
             self.send_response(302)
-            self.describe(repo.files[file], linked=True)
+            self.describe(repo, repo.files[file], linked=True)
             self.send_header("Location", f"{self.server.hub.endpoint}/cdn/{name}/{file}")
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -109,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         listed = [
             {"type": "file", "path": file, "rfilename": file, "size": len(data), "oid": etag(data)} for file, data in repo.files.items()
         ]
-        self.send_json(listed if "/tree/" in rest else {"id": name, "sha": COMMIT, "siblings": listed})
+        self.send_json(listed if "/tree/" in rest else {"id": name, "sha": repo.commit, "siblings": listed})
 
     def repo(self, name, revision):
         """The repository, or None after it was refused."""
@@ -129,15 +130,15 @@ class _Handler(BaseHTTPRequestHandler):
     def send_file(self, repo, file):
         data = repo.files[file]
         self.send_response(200)
-        self.describe(data)
+        self.describe(repo, data)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(data[: len(data) // 2] if repo.cut else data)
             self.close_connection = self.close_connection or repo.cut
 
-    def describe(self, data, linked=False):
-        self.send_header("X-Repo-Commit", COMMIT)
+    def describe(self, repo, data, linked=False):
+        self.send_header("X-Repo-Commit", repo.commit)
         self.send_header("ETag", f'"{etag(data)}"')
         if linked:
             self.send_header("X-Linked-Etag", f'"{etag(data)}"')

@@ -65,10 +65,54 @@ def test_a_revision_is_honoured(load, hub):
         load("team/tiny@v3")
 
 
-def test_a_second_load_answers_from_the_cache_while_the_hub_is_down(load, hub):
-    load("team/tiny")
+def test_a_second_load_answers_from_the_cache_while_the_hub_is_down_and_says_so(load, hub):
+    assert load("team/tiny").notes == ()
     hub.repos["team/tiny"].refuses = "broken"
-    assert type(load("team/tiny").model).__name__ == "LlamaForCausalLM"
+    subject = load("team/tiny")
+    assert type(subject.model).__name__ == "LlamaForCausalLM"
+    assert any("team/tiny is read from the cache, where it may be older than on the hub" in note for note in subject.notes)
+
+
+def depth(load, name="team/tiny"):
+    return load(name).model.config.num_hidden_layers
+
+
+def change(repo, layers, commit="f" * 40):
+    """What a push does: other content, another ETag, another commit of the same branch."""
+    repo.files["config.json"] = json.dumps({**json.loads(repo.files["config.json"]), "num_hidden_layers": layers}).encode()
+    repo.commit, repo.revisions = commit, (*repo.revisions, commit)
+
+
+def test_a_file_that_changed_on_the_hub_is_fetched_anew_and_only_then(load, hub):
+    assert [depth(load), depth(load)] == [2, 2]
+    assert hub.requests.count("GET team/tiny/config.json") == 1
+    change(hub.repos["team/tiny"], 3)
+    assert [depth(load), depth(load)] == [3, 3]
+    assert hub.requests.count("GET team/tiny/config.json") == 2
+    assert depth(load, f"team/tiny@{COMMIT}") == 2  # as it was, from the cache
+
+
+def test_a_change_whose_download_is_cut_shows_neither_half_of_it_nor_what_was_before(load, hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    assert depth(load) == 2
+    repo = hub.repos["team/tiny"]
+    change(repo, 3)
+    repo.cut = True
+    with pytest.raises(InspectionError, match=r"config.json of team/tiny could not be fetched"):
+        load("team/tiny")
+    assert all(json.loads(file.read_bytes()) for file in (tmp_path / "cache").rglob("config.json"))
+    repo.cut = False
+    assert depth(load) == 3
+
+
+def test_weights_that_changed_on_the_hub_are_not_mixed_with_those_before(load, hub):
+    repo = hub.repos["team/tiny"]
+    state = {name: tensor.clone() for name, tensor in load("team/tiny", weights="random").model.state_dict().items()}
+    for value, commit in ((1.0, COMMIT), (2.0, "f" * 40)):
+        repo.files["model.safetensors"] = save({name: torch.full_like(tensor, value) for name, tensor in state.items()}, {"format": "pt"})
+        repo.commit, repo.revisions = commit, (*repo.revisions, commit)
+        loaded = load("team/tiny", weights="pretrained").model.state_dict()
+        assert all((loaded[name] == value).all() for name in state)
 
 
 def test_offline_mode_uses_the_cache_and_says_where_it_looked(load, hub, monkeypatch):
