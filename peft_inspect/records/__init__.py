@@ -1,0 +1,93 @@
+"""What flows between the rooms: frozen records of plain data, standard library only.
+
+    load → Subject → structure → Structure → trace → Trace → diagnose → Diagnosis → formats
+
+`Subject` is the one exception: it holds the live model, and never leaves `load` and `observe`.
+Module paths are those of the live object that was inspected: `root.get_submodule(path)` accepts them.
+"""
+
+from peft_inspect.records.adapter_file import AdapterFile, TensorInfo
+from peft_inspect.records.basics import InspectionError, Mode, Severity, Source, Weights
+from peft_inspect.records.diagnosis import Diagnosis, Finding, Outcome, Status
+from peft_inspect.records.grouping import Placed, by_place, modules_of, runs_of
+from peft_inspect.records.structure import (
+    AdapterInfo,
+    AdapterLayerInfo,
+    BlockStack,
+    Carried,
+    Coverage,
+    ModuleInfo,
+    ModuleKind,
+    ParameterInfo,
+    Role,
+    Structure,
+    Target,
+    Tie,
+    Tower,
+    WeightRead,
+)
+from peft_inspect.records.subject import Request, Subject
+from peft_inspect.records.trace import (
+    BaseCall,
+    BatchInfo,
+    CallInfo,
+    CopyCall,
+    CutKind,
+    GradientInfo,
+    GradientState,
+    GradRegion,
+    GraphCut,
+    LossInfo,
+    NonFinite,
+    RegionKind,
+    Trace,
+    WeightUse,
+)
+
+__all__ = [
+    "AdapterFile",
+    "AdapterInfo",
+    "AdapterLayerInfo",
+    "BaseCall",
+    "BatchInfo",
+    "BlockStack",
+    "CallInfo",
+    "Carried",
+    "CopyCall",
+    "Coverage",
+    "CutKind",
+    "Diagnosis",
+    "Finding",
+    "GradRegion",
+    "GradientInfo",
+    "GradientState",
+    "GraphCut",
+    "InspectionError",
+    "LossInfo",
+    "Mode",
+    "ModuleInfo",
+    "ModuleKind",
+    "NonFinite",
+    "Outcome",
+    "ParameterInfo",
+    "Placed",
+    "RegionKind",
+    "Request",
+    "Role",
+    "Severity",
+    "Source",
+    "Status",
+    "Structure",
+    "Subject",
+    "Target",
+    "TensorInfo",
+    "Tie",
+    "Tower",
+    "Trace",
+    "WeightRead",
+    "WeightUse",
+    "Weights",
+    "by_place",
+    "modules_of",
+    "runs_of",
+]

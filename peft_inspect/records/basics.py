@@ -1,0 +1,50 @@
+"""What every record may name: severities, a line of code, and the one error that a user can mend."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Literal
+
+Weights = Literal["none", "random", "pretrained", "user"]
+Mode = Literal["train", "eval", "mixed"]
+
+
+class Severity(str, enum.Enum):
+    """How much a finding matters, most severe first."""
+
+    ERROR = "error"  # training or loading does not do what was asked
+    WARNING = "warning"  # probably not what was meant
+    NOTE = "note"  # worth seeing
+
+    @property
+    def rank(self) -> int:
+        """0 for the most severe."""
+        return list(Severity).index(self)
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class InspectionError(Exception):
+    """The one error a user can mend: what was tried, what was found, what to do.
+
+    `detail` is shown under the message as it stands: the user's own traceback, for instance.
+    """
+
+    def __init__(self, message: str, *, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Source:
+    """A line of code: the frame nearest to the fault that is neither torch nor PEFT itself."""
+
+    file: str
+    line: int
+    function: str
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"

@@ -1,0 +1,220 @@
+"""The model as it ran: calls, gradients, and the evidence of what stands between an adapter and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from peft_inspect.records.adapter_file import AdapterFile
+from peft_inspect.records.basics import Source
+from peft_inspect.records.structure import AdapterLayerInfo, Structure, WeightRead
+
+RegionKind = Literal["no_grad", "inference_mode", "set_grad_enabled", "reentrant-checkpoint", "autograd-function", "before"]
+CutKind = Literal["detach", "escape", "non-differentiable", "zero-derivative", "no-grad-region"]
+GradientState = Literal["ok", "zero", "zero-at-init", "none", "nonfinite", "frozen"]
+
+
+@dataclass(frozen=True)
+class GradRegion:
+    """A stretch of the run with gradients switched off, and the line that switched them."""
+
+    kind: RegionKind
+    source: Source | None
+    inputs_require_grad: bool | None = None  # for checkpoints and autograd functions: whether any tensor input did
+
+
+@dataclass(frozen=True)
+class CallInfo:
+    """One call of one adapter layer."""
+
+    order: int
+    path: str
+    caller: str | None  # path of the module whose forward made the call
+    phase: Literal["forward", "backward"]  # backward: re-run by activation checkpointing
+    region: GradRegion | None  # None: gradients were on
+    enabled: bool
+    merged: bool
+    active: tuple[str, ...]
+    input_requires_grad: bool
+    output_requires_grad: bool
+    adapter_used: frozenset[str] = frozenset()  # adapters whose weights an operation read during the call
+    base_used: bool = False
+    reaches_loss: bool | None = None  # data of its output flows into the loss; None: not looked at
+
+    @property
+    def trains(self) -> bool:
+        """Whether this pass can carry gradients: they were on, or activation checkpointing runs it again with gradients."""
+        region = self.region
+        checkpointed = (
+            region is not None and region.kind in ("reentrant-checkpoint", "autograd-function") and region.inputs_require_grad is True
+        )
+        return self.phase == "forward" and self.reaches_loss is not False and (region is None or checkpointed)
+
+
+@dataclass(frozen=True)
+class WeightUse:
+    """Operations that read an adapted base weight outside its adapter layer, at one line."""
+
+    layer: str
+    parameter: str
+    operation: str
+    caller: str | None
+    source: Source | None
+    count: int
+    in_tie: bool = False  # read by another module that registers the same parameter
+    reference: bool = False  # under a switch that turns gradients off, as reference passes are
+
+
+@dataclass(frozen=True)
+class BaseCall:
+    """A base layer that ran outside its adapter layer, or an adapter layer whose forward was replaced."""
+
+    layer: str
+    caller: str | None
+    source: Source | None
+    count: int
+    patched: bool = False  # the layer ran, but its forward is not PEFT's
+    reference: bool = False  # under a switch that turns gradients off, as reference passes are
+
+
+@dataclass(frozen=True)
+class CopyCall:
+    """Another object that ran in the place of modules that carry adapters."""
+
+    original: str  # path of the module that did not run
+    copy: str | None  # path of what ran; None when it is registered nowhere
+    type: str
+    layers: tuple[str, ...]  # adapter layers below `original`
+    same_values: bool | None  # base weights equal, so a copy; None where values are not known
+    source: Source | None
+
+
+@dataclass(frozen=True)
+class GraphCut:
+    """Where the way from adapter layers to the loss ends."""
+
+    kind: CutKind
+    layers: tuple[str, ...]
+    operation: str
+    source: Source | None
+
+
+@dataclass(frozen=True)
+class GradientInfo:
+    """What one trainable or adapter parameter got from the backward."""
+
+    path: str
+    layer: str | None  # path of its adapter layer; None for other trainable parameters
+    adapter: str | None
+    state: GradientState
+    norm: float | None = None  # L2 norm; None without weights or without a gradient
+
+    @property
+    def arrived(self) -> bool:
+        """Whether it counts as a parameter with a gradient."""
+        return self.state in ("ok", "zero", "zero-at-init")
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """The tensor that was trained."""
+
+    value: float | None
+    has_graph: bool
+    source: Source | None = None  # the line that made it, where it has no graph
+    origin: str = "output.loss"  # output.loss, sum of outputs, or the user's callable
+
+
+@dataclass(frozen=True)
+class BatchInfo:
+    """The inputs of the run."""
+
+    inputs: Mapping[str, str]  # name → "int64[1, 16]"
+    accepted: tuple[str, ...]  # parameter names of the model's forward
+    made_by: str  # user, or how the tool made it
+    labels: int | None = None  # label positions; None: no labels
+    supervised: int | None = None  # of these, not the ignore index
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """The first module, in execution order, that produced NaN or Inf."""
+
+    path: str
+    type: str
+    phase: Literal["forward", "backward"]
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One forward and one backward, watched."""
+
+    structure: Structure
+    batch: BatchInfo
+    loss: LossInfo
+    gradients: tuple[GradientInfo, ...]
+    calls: tuple[CallInfo, ...] = ()
+    executed: frozenset[str] = frozenset()  # paths of the modules that ran in the forward
+    weight_uses: tuple[WeightUse, ...] = ()
+    base_calls: tuple[BaseCall, ...] = ()
+    copies: tuple[CopyCall, ...] = ()
+    cuts: tuple[GraphCut, ...] = ()
+    weight_reads: tuple[WeightRead, ...] = ()
+    waiting: Mapping[str, Source] = field(default_factory=dict)  # uncalled adapter layers, by the line that calls them for other inputs
+    unused: frozenset[str] = frozenset()  # adapter layers that ran, and no data of theirs reaches the loss
+    nonfinite: NonFinite | None = None
+    underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
+    dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights
+    explained: frozenset[str] = frozenset()  # adapter layers that a more specific rule has explained already
+    adapter_files: tuple[AdapterFile, ...] = ()  # what the model was loaded with, or is compared with
+
+    @cached_property
+    def gradient(self) -> Mapping[str, GradientInfo]:
+        """Gradients by parameter path."""
+        return {gradient.path: gradient for gradient in self.gradients}
+
+    @cached_property
+    def calls_of(self) -> Mapping[str, tuple[CallInfo, ...]]:
+        """Calls by adapter layer path, in order."""
+        calls: dict[str, list[CallInfo]] = {}
+        for call in self.calls:
+            calls.setdefault(call.path, []).append(call)
+        return {path: tuple(of_layer) for path, of_layer in calls.items()}
+
+    @cached_property
+    def dead(self) -> tuple[AdapterLayerInfo, ...]:
+        """Adapter layers in use none of whose weights got a gradient, and that no other rule has explained."""
+        return tuple(
+            layer
+            for layer in self.structure.adapter_layers
+            if layer.active and layer.path not in self.explained and layer.parameters and not self.reached(layer)
+        )
+
+    def training_calls(self, layer: AdapterLayerInfo) -> tuple[CallInfo, ...]:
+        """The calls of this layer that can carry gradients; reference passes are left out."""
+        return tuple(call for call in self.calls_of.get(layer.path, ()) if call.trains)
+
+    def topmost_idle(self, path: str) -> str:
+        """The outermost module around `path` in which nothing ran; `path` itself where its parent ran."""
+        parts = path.split(".")
+        for end in range(1, len(parts)):
+            around = ".".join(parts[:end])
+            if around not in self._busy and self.structure.module[around].has_forward:
+                return around
+        return path
+
+    @cached_property
+    def _busy(self) -> frozenset[str]:
+        """Paths of the modules that ran, or that hold one that ran."""
+        return frozenset(".".join(path.split(".")[:end]) for path in self.executed for end in range(path.count(".") + 2))
+
+    def reached(self, layer: AdapterLayerInfo) -> bool:
+        """Whether any weight of this adapter in this layer got a gradient, zero or not."""
+        return any(
+            path in self.gradient and self.gradient[path].state != "none" and self.gradient[path].state != "frozen"
+            for path in layer.parameters
+        )
