@@ -1,11 +1,17 @@
 """peft-inspect: find out why a LoRA fine-tune does not learn, before it starts.
 
-Importing this package imports neither torch nor transformers; the first inspection does.
+Importing this package imports nothing else of it, and neither torch nor transformers; the first inspection does.
 """
 
-from peft_inspect.api import FindingsError, Report, check, gradcheck, inspect, tree
-from peft_inspect.records import Finding, InspectionError, Request, Severity
-from peft_inspect.version import __version__
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as typing has it, which takes a while to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from peft_inspect.api import FindingsError, Report, check, gradcheck, inspect, tree
+    from peft_inspect.records import Finding, InspectionError, Request, Severity
+    from peft_inspect.version import __version__
 
 __all__ = [
     "Finding",
@@ -20,3 +26,19 @@ __all__ = [
     "inspect",
     "tree",
 ]
+
+_RECORDS = ("Finding", "InspectionError", "Request", "Severity")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: the command line has to start before it can end cleanly on Ctrl-C."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    module = "version" if name == "__version__" else "records" if name in _RECORDS else "api"
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -29,7 +29,7 @@ def imported_at_run_time(program, libraries=HEAVY):
 @pytest.mark.parametrize(
     "program",
     [
-        "import peft_inspect",
+        "import peft_inspect.api",
         "import peft_inspect.cli",
         "from peft_inspect.rules import all_rules; all_rules()",
         "import peft_inspect.formats.tree, peft_inspect.formats.json, peft_inspect.formats.text",

@@ -412,3 +412,18 @@ def test_ctrl_c_while_libraries_are_imported_is_immediate_and_clean(tmp_path):
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in error
     assert error.endswith("tidied\n")
+
+
+def test_ctrl_c_while_the_command_itself_is_imported_is_clean():
+    program = (
+        "import os, signal, sys\n"
+        "from peft_inspect.__main__ import main\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "peft-inspect: interrupted\n")
