@@ -354,6 +354,24 @@ def test_the_options_are_listed_under_headings():
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("ex", "explain"),
+        ("check --format s", "sarif"),
+        ("tree arch:llama --format s", "svg"),
+        ("gradcheck arch:llama --fail-on w", "warning"),
+        ("gradcheck arch:llama --weights r", "random"),
+        ("check --ignore pi315", "PI315"),
+        ("explain no-gradient", "no-gradient"),
+        ("check --format x", ""),
+    ],
+)
+def test_the_shell_completes_commands_and_values(words, offered):
+    asks = {"COMP_WORDS": f"peft-inspect {words}", "COMP_CWORD": str(len(words.split())), "_PEFT_INSPECT_COMPLETE": "complete_bash"}
+    assert shell(env={**os.environ, **asks}).stdout.strip() == offered
+
+
 def test_explain_lists_all_rules_and_prints_the_page_of_one():
     listed = shell("explain").stdout
     assert all(f"{rule.code} {rule.severity.value:<7} {rule.name}" in listed for rule in all_rules())

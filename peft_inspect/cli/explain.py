@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peft_inspect.cli import completion
 from peft_inspect.cli.output import Output
 from peft_inspect.cli.run import failures
 from peft_inspect.diagnose import named
@@ -23,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    rule: Annotated[str | None, typer.Argument(help="A code, a name, or a prefix such as PI3.", show_default=False)] = None,
+    rule: Annotated[
+        str | None, typer.Argument(help="A code, a name, or a prefix such as PI3.", show_default=False, autocompletion=completion.rules)
+    ] = None,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.")] = False,
 ) -> None:
     """A rule's page: what it is, why it matters, a broken and a fixed program. Without a rule: the list of all."""

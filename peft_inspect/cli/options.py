@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from peft_inspect.cli import completion
 from peft_inspect.cli.values import assignments, names, names_or_regex
 from peft_inspect.records import Request
 
@@ -67,7 +68,13 @@ def _request(
         typer.Option(metavar="KEY=VALUE", help="Override a field of the model's config; dots for nested ones.", rich_help_panel=MODEL),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="none|random|pretrained", help="Default: none, at full size and no memory.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(
+            metavar="|".join(completion.WEIGHTS),
+            help="Default: none, at full size and no memory.",
+            rich_help_panel=MODEL,
+            autocompletion=completion.weights,
+        ),
     ] = None,
     reduce: Annotated[bool, typer.Option("--reduce", help="Shrink the config consistently.", rich_help_panel=MODEL)] = False,
     trust_remote_code: Annotated[
@@ -90,8 +97,8 @@ def _request(
         "lora_alpha": int(lora_alpha) if lora_alpha is not None and lora_alpha.is_integer() else lora_alpha,
         "task_type": task_type,
     }
-    if weights not in (None, "none", "random", "pretrained"):
-        raise typer.BadParameter(f"{weights!r} is none of none, random, pretrained", param_hint="--weights")
+    if weights not in (None, *completion.WEIGHTS):
+        raise typer.BadParameter(f"{weights!r} is none of {', '.join(completion.WEIGHTS)}", param_hint="--weights")
     return Request(
         model=model,
         lora=lora,
@@ -119,29 +126,36 @@ def _reporting(
             "--format",
             help="text, json or markdown; tree, gradcheck also html, svg; check also html, sarif, github, junit.",
             rich_help_panel=REPORT,
+            autocompletion=completion.formats,
         ),
     ] = "text",
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.", rich_help_panel=REPORT)
     ] = None,
     select: Annotated[
-        list[str] | None, typer.Option(help="Codes, names or prefixes of the rules to judge by.", rich_help_panel=REPORT)
+        list[str] | None,
+        typer.Option(help="Codes, names or prefixes of the rules to judge by.", rich_help_panel=REPORT, autocompletion=completion.rules),
     ] = None,
     ignore: Annotated[
-        list[str] | None, typer.Option(help="Codes, names or prefixes of the rules to leave out.", rich_help_panel=REPORT)
+        list[str] | None,
+        typer.Option(help="Codes, names or prefixes of the rules to leave out.", rich_help_panel=REPORT, autocompletion=completion.rules),
     ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
-            metavar="error|warning|note|never", help="Exit with 1 from this severity on.", show_default=False, rich_help_panel=REPORT
+            metavar="|".join(completion.SEVERITIES),
+            help="Exit with 1 from this severity on.",
+            show_default=False,
+            rich_help_panel=REPORT,
+            autocompletion=completion.severities,
         ),
     ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not try the fixes in memory.", rich_help_panel=REPORT)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=REPORT)] = False,
 ) -> Reporting:
     """Flags as a Reporting."""
-    if fail_on not in (None, "error", "warning", "note", "never"):
-        raise typer.BadParameter(f"{fail_on!r} is none of error, warning, note, never", param_hint="--fail-on")
+    if fail_on not in (None, *completion.SEVERITIES):
+        raise typer.BadParameter(f"{fail_on!r} is none of {', '.join(completion.SEVERITIES)}", param_hint="--fail-on")
     return Reporting(format_, output, _listed(select), _listed(ignore), fail_on, not no_verify, debug)
 
 
