@@ -362,7 +362,7 @@ def test_the_options_are_listed_under_headings():
         ("tree arch:llama --format s", "svg"),
         ("gradcheck arch:llama --fail-on w", "warning"),
         ("gradcheck arch:llama --weights r", "random"),
-        ("check --ignore pi315", "PI315"),
+        ("check --ignore PI315", "PI315"),
         ("explain no-gradient", "no-gradient"),
         ("check --format x", ""),
     ],

@@ -31,7 +31,7 @@ def rules(incomplete: str) -> list[tuple[str, str]]:
     """Codes of rules with their names, or names of rules."""
     from peft_inspect.rules import all_rules
 
-    found = [(rule.code, rule.name) for rule in all_rules() if rule.code.startswith(incomplete.upper())]
+    found = [(rule.code, rule.name) for rule in all_rules() if rule.code.startswith(incomplete)]
     return found or [(rule.name, rule.code) for rule in all_rules() if rule.name.startswith(incomplete)]
 
 
