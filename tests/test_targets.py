@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 
 TRAIN = """
 import torch
@@ -115,6 +116,20 @@ def test_the_script_of_the_github_action_writes_annotations_summary_and_sarif_in
     assert done.stdout.startswith("::error file=train.py,line=1,title=PI302 frozen-after-wrapping::")
     assert "## peft-inspect: 1 error" in (project / "summary.md").read_text()
     assert json.loads((project / "report.sarif").read_text())["runs"][0]["results"][0]["ruleId"] == "PI302"
+
+
+def test_the_github_action_installs_every_word_and_evaluates_none(tmp_path: Path) -> None:
+    steps = yaml.safe_load((Path(__file__).parents[1] / "action.yml").read_text())["runs"]["steps"]
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", steps[0]["run"]],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PEFT_INSPECT_INSTALL": "-e .\n peft-inspect[lightning] $(exit 3) *"},
+    )
+    assert done.stdout.split("\n")[3:-1] == ["--quiet", "-e", ".", "peft-inspect[lightning]", "$(exit", "3)", "*"]
 
 
 def test_without_model_and_targets_it_says_what_to_name(tmp_path: Path) -> None:
