@@ -17,7 +17,6 @@ from peft_inspect.observe.sources import is_installed
 
 Role = Literal["leaf", "tensor", "module", "container", "object"]
 
-_ROLES: dict[type, Role] = {}  # by class: asked for every attribute of every module
 _HOLDING = frozenset({"module", "container", "object"})
 _STANDARD = frozenset(vars(nn.Module()))  # every module has these; they are restored with the module itself
 _CODE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
@@ -34,7 +33,7 @@ def reachable(model: nn.Module) -> tuple[list[nn.Module], list[Any]]:
         value = pending.pop()
         if id(value) in containers or id(value) in known:
             continue
-        if _role(type(value)) == "module":
+        if _ROLE_OF[type(value)] == "module":
             known.add(id(value))
             modules.append(value)
             pending.extend((*value._modules.values(), *_attributes(value)))
@@ -48,31 +47,35 @@ def plain_tensors(modules: Iterable[nn.Module], containers: Iterable[Any]) -> li
     """The tensors among their attributes and items, which no module registers; those of unusual layouts are left alone."""
     values = [value for module in modules for value in vars(module).values()]
     values += [item for container in containers for item in _items(container)]
-    tensors = [value for value in values if _role(type(value)) == "tensor"]
+    tensors = [value for value in values if _ROLE_OF[type(value)] == "tensor"]
     return [value for value in tensors if value.layout is torch.strided and not value.is_nested]
 
 
 def _attributes(module: nn.Module) -> Iterable[Any]:
-    return [value for name, value in vars(module).items() if name not in _STANDARD and _role(type(value)) in _HOLDING]
+    return [value for name, value in vars(module).items() if name not in _STANDARD and _ROLE_OF[type(value)] in _HOLDING]
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    return [item for item in _items(value) if _role(type(item)) in _HOLDING]
+    return [item for item in _items(value) if _ROLE_OF[type(item)] in _HOLDING]
 
 
 def _items(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, (list, set, tuple)) else vars(value).values()
 
 
-def _role(kind: type) -> Role:
-    """How values of a class are treated; only containers and the user's own objects have contents that a forward may set."""
-    role = _ROLES.get(kind)
-    if role is None:
-        role = _ROLES[kind] = _decide(kind)
-    return role
+class _Roles(dict[type, Role]):
+    """How values of a class are treated, decided once for each: this is asked for every attribute of every module."""
+
+    def __missing__(self, kind: type) -> Role:
+        role = self[kind] = _decide(kind)
+        return role
+
+
+_ROLE_OF = _Roles()
 
 
 def _decide(kind: type) -> Role:
+    """Only containers and the user's own objects have contents that a forward may set."""
     if issubclass(kind, nn.Module):
         return "module"
     if issubclass(kind, torch.Tensor):
