@@ -11,7 +11,7 @@ from peft_inspect.formats.names import fold, ranges, visible
 from peft_inspect.formats.screen import Line
 from peft_inspect.records import Diagnosis, Finding, Outcome, Severity, Structure
 
-STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold cyan"}
+STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 FEW = 8  # folded paths that a finding lists; the rest is counted
 
 
@@ -63,7 +63,7 @@ def outcome_lines(report: Diagnosis) -> Iterator[Line]:
     )
     statuses = Counter(outcome.status for outcome in report.outcomes)
     rules = ", ".join(f"{statuses[status]} {status}" for status in ("clean", "found", "skipped", "ignored", "crashed") if statuses[status])
-    style = "bold red" if severities[Severity.ERROR] else "bold yellow" if severities[Severity.WARNING] else "bold green"
+    style = "bold red" if severities[Severity.ERROR] else "yellow" if severities[Severity.WARNING] else "green"
     yield Line(Text.assemble((counted or "no findings", style), f"; {len(report.outcomes)} rules: {rules}"))
     for status in ("skipped", "ignored"):
         for why, codes in _by_reason(report, status).items():

@@ -1,6 +1,7 @@
 """The one visual language for modules: what a line of the tree says about one, each part with its style.
 
-Meaning is never carried by colour alone: every state is also a sign or a word.
+Meaning is never carried by colour alone: every state is also a sign or a word. Yellow, green and cyan are never bold: most
+terminals make them bright then, which nobody reads on a light ground.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def adapter_parts(layers: Sequence[AdapterLayerInfo], path: str, structure: Stru
         if layer.lora_alpha is not None:
             yield Part(f"α={layer.lora_alpha:g}", style, drop=2)
         yield Part(short_dtype(layer.dtype), style, drop=3)
-        yield from (Part(word, "bold yellow") for word in layer_words(layer, structure))
+        yield from (Part(word, "yellow") for word in layer_words(layer, structure))
 
 
 def layer_words(layer: AdapterLayerInfo, structure: Structure) -> Iterator[str]:

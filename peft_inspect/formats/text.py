@@ -85,7 +85,7 @@ def _gradient_lines(trace: Trace) -> Iterator[Line]:
     """The lines people grep for, each at the start of a line."""
     totals = gradient_totals(trace)
     good = totals.total and totals.with_grad == totals.total
-    yield Line(Text(f"LoRA params with gradients: {totals.with_grad}/{totals.total}", style="bold green" if good else "bold red"))
+    yield Line(Text(f"LoRA params with gradients: {totals.with_grad}/{totals.total}", style="green" if good else "bold red"))
     without = f"LoRA params without gradients: {totals.without_grad}/{totals.total}"
     yield Line(Text(without + _states(trace), style="" if good else "red"))
     yield Line(Text(f"Other trainable params with gradients: {totals.other_with_grad}/{totals.other}"))

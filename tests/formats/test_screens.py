@@ -4,6 +4,7 @@ After a change that is meant: `PEFT_INSPECT_SCREENS=write pytest tests/formats/t
 """
 
 import os
+import re
 from dataclasses import replace
 from functools import cache
 from io import StringIO
@@ -84,3 +85,12 @@ def test_the_pictures_in_the_docs_are_real_output(command, monkeypatch):
     out = StringIO()
     writer(command, "svg", View(command, width=100))(report("qwen2_audio_broken"), out)
     compare(out.getvalue(), ROOT / "docs" / "pictures" / PICTURES[command])
+
+
+def test_no_colour_is_too_pale_for_a_light_terminal():
+    """Terminals draw bold yellow, green and cyan in their bright shades, which nobody reads on white; nor white and bright ones."""
+    for file in SCREENS.glob("*-color.txt"):
+        for codes in re.findall(r"\x1b\[([\d;]*)m", file.read_text(encoding="utf-8")):
+            given = codes.split(";")
+            assert not {"37", *map(str, range(90, 98))} & set(given), (file.name, codes)
+            assert not ("1" in given and {"32", "33", "36"} & set(given)), (file.name, codes)
