@@ -27,11 +27,15 @@ def register(app: typer.Typer) -> None:
 def tree(
     request: Request,
     reporting: Reporting,
-    depth: Annotated[int | None, typer.Option(min=0, help="Levels below the root.", rich_help_panel=TREE)] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=0, help="Levels below the root; HTML is folded by its reader.", rich_help_panel=TREE)
+    ] = None,
     match: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only modules whose path matches, and the way to them.", rich_help_panel=TREE)
     ] = None,
-    expand: Annotated[bool, typer.Option("--expand", help="Every block and what is inside adapter layers.", rich_help_panel=TREE)] = False,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Every block and what is inside adapter layers; HTML has them all.", rich_help_panel=TREE)
+    ] = False,
     targets: Annotated[bool, typer.Option("--targets", help="What each entry of the LoRA config reached.", rich_help_panel=TREE)] = False,
     diff: Annotated[
         str | None, typer.Option(metavar="OTHER", help="Another LoRA config, adapter or MODEL: what changes with it.", rich_help_panel=TREE)

@@ -139,6 +139,35 @@ def llama_structure(
     return replace(structure, **fields)
 
 
+def experts_structure(layers: int, experts: int, width: int = 16, **fields) -> Structure:
+    """A mixture of experts in a PeftModel, with an adapter on each Linear of each expert."""
+    rows = Rows()
+    rows.module("", "PeftModel", "peft-model")
+    rows.module("base_model", "LoraModel", "tuner")
+    rows.module("base_model.model", "SparseModel", "container")
+    stack = "base_model.model.blocks"
+    rows.module(stack, "ModuleList", "container")
+    for block in (f"{stack}.{index}" for index in range(layers)):
+        rows.module(block, "SparseBlock", "container")
+        rows.linear(f"{block}.router", width, experts)
+        rows.module(f"{block}.experts", "ModuleList", "container")
+        for expert in (f"{block}.experts.{index}" for index in range(experts)):
+            rows.module(expert, "Expert", "container")
+            rows.lora(f"{expert}.w1", width, width)
+            rows.lora(f"{expert}.w2", width, width)
+    adapter = AdapterInfo("default", "", "LORA", {"r": 8, "lora_alpha": 16}, active=True, inference_mode=False)
+    structure = Structure(
+        root_type="PeftModel",
+        base_type="SparseModel",
+        modules=tuple(rows.modules),
+        parameters=tuple(rows.parameters),
+        adapters=(adapter,),
+        adapter_layers=tuple(rows.layers),
+        towers=(Tower("base_model.model", "SparseModel", (BlockStack(stack, tuple(range(layers)), ("SparseBlock",) * layers),)),),
+    )
+    return replace(structure, **fields)
+
+
 def traced(structure: Structure, state: str = "ok", *, loss: float | None = 4.16, norm: float | None = 0.25) -> Trace:
     """A run in which every adapter parameter got `state`."""
     gradients = tuple(
@@ -201,6 +230,11 @@ def report_of(
 @pytest.fixture
 def make_llama():
     return llama_structure
+
+
+@pytest.fixture
+def make_experts():
+    return experts_structure
 
 
 @pytest.fixture

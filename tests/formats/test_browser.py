@@ -3,12 +3,14 @@
 import shutil
 import time
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from peft_inspect.formats import View
 from peft_inspect.formats.html import write
-from peft_inspect.records import GradientInfo
+from peft_inspect.formats.view import Column
+from peft_inspect.records import Finding, GradientInfo, Severity
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.keys import Keys  # noqa: E402  # after the check that it is there
@@ -189,6 +191,44 @@ def test_fifty_thousand_modules_open_and_search_quickly(opened, make_llama, make
     wait(lambda: page.find_element("id", "matches").text == "1 module")
     assert "default" in rows(page)
     assert time.monotonic() - started < 30
+
+
+def test_one_expert_of_thousands_is_found_from_its_finding_and_its_cell(opened, make_experts, make_trace, make_report):
+    """An adapter on each Linear of each expert: long lists of equal blocks inside of blocks, and one that is dead."""
+    structure = make_experts(8, 512)
+    assert len(structure.modules) > 50_000
+    dead = "base_model.model.blocks.5.experts.300.w2"
+    trace = make_trace(structure)
+    trace = replace(trace, gradients=tuple(replace(row, state="none", norm=None) if row.layer == dead else row for row in trace.gradients))
+    finding = Finding("PI309", "no-gradient", Severity.ERROR, "1 adapter layer gets no gradient", (dead,), fix="route a token to it")
+    started = time.monotonic()
+    page = opened(make_report(structure, trace, [finding]))
+    assert page.execute_script("return performance.timing.loadEventEnd - performance.timing.navigationStart") < 5000
+    assert len(page.find_elements("css selector", "[role=treeitem]")) < 500
+    assert len(page.find_elements("css selector", ".map td.state-none, .map td.state-partial")) == 1
+    page.find_element("css selector", ".finding li button").click()
+    assert texts(page, "#modules .row.hit .name") == ["w2"]
+    page.find_element("id", "search").send_keys("experts.300")
+    wait(lambda: page.find_element("id", "matches").text == "104 modules")
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_columns_without_room_are_told_below_the_names(opened, broken_report, width):
+    page = opened(broken_report, View("tree", columns=get_args(Column)))
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    )
+    wait(lambda: page.execute_script("return innerWidth") == width)
+    try:
+        assert page.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        narrowest = "return Math.min(...[...document.querySelectorAll('.label')].map((label) => label.clientWidth))"
+        wait(lambda: page.execute_script(narrowest) > 100)
+        cell = page.find_element("css selector", ".count.path")
+        assert page.execute_script("return getComputedStyle(arguments[0], '::before').content", cell).startswith('"path')
+        assert page.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", cell)
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

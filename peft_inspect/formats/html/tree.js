@@ -7,9 +7,14 @@ const kids = (node) => (visibleNodes ? (node.k || []).filter((child) => visibleN
 const itemOf = new Map();
 
 const CHANGES = { "+": "added", "-": "removed", "~": "changed" };
-for (const column of data.columns) {
-  for (const head of column === "params" ? ["parameters", "trainable"] : [column]) byId("heads").append(make("span", { class: column, text: head }));
-}
+const heads = data.columns.flatMap((column) => (column === "params" ? ["parameters", "trainable"] : [column]));
+for (const head of heads) byId("heads").append(make("span", { class: head, text: head }));
+const told = () => { // where the columns leave no room for the names, each row tells its values below its name
+  const columns = heads.reduce((sum, head) => sum + (head === "path" ? 41 : head === "shape" ? 17 : 13), 0);
+  byId("tree").classList.toggle("told", byId("tree").clientWidth / 7.9 < columns + 60);
+};
+told();
+addEventListener("resize", told);
 
 const rowOf = (node) => {
   const label = make("span", { class: "label" });
@@ -28,13 +33,16 @@ const rowOf = (node) => {
   if (node.d) label.append(" ", make("span", { class: "differs", text: node.d }));
   const copy = make("button", { type: "button", class: "copy", tabindex: "-1", text: "copy path", "aria-label": "copy path" });
   copy.addEventListener("click", (event) => { event.stopPropagation(); copyPath(node, copy); });
-  const row = make("div", { class: "row" + (hits.has(node) ? " hit" : "") }, make("span", { class: "fold", "aria-hidden": "true" }), label, copy);
+  const cells = make("span", { class: "cells" });
   let at = 0;
   for (const column of data.columns) {
-    if (column === "params") for (const count of [node.p, node.r]) row.append(make("span", { class: "count", text: count ? human(count) : "", title: count ? exact(count) : "" }));
-    else row.append(make("span", { class: "count " + column, text: node.v[at++] }));
+    if (column === "params") {
+      for (const [head, count] of [["parameters", node.p], ["trainable", node.r]]) {
+        cells.append(make("span", { class: "count", "data-head": head, text: count ? human(count) : "", title: count ? exact(count) : "" }));
+      }
+    } else cells.append(make("span", { class: "count " + column, "data-head": column, text: node.v[at++] }));
   }
-  return row;
+  return make("div", { class: "row" + (hits.has(node) ? " hit" : "") }, make("span", { class: "fold", "aria-hidden": "true" }), label, copy, cells);
 };
 const itemFor = (node) => {
   const item = make("li", { role: "treeitem", tabindex: "-1" }, rowOf(node));
