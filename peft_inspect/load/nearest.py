@@ -48,8 +48,9 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
         if part is not text:
             _width_of_features(part, text)
             _width_of_encoder(part, config)
+        _pooled_patches(part)
+        _width_of_stages(part)
     _padding(config)
-    _pooled_patches(config)
     for _, part in _parts(config):
         _placeholders(part, _text(part))
     now = {(path, name): str(value) for path, part in _parts(config) for name, value in _plain(part)}
@@ -194,6 +195,8 @@ def _width_of_features(part: PretrainedConfig, text: PretrainedConfig) -> None:
     width = _integer(text, "hidden_size")
     if width is None or text is part or ("num_hidden_layers" in vars(part) and "vocab_size" in vars(part)):
         return
+    if "projector_hidden_size" in vars(part):  # a projector of two widths stands between them
+        return
     if _integer(part, "out_hidden_size") not in (None, width):
         part.out_hidden_size = width
     elif (
@@ -210,6 +213,16 @@ def _width_of_encoder(part: PretrainedConfig, config: PretrainedConfig) -> None:
     width = _integer(encoder, "hidden_dim") if isinstance(encoder, PretrainedConfig) else None
     if width is not None and part is not config and _integer(part, "encoder_hidden_size") not in (None, width):
         part.encoder_hidden_size = width
+
+
+def _width_of_stages(config: PretrainedConfig) -> None:
+    """Where one vision encoder follows another, the first hands on what the second reads."""
+    first, second = vars(config).get("sam_config"), vars(config).get("encoder_config")
+    if not isinstance(first, PretrainedConfig) or not isinstance(second, PretrainedConfig):
+        return
+    channels, width = vars(first).get("downsample_channels"), _integer(second, "hidden_size")
+    if isinstance(channels, list) and width is not None and channels[-1] != width:
+        first.downsample_channels = [*channels[:-1], width]
 
 
 def _shuffled_patches(config: PretrainedConfig) -> None:

@@ -71,3 +71,24 @@ def test_a_rotary_embedding_of_several_axes_gets_a_section_for_each():
     config = AutoConfig.for_model("hunyuan_vl")
     make_valid(config)
     assert config.text_config.rope_parameters["mrope_section"] == [22, 21, 21]
+
+
+def test_patches_that_an_encoder_within_pools_are_enough():
+    config = AutoConfig.for_model("t5gemma2")
+    make_valid(config)
+    encoder = config.encoder
+    assert (encoder.vision_config.image_size // encoder.vision_config.patch_size) ** 2 >= encoder.mm_tokens_per_image
+
+
+def test_a_vision_encoder_hands_on_what_the_next_one_reads():
+    config = AutoConfig.for_model("deepseek_ocr2")
+    make_valid(config)
+    vision = config.vision_config
+    assert vision.sam_config.downsample_channels == [512, vision.encoder_config.hidden_size]
+
+
+def test_features_that_a_projector_narrows_first_keep_their_width():
+    config = AutoConfig.for_model("muse_glimmer")
+    width = config.out_hidden_size
+    make_valid(config)
+    assert config.out_hidden_size == width

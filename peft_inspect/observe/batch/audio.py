@@ -61,6 +61,8 @@ def features(plan: Plan, name: str = "input_features") -> Iterator[Layout]:
     for shape in shapes:
         length = shape[0] if shape[1] == bins else shape[1]
         masks = {mask: plan.ones(plan.size, length) for mask in _MASKS if plan.wants(mask)}
+        if plan.wants("chunk_sample_lengths"):  # of the waveform that the features are of
+            masks["chunk_sample_lengths"] = plan.integers([length * (find(plan.config, "hop_length", within=AUDIO) or 1)] * plan.size)
         yield {name: plan.floats(plan.size, *shape), **masks}
     yield {name: plan.floats(plan.size, *shapes[0]), **dict.fromkeys(filter(plan.wants, _MASKS))}
     yield {name: plan.floats(plan.size, 1, _CLIP, bins)}

@@ -74,6 +74,9 @@ def layouts(plan: Plan) -> Iterator[Layout]:
         yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width)}
     yield from _whole(plan)
     yield {"pixel_values": plan.floats(plan.size, 4, patch_values(plan))}
+    temporal = find(plan.config, "temporal_patch_size", within=VISION)
+    if isinstance(temporal, int):  # unflattened patches of several frames, colours last
+        yield {"pixel_values": plan.floats(4 * plan.size, temporal, patch_size(plan), patch_size(plan), channels(plan))}
 
 
 def _whole(plan: Plan) -> Iterator[Layout]:
@@ -119,6 +122,8 @@ def _grids(plan: Plan, pixels: str, grid: str, frames: int) -> Iterator[Layout]:
         shape = [frames, side, side] if grid.endswith("thw") else [side, side]
         count = plan.size * frames * side * side
         layout: Layout = {grid: plan.integers([shape] * plan.size)}
+        if plan.wants("images_per_sample"):  # the last grid of a sample is of the image that is to be made
+            layout = {grid: plan.integers([shape, shape] * plan.size), "images_per_sample": plan.integers([2] * plan.size)}
         for name in ("image_merge_sizes", "merge_sizes", "video_merge_sizes"):
             if plan.wants(name) and name.startswith("video") == grid.startswith("video"):
                 layout[name] = plan.integers([merge_size(plan)] * plan.size)

@@ -27,7 +27,11 @@ _ORDINARY = re.compile(
     r"^(decoder_|encoder_)?(input_ids|attention_mask|position_ids|inputs_embeds|head_mask|hidden_states|outputs)$|^cross_attn_head_mask$|"
     r"^(token_type_ids|labels|past_key_values|cache_\w+|use_cache|logits_to_keep|return_dict|output_\w+|start_positions|end_positions)$"
 )
-_COUNTS = re.compile(r"(\w+) features and \w+ tokens do not match,? tokens: (\d+),? features:? (\d+)", re.IGNORECASE)
+_COUNTS = re.compile(
+    r"(\w+) (?:features and \w+ tokens do not match,? tokens: |placeholder tokens \()(\d+)"
+    r"(?:,? features:? |\) does not match number of \w+ tokens from \w+ \()(\d+)",
+    re.IGNORECASE,
+)
 _LENGTHS = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton dimension 1")
 
 
