@@ -9,13 +9,14 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_inspect.observe.weightless import is_weightless, storage_key
-from peft_inspect.records import CopyCall
+from peft_inspect.records import SWITCHES, CopyCall
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from peft_inspect.observe.calls import Calls
     from peft_inspect.observe.layers import AdapterLayers
+    from peft_inspect.records import Trace
 
 Weights = Mapping[str, "Tensor"]
 
@@ -42,6 +43,30 @@ def find_copies(layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tu
             found.append(CopyCall(path, calls.path_of(id(copy)), type(copy).__name__, below, same, calls.first_source(id(copy))))
             explained |= set(below)
     return tuple(found)
+
+
+def references(layers: AdapterLayers, trace: Trace) -> frozenset[str]:
+    """Adapter layers of a teacher: they ran with gradients off alone, and stand for a trained layer of the same name.
+
+    Either they are frozen, or they still equal it in every weight, as a deep copy of the trained model does.
+    """
+    trained: dict[str, list[nn.Module]] = {}
+    for layer in trace.structure.adapter_layers:
+        if layer.active and trace.reached(layer):
+            trained.setdefault(layer.name, []).append(layers.of_path[layer.path])
+    found = set()
+    for layer in trace.dead:
+        calls, twins = trace.calls_of.get(layer.path, ()), trained.get(layer.name, ())
+        if calls and twins and all(call.region is not None and call.region.kind in SWITCHES for call in calls):
+            weights = dict(layers.of_path[layer.path].named_parameters())
+            alike = [other for twin in twins if _alike(weights, other := dict(twin.named_parameters()))]
+            if (alike and not trace.structure.trainable(layer)) or any(_same_values(weights, other) for other in alike):
+                found.add(layer.path)
+    return frozenset(found)
+
+
+def _alike(left: Weights, right: Weights) -> bool:
+    return {name: weight.shape for name, weight in left.items()} == {name: weight.shape for name, weight in right.items()}
 
 
 def copied_from(module: nn.Module, originals: Iterable[nn.Module]) -> nn.Module | None:

@@ -124,7 +124,8 @@ class DataFlow(TorchFunctionMode):
         while True:
             earlier = self.event_of(tensor)
             if earlier is not None and earlier is not event:
-                event.operands.append(Operand(earlier, requires_grad=False, node=None, leaf=None))  # the rest of its values stay
+                rest = Operand(earlier, requires_grad=False, node=None, leaf=None, single=tensor.numel() == 1)
+                event.operands.append(rest)  # the rest of its values stay
             self._made[id(tensor)] = (weakref.ref(tensor), event)
             if tensor._base is None:
                 break
@@ -205,7 +206,7 @@ class Slice:
             return False
         if operand.node is not None:
             return operand.node not in self._alive
-        return not event.grad_enabled  # a leaf used where gradients are off
+        return not event.grad_enabled or event.name in DETACHING  # a leaf used where gradients are off, or cut from its gradient
 
     def cuts(self, parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> tuple[GraphCut, ...]:
         """The cuts that part `wanted` adapter layers from the loss.
@@ -243,8 +244,8 @@ class Slice:
         while event is not None:
             if event.name in _FROM_VALUES or any(operand.requires_grad and operand.single for operand in event.operands):
                 return event.line
-            made = [operand.event for operand in event.operands if operand.event is not None and operand.single]
-            event = made[0] if len(made) == 1 == len(event.operands) else None
+            made = {operand.event if operand.single else None for operand in event.operands}  # one in place has its operand twice
+            event = made.pop() if len(made) == 1 else None
         return None
 
 

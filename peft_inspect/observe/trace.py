@@ -13,7 +13,7 @@ import torch
 from peft_inspect.observe.batch import make_batch
 from peft_inspect.observe.calls import Call, Calls
 from peft_inspect.observe.conditions import waiting
-from peft_inspect.observe.copies import find_copies
+from peft_inspect.observe.copies import find_copies, references
 from peft_inspect.observe.flow import DataFlow, Event, Slice
 from peft_inspect.observe.grad_mode import GradSwitches
 from peft_inspect.observe.gradients import read_gradients
@@ -90,7 +90,7 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
     )
     idle = [layer.path for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
     copies = find_copies(layers, calls, frozenset(layer.path for layer in trace.dead))
-    return replace(trace, copies=copies, waiting=waiting(subject.model, idle))
+    return replace(trace, copies=copies, references=references(layers, trace), waiting=waiting(subject.model, idle))
 
 
 def _needs_following(trace: Trace) -> bool:

@@ -28,6 +28,7 @@ from peft_inspect.records.structure import (
 )
 from peft_inspect.records.subject import Request, Subject
 from peft_inspect.records.trace import (
+    SWITCHES,
     BaseCall,
     BatchInfo,
     CallInfo,
@@ -45,6 +46,7 @@ from peft_inspect.records.trace import (
 )
 
 __all__ = [
+    "SWITCHES",
     "AdapterFile",
     "AdapterInfo",
     "AdapterLayerInfo",

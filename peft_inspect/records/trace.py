@@ -12,6 +12,7 @@ from peft_inspect.records.basics import Source
 from peft_inspect.records.structure import AdapterLayerInfo, Structure, WeightRead
 
 RegionKind = Literal["no_grad", "inference_mode", "set_grad_enabled", "reentrant-checkpoint", "autograd-function", "before"]
+SWITCHES: frozenset[RegionKind] = frozenset(("no_grad", "inference_mode", "set_grad_enabled"))  # that a program turns itself
 CutKind = Literal["detach", "escape", "non-differentiable", "zero-derivative", "no-grad-region"]
 GradientState = Literal["ok", "zero", "zero-at-init", "none", "nonfinite", "frozen"]
 
@@ -166,6 +167,7 @@ class Trace:
     weight_reads: tuple[WeightRead, ...] = ()
     waiting: Mapping[str, Source] = field(default_factory=dict)  # uncalled adapter layers, by the line that calls them for other inputs
     unused: frozenset[str] = frozenset()  # adapter layers that ran, and no data of theirs reaches the loss
+    references: frozenset[str] = frozenset()  # adapter layers of a teacher or reference model, without gradients on purpose
     nonfinite: NonFinite | None = None
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
     dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights
@@ -191,7 +193,7 @@ class Trace:
         return tuple(
             layer
             for layer in self.structure.adapter_layers
-            if layer.active and layer.path not in self.explained and layer.parameters and not self.reached(layer)
+            if layer.active and layer.path not in self.explained | self.references and layer.parameters and not self.reached(layer)
         )
 
     def training_calls(self, layer: AdapterLayerInfo) -> tuple[CallInfo, ...]:

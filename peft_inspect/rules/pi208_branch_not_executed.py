@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, modules_of
+from peft_inspect.rules.experts import is_expert
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
 
@@ -25,7 +26,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     for layer in trace.dead:
         idle = trace.topmost_idle(layer.path)
         waits = idle != layer.path or idle in trace.waiting
-        if not trace.calls_of.get(layer.path) and waits and not _is_expert(trace, idle):
+        if not trace.calls_of.get(layer.path) and waits and not is_expert(trace.structure, idle):
             branches[idle].append(layer)
     dropped = {branch for branch in branches if _has_running_sibling(trace, branch)}
     whole = [branch for branch in branches if branch not in dropped]
@@ -43,16 +44,6 @@ def check(trace: Trace) -> Iterator[Finding]:
                 fix="check with a batch that exercises this branch, or keep target_modules out of it",
                 severity=severity,
             )
-
-
-def _is_expert(trace: Trace, path: str) -> bool:
-    """One of several experts behind a router: which of them run depends on the batch, by design."""
-    stack, _, index = path.rpartition(".")
-    if not index.isdigit():
-        return False
-    owner = stack.rpartition(".")[0]
-    routed = any(module.routes and module.path.rpartition(".")[0] == owner for module in trace.structure.modules)
-    return routed or "expert" in stack.rpartition(".")[2].lower()
 
 
 def _has_running_sibling(trace: Trace, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 A loop that freezes the backbone, or `prepare_model_for_kbit_training`, ran after
 `get_peft_model`: the adapter's parameters are among the model's, and were frozen with them.
+A frozen teacher that only runs without gradients, beside the trained model it is a copy of, is no fault.
 
 Freeze before wrapping (`get_peft_model` freezes the base model anyway), or skip names that
 contain `lora_`.

@@ -2,7 +2,7 @@
 
 `torch.no_grad`, `torch.inference_mode` or `set_grad_enabled(False)` is active around them: a
 helper left over from the days of a frozen encoder, or `generate()`, which runs without
-gradients. A reference pass beside the trained pass is no fault.
+gradients. A reference pass beside the trained pass is no fault, nor is a copy of the trained model that serves as reference.
 
 Take the switch away from the line that the finding shows, or switch by what is trained:
 `torch.set_grad_enabled(self.tune_encoder)`.

@@ -13,15 +13,15 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.experts import is_expert
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
     """Layers whose zeros outlive a perturbation of all adapter weights."""
-    layers = [
-        layer for layer in trace.structure.adapter_layers if layer.path in trace.dead_after_perturbing - trace.explained - trace.underflow
-    ]
+    zero = trace.dead_after_perturbing - trace.explained - trace.underflow
+    layers = [layer for layer in trace.structure.adapter_layers if layer.path in zero and not _got_no_token(trace, layer.path)]
     if layers:
         yield RULE.finding(
             f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} are exactly zero, whatever the weights, though the loss is connected",
@@ -29,6 +29,16 @@ def check(trace: Trace) -> Iterator[Finding]:
             facts={"zero": True, "loss": trace.loss.value},
             fix="look between these layers and the loss for a factor that is zero: a mask, a saturated activation, a loss weight",
         )
+
+
+def _got_no_token(trace: Trace, path: str) -> bool:
+    """Whether it lies in an expert that runs for every token and is multiplied by zero, while another one of the same list trains."""
+    parts = path.split(".")
+    for end in range(1, len(parts) + 1):
+        if is_expert(trace.structure, ".".join(parts[:end])):
+            stack = ".".join(parts[: end - 1]) + "."
+            return any((row.layer or "").startswith(stack) and row.state == "ok" for row in trace.gradients)
+    return False
 
 
 def broken() -> Example:
