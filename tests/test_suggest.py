@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
+from peft_inspect.api import inspect
 from peft_inspect.cli import app
+from peft_inspect.records import Request
 
 TINY = [f"--config-set={field}" for field in ("num_hidden_layers=2", "hidden_size=32", "intermediate_size=64", "vocab_size=64")]
 PHI3 = [
@@ -28,3 +31,28 @@ def test_the_suggested_config_mends_what_was_found(tmp_path):
     assert "PI101" in codes("--target-modules", "q_proj,k_proj,v_proj,o_proj", "--suggest", str(suggested))
     assert "qkv_proj" in json.loads(suggested.read_text())["target_modules"]
     assert "PI101" not in codes("--lora", str(suggested))
+
+
+QKV = ["q_proj", "k_proj", "v_proj"]
+MLP = ["gate_proj", "up_proj", "down_proj"]
+
+
+def findings(model, fields):
+    """The findings on coverage of a type at its default size: code → finding."""
+    return {found.code: found for found in inspect(Request(model=model, lora_fields=fields), "check", select=["PI1"]).findings}
+
+
+MENDED = {
+    "a tower around another": ("PI103", "arch:sam", {"target_modules": "all-linear"}),
+    "towers inside the language model": ("PI103", "arch:phi4_multimodal", {"target_modules": ["o_proj", "down_proj", "gate_up_proj"]}),
+    "a regular expression of alternatives": ("PI103", "arch:llava", {"target_modules": r".*\.q_proj|.*\.v_proj"}),
+    "a head outside all towers": ("PI103", "arch:gemma3", {"target_modules": [*QKV, *MLP, "embed_tokens", "lm_head"]}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("code", "model", "fields"), MENDED.values(), ids=list(MENDED))
+def test_a_suggestion_is_accepted_mends_its_finding_and_raises_no_other(code, model, fields):
+    found = findings(model, fields)
+    mended = {field: value for field, value in {**fields, **found[code].facts["suggestion"]}.items() if value is not None}
+    assert set(findings(model, mended)) <= set(found) - {code}

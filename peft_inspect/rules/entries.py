@@ -48,8 +48,10 @@ def families(structure: Structure, target: Target) -> frozenset[str]:
 
 
 def within(adapter: AdapterInfo, path: str) -> str:
-    """A live path below the base model as the config has to spell it."""
-    return path.removeprefix(f"{adapter.base}.") if adapter.base else path
+    """A live path below the base model as the config has to spell it; "" for the base model itself."""
+    if not adapter.base:
+        return path
+    return "" if path == adapter.base else path.removeprefix(f"{adapter.base}.")
 
 
 def with_parameters(adapter: AdapterInfo, names: Iterable[str]) -> dict[str, object]:

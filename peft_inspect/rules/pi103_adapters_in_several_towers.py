@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
-from peft_inspect.rules.entries import adapters_with_targets, entries, families, is_list, is_shorthand, within
+from peft_inspect.rules.entries import adapters_with_targets, entries, families, is_list, is_shorthand
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.tower_pattern import endings_in, names_outside, start_of
 from peft_inspect.rules.words import counted, quoted, setting_fix
 
 
@@ -30,7 +31,7 @@ def check(structure: Structure) -> Iterator[Finding]:
         if several:
             towers = {tower: 0 for target in several for tower in target.by_tower if tower}
             kept = max(towers, key=lambda tower: _vocabulary(tower, structure))
-            suggestion = _suggestion(adapter, several, kept, tuple(towers))
+            suggestion = _suggestion(adapter, kept, tuple(towers), structure)
             yield RULE.finding(
                 f"adapter {adapter.name!r}: {quoted(target.entry for target in several)} "
                 + ("lands" if len(several) == 1 else "land")
@@ -42,7 +43,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "kept": kept,
                     "layers_to_transform": adapter.config.get("layers_to_transform"),
                     "suggestion": suggestion,
-                    "suggestions": {tower: _suggestion(adapter, several, tower, tuple(towers)) for tower in towers},
+                    "suggestions": {tower: _suggestion(adapter, tower, tuple(towers), structure) for tower in towers},
                 },
                 fix=setting_fix(suggestion, "name the tower in target_modules") + f" to adapt {kept!r} alone",
                 severity=Severity.NOTE if _meant(several, structure) else None,
@@ -80,26 +81,23 @@ def _vocabulary(tower: str, structure: Structure) -> tuple[int, int]:
     return sum(row.parameters for row in rows if row.kind == "embedding"), sum(row.parameters for row in rows)
 
 
-def _suggestion(adapter: AdapterInfo, several: list[Target], kept: str, towers: tuple[str, ...]) -> dict[str, Any]:
+def _suggestion(adapter: AdapterInfo, kept: str, towers: tuple[str, ...], structure: Structure) -> dict[str, Any]:
     """A regular expression for one tower. Where PEFT resolves it for fused experts first, the other towers are excluded instead."""
     if adapter.converted:
-        return {"exclude_modules": "|".join(rf"{re.escape(within(adapter, tower))}\..*" for tower in towers if tower != kept)}
-    prefix = re.escape(within(adapter, kept)) + r"\."
-    if not is_list(adapter, "target_modules") and not any(map(is_shorthand, several)):
-        return {"target_modules": f"(?={prefix}){several[0].entry}"}
+        return {"exclude_modules": "|".join(rf"{start_of(tower, adapter, structure)}.*" for tower in towers if tower != kept)}
+    start = start_of(kept, adapter, structure)
     asked = entries(adapter, "target_modules")
-    names = [name for target in asked for name in (_leaves(target, adapter, kept) if is_shorthand(target) else [target.entry])]
-    indices = adapter.config.get("layers_to_transform")
-    blocks = rf"(?:.*\.)?(?:{'|'.join(map(str, [indices] if isinstance(indices, int) else indices))})\." if indices else ""
-    endings = "|".join(re.escape(name) for name in dict.fromkeys(names))
-    fields: dict[str, Any] = {"target_modules": rf"{prefix}{blocks}(?:.*\.)?(?:{endings})"}
+    if not is_list(adapter, "target_modules") and not any(map(is_shorthand, asked)):
+        return {"target_modules": f"(?={start})(?:{asked[0].entry})"}
+    endings = "|".join(map(re.escape, endings_in(kept, adapter, structure)))
+    if not endings:
+        return {}
+    limit = adapter.config.get("layers_to_transform")
+    indices = [limit] if isinstance(limit, int) else limit
+    blocks = rf"(?:.*\.)?(?:{'|'.join(map(str, indices))})\." if indices else ""
+    inside = rf"{start}{blocks}(?:.*\.)?(?:{endings})"
+    fields: dict[str, Any] = {"target_modules": "|".join((inside, *map(re.escape, names_outside(adapter))))}
     return fields | ({"layers_to_transform": None} if indices else {})
-
-
-def _leaves(target: Target, adapter: AdapterInfo, kept: str) -> list[str]:
-    """The last parts of the layers that all-linear reached in one tower."""
-    below = within(adapter, kept) + "."
-    return sorted({name.rpartition(".")[2] for name in target.names if name.startswith(below)})
 
 
 def _tiny_llava() -> Any:

@@ -1,0 +1,46 @@
+"""One tower of a model as a regular expression over the names of its layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from peft_inspect.records import AdapterInfo, Structure, Target
+from peft_inspect.rules.entries import entries, is_shorthand, within
+
+
+def start_of(tower: str, adapter: AdapterInfo, structure: Structure) -> str:
+    """The start of every name in a tower, and of none in the towers inside it that the adapter reaches."""
+    family = {known.path: known.family for known in structure.towers}
+    reached = dict.fromkeys(path for target in entries(adapter, "target_modules") for path in target.by_tower if path in family)
+    inside = [path for path in reached if family[path] != family[tower] and path.startswith(f"{tower}.")]
+    nested = "|".join(re.escape(f"{within(adapter, path)}.") for path in inside)
+    below = within(adapter, tower)
+    return (f"(?!{nested})" if nested else "") + (re.escape(f"{below}.") if below else "")
+
+
+def endings_in(tower: str, adapter: AdapterInfo, structure: Structure) -> tuple[str, ...]:
+    """Endings of names that reach in this tower what the entries reach there now."""
+    reaching = [target for target in entries(adapter, "target_modules") if tower in target.by_tower]
+    return tuple(dict.fromkeys(end for target in reaching for end in _endings(target, tower, structure)))
+
+
+def names_outside(adapter: AdapterInfo) -> tuple[str, ...]:
+    """Names of what lies in no tower and was asked for by an entry of its own, such as the head."""
+    apart = [target for target in entries(adapter, "target_modules") if set(target.by_tower) == {""}]
+    return tuple(dict.fromkeys(name for target in apart for name in target.names))
+
+
+def _endings(target: Target, tower: str, structure: Structure) -> Iterable[str]:
+    if not is_shorthand(target):
+        return (target.entry,)
+    meant = {path for path in target.matched if structure.tower_of(path) == tower}
+    others = {module.path for module in structure.modules if structure.tower_of(module.path) == tower} - meant
+    taken = {end for path in others for end in _ends(path)}
+    return sorted({next((end for end in _ends(path) if end not in taken), path) for path in meant})
+
+
+def _ends(path: str) -> list[str]:
+    """`c`, `b.c`, `a.b.c` of `a.b.c`."""
+    parts = path.split(".")
+    return [".".join(parts[at:]) for at in range(len(parts) - 1, -1, -1)]
