@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from peft_inspect.observe.layer_states import LayerStates
 from peft_inspect.observe.sources import Line, is_machinery, is_peft, nearest, source
 from peft_inspect.records import BaseCall, CallInfo, GradRegion, Source
 
@@ -44,6 +45,7 @@ class Call:
     adapter_used: set[str] = field(default_factory=set)
     base_used: bool = False
     reaches_loss: bool | None = None
+    switched: Line | None = None
 
 
 class Calls:
@@ -52,6 +54,7 @@ class Calls:
     def __init__(self, layers: AdapterLayers, switches: GradSwitches) -> None:
         self._layers = layers
         self._switches = switches
+        self._states = LayerStates()
         self._stack: list[nn.Module] = []
         self._open: dict[int, list[Call]] = {}
         self._base_calls: Counter[tuple[int, int | None, Line | None, bool, bool]] = Counter()
@@ -69,7 +72,8 @@ class Calls:
         """Watch every module that is called inside."""
         handles = [register_module_forward_pre_hook(self._enter), register_module_forward_hook(self._leave, always_call=True)]
         try:
-            yield self
+            with self._states.watching(self._layers.module.values()):
+                yield self
         finally:
             for handle in handles:
                 handle.remove()
@@ -99,6 +103,7 @@ class Calls:
             merged=layer.merged,
             active=tuple(layer.active_adapters),
             input_requires_grad=any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args),
+            switched=self._states.line(layer),
         )
         self.calls.append(call)
         self._open.setdefault(id(layer), []).append(call)
@@ -183,6 +188,7 @@ class Calls:
                 adapter_used=frozenset(call.adapter_used),
                 base_used=call.base_used,
                 reaches_loss=call.reaches_loss,
+                switched=source(call.switched),
             )
             for call in self.calls
         )

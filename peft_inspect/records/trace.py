@@ -43,6 +43,7 @@ class CallInfo:
     adapter_used: frozenset[str] = frozenset()  # adapters whose weights an operation read during the call
     base_used: bool = False
     reaches_loss: bool | None = None  # data of its output flows into the loss; None: not looked at
+    switched: Source | None = None  # the line that disabled or merged the layer or chose its adapter, where the run itself did
 
     @property
     def trains(self) -> bool:

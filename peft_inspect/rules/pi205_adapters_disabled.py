@@ -13,9 +13,10 @@ Use the context manager, which enables them whatever happens:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
@@ -23,15 +24,16 @@ from peft_inspect.rules.words import counted
 
 def check(trace: Trace) -> Iterator[Finding]:
     """Dead layers whose every pass with gradients on ran disabled."""
-    layers = []
+    places: dict[Source | None, list[AdapterLayerInfo]] = defaultdict(list)
     for layer in trace.dead:
         calls = trace.training_calls(layer)
         if calls and not any(call.enabled for call in calls):
-            layers.append(layer)
-    if layers:
+            places[calls[-1].switched].append(layer)
+    for source, layers in places.items():
         yield RULE.finding(
             f"{counted(len(modules_of(layers)), 'adapter layer')} ran with adapters disabled: only the base layers reached the loss",
             modules_of(layers),
+            source=source,
             fix="call model.enable_adapter_layers() before the training forward, or use `with model.disable_adapter():` for reference passes",
             remedy="enable",
         )

@@ -8,9 +8,10 @@ Call `model.unmerge_adapter()` before the training forward.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
@@ -18,15 +19,16 @@ from peft_inspect.rules.words import counted
 
 def check(trace: Trace) -> Iterator[Finding]:
     """Dead layers whose every pass with gradients ran merged."""
-    layers = []
+    places: dict[Source | None, list[AdapterLayerInfo]] = defaultdict(list)
     for layer in trace.dead:
         calls = trace.training_calls(layer)
         if calls and all(call.merged for call in calls):
-            layers.append(layer)
-    if layers:
+            places[calls[-1].switched].append(layer)
+    for source, layers in places.items():
         yield RULE.finding(
             f"{counted(len(modules_of(layers)), 'adapter layer')} ran merged into their base weights: nothing is left to train",
             modules_of(layers),
+            source=source,
             fix="call model.unmerge_adapter() before the training forward",
             remedy="unmerge",
         )

@@ -26,6 +26,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     for name in dict.fromkeys(layer.adapter for layer in trace.structure.adapter_layers):
         rows = [layer for layer in trace.structure.adapter_layers if layer.adapter == name]
         if any(layer.active or (layer.path, name) in used for layer in rows):
+            yield from _displaced(trace, name)
             continue
         trains = any(trace.structure.trainable(layer) for layer in rows)
         if trains or _waiting(trace, rows):
@@ -38,6 +39,24 @@ def check(trace: Trace) -> Iterator[Finding]:
                 fix=f"call model.set_adapter({name!r})",
                 remedy="activate",
             )
+
+
+def _displaced(trace: Trace, name: str) -> Iterator[Finding]:
+    """Layers whose adapter was active before the forward, which trains another one."""
+    layers = [layer for layer in trace.dead if layer.adapter == name and trace.structure.trainable(layer)]
+    calls = {layer.path: trace.training_calls(layer) for layer in layers}
+    rows = [layer for layer in layers if calls[layer.path] and not any(name in call.active for call in calls[layer.path])]
+    if rows:
+        last = calls[rows[0].path][-1]
+        yield RULE.finding(
+            f"adapter {name!r} is trainable, and the pass that is trained runs without it: in its {len(rows)} layers "
+            f"the forward has made {', '.join(map(repr, last.active)) or 'no adapter'} active",
+            modules_of(rows),
+            source=last.switched,
+            facts={"adapter": name, "active": list(last.active)},
+            fix=f"call model.set_adapter({name!r}) before the pass that is trained",
+            remedy="activate",
+        )
 
 
 def _waiting(trace: Trace, rows: list[AdapterLayerInfo]) -> bool:
