@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from peft_inspect.observe.graph import ZERO_DERIVATIVE, Node, leaves, reachable
 from peft_inspect.observe.sources import Line, nearest, source
-from peft_inspect.records import CutKind, GraphCut
+from peft_inspect.records import CutKind, GraphCut, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from peft_inspect.observe.grad_mode import GradSwitches
+    from peft_inspect.records import GradRegion
 
+Cut = tuple[CutKind, str, Line | Source | None]
+STARVED: CutKind = "starved-checkpoint"
 _FROM_VALUES = frozenset({"tensor", "empty", "as_tensor", "asarray", "from_numpy", "new_tensor", "scalar_tensor", "full"})
 DETACHING = frozenset({"detach", "detach_", "data"})
 _ESCAPES = frozenset(
@@ -69,6 +72,7 @@ class Event:
     escaped: bool = False  # a Python value or NumPy array came out
     floating: bool = True
     scalars: list[Event] = field(default_factory=list)  # escapes whose Python number went back in
+    region: GradRegion | None = None  # for operands that require grad: the autograd function it runs in
 
 
 class DataFlow(TorchFunctionMode):
@@ -116,7 +120,8 @@ class DataFlow(TorchFunctionMode):
         if ends and self._switches.is_off and name not in DETACHING and self._switches.line is not None:
             line = self._switches.line  # what has to change is the switch, not the operation in its reach
         floating = bool(made) and all(tensor.is_floating_point() for tensor in made)  # sort, topk and max give indices beside values
-        event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating)
+        region = self._switches.region() if ends and not self._switches.is_off and not torch.is_grad_enabled() else None
+        event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating, region=region)
         self.events.append(event)
         return event
 
@@ -223,12 +228,11 @@ class Slice:
             # a mask or an index computed on the way is no fault of its own where the values themselves are cut
             left = layers - deliberate if kind == "non-differentiable" else layers
             if left:
-                cuts.append(GraphCut(kind, tuple(sorted(left)), operation, source(line)))
+                place = line if isinstance(line, Source) else source(line)
+                cuts.append(GraphCut(kind, tuple(sorted(left)), operation, place))
         return tuple(cuts)
 
-    def _through_python(
-        self, parameters: Mapping[int, set[str]], wanted: frozenset[str]
-    ) -> dict[tuple[CutKind, str, Line | None], set[str]]:
+    def _through_python(self, parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
         """Cuts where values left torch (NumPy, Python numbers) before values came back in."""
         last = max(event.order for event in self.from_values)
         cuts: list[tuple[Event, Operand]] = []
@@ -249,15 +253,15 @@ class Slice:
         return None
 
 
-def _grouped(
-    cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set[str]], wanted: frozenset[str]
-) -> dict[tuple[CutKind, str, Line | None], set[str]]:
-    found: dict[tuple[CutKind, str, Line | None], set[str]] = {}
+def _grouped(cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
+    found: dict[Cut, set[str]] = {}
     for event, operand in cuts:
         ids = leaves(reachable([operand.node])) if operand.node is not None else {operand.leaf}
         layers = {layer for key in ids if key is not None for layer in parameters.get(key, ())} & wanted
         if layers:
-            found.setdefault((_kind(event), event.name, event.line), set()).update(layers)
+            starved = event.region if event.region is not None and event.region.inputs_require_grad is False else None
+            cut = (_kind(event), event.name, event.line) if starved is None else (STARVED, starved.kind, starved.source)
+            found.setdefault(cut, set()).update(layers)
     return found
 
 

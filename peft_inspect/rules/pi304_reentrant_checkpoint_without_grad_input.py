@@ -3,6 +3,7 @@
 Reentrant checkpointing runs its block without gradients and again in the backward, but only
 when one of the block's *input tensors* requires grad. In a frozen base model none does: the
 embeddings and stems are frozen, so the whole graph of the block is dropped, adapters included.
+So it is where the block takes its input from a closure instead of an argument.
 
 Use `use_reentrant=False`, or call `model.enable_input_require_grads()`.
 """
@@ -26,7 +27,12 @@ def check(trace: Trace) -> Iterator[Finding]:
         starved = [region for region in regions if region is not None and region.inputs_require_grad is False]
         if starved and len(starved) == len(regions) and trace.structure.trainable(layer):
             places[starved[0].source, starved[0].kind].append(layer.path)
+    for cut in trace.cuts:
+        if cut.kind == "starved-checkpoint":  # layers in front, whose output comes in through a closure
+            places[cut.source, cut.operation] += [layer for layer in cut.layers if layer not in trace.explained]
     for (source, kind), layers in places.items():
+        if not layers:
+            continue
         own = kind == "autograd-function"
         what = "a checkpointing autograd function" if own else "reentrant activation checkpointing"
         yield RULE.finding(

@@ -10,6 +10,7 @@ from peft_inspect.rules import Example
 RULE, NAME = "PI207", "adapter-not-active"
 LAYERS = r".*_proj"
 DEAD = 8
+FIXED_DEAD = 8
 VERIFIED = True
 
 
