@@ -128,25 +128,31 @@ def _plan(name: str, data: Mapping[str, Any], location: Location, request: Reque
 
 def _built(plan: Plan, request: Request, step: Step, others: Iterable[tuple[Plan, str]] = ()) -> Subject:
     """Build what is planned, or the first of `others` that builds, with the note on it."""
-    notes = (*_on_quantisation(plan.config), *without_layerdrop(plan.config, request.config_fields))
     weights: Weights = request.weights or "none"
-    if request.reduce:
-        from peft_inspect.load.reduce import reduced
-
-        if weights == "pretrained":
-            raise InspectionError("--reduce makes a smaller model, which no checkpoint fits: use --weights random")
-        config, note = reduced(plan.config)
-        plan, notes = replace(plan, config=config), (*notes, note)
+    if request.reduce and weights == "pretrained":
+        raise InspectionError("--reduce makes a smaller model, which no checkpoint fits: use --weights random")
     step(f"building {plan.model_class.__name__}")
     try:
-        return Subject(build(plan, weights), plan.name, weights, notes=notes)
+        return _build(plan, request, weights)
     except InspectionError as error:
         if isinstance(error.__cause__, ImportError):
             raise
         for other, note in others:
             with contextlib.suppress(InspectionError):
-                return Subject(build(other, weights), plan.name, weights, notes=(*notes, note))
+                subject = _build(other, request, weights)
+                return replace(subject, notes=(*subject.notes, note))
         raise
+
+
+def _build(plan: Plan, request: Request, weights: Weights) -> Subject:
+    """Build one plan, without LayerDrop and as small as was asked."""
+    notes = (*_on_quantisation(plan.config), *without_layerdrop(plan.config, request.config_fields))
+    if request.reduce:
+        from peft_inspect.load.reduce import reduced
+
+        config, note = reduced(plan.config)
+        plan, notes = replace(plan, config=config), (*notes, note)
+    return Subject(build(plan, weights), plan.name, weights, notes=notes)
 
 
 def _processor_folder(location: Location, file: Path, request: Request) -> str:

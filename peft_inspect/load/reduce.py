@@ -264,17 +264,20 @@ def _values(config: PretrainedConfig, names: re.Pattern[str], *, but: re.Pattern
 def _smaller_images(config: PretrainedConfig, root: PretrainedConfig) -> None:
     """Images of fewer patches, where neither windows nor pooling count on their number; small ones for convolutions."""
     size, patch = vars(config).get("image_size"), vars(config).get("patch_size")
+    window = vars(config).get("window_size", 0)
     if (
         not isinstance(size, int)
-        or "window_size" in vars(config)
+        or not isinstance(window, int)
+        or (window and "depths" in vars(config))  # whose windows divide what each stage leaves
+        or (window and any("image_embedding_size" in vars(part) for _, part in _configs(root)))  # derived from the size, elsewhere
         or "mm_tokens_per_image" in vars(root)
         or "image_grid_pinpoints" in vars(root)
     ):
         return
     if patch is None and not _integers(config, HEADS):
         config.image_size = min(size, _MAX_PIXELS)
-    elif isinstance(patch, int) and size // patch > _MAX_PATCHES and "out_indices" not in vars(config):
-        config.image_size = patch * _MAX_PATCHES
+    elif isinstance(patch, int) and size // patch > max(_MAX_PATCHES, 2 * window) and "out_indices" not in vars(config):
+        config.image_size = patch * max(_MAX_PATCHES, 2 * window)
 
 
 # --- vocabulary ----------------------------------------------------------------------------------

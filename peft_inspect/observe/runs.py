@@ -47,8 +47,14 @@ def fresh(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
-def forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
+def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = False) -> Loss:
     """One forward, up to the loss.
+
+    Args:
+        subject: what runs.
+        batch: keyword inputs of this run.
+        weighted: where outputs are summed for want of a loss, give each element a weight of its own: the plain sum over
+            what a layer norm returns is the same number whatever goes in, and its gradient is zero.
 
     Raises:
         InspectionError: the forward or the loss raised; names the module it happened in and shows the user's frames.
@@ -57,7 +63,7 @@ def forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
     try:
         with warnings.catch_warnings(), _uncompiled():
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
-            return _forward(subject, batch)
+            return _forward(subject, batch, weighted=weighted)
     except Exception as error:
         if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
             raise
@@ -80,7 +86,7 @@ def _seed() -> None:
         sys.modules["numpy"].random.seed(0)
 
 
-def _forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
+def _forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool) -> Loss:
     """The function every run starts in: no frame above it belongs to the inspected program."""
     if subject.loss is not None:
         return Loss(_scalar(subject.loss(subject.model, batch), "the loss callable"), "the loss callable")
@@ -96,10 +102,16 @@ def _forward(subject: Subject, batch: Mapping[str, Any]) -> Loss:
             f"nothing to train on: the forward returned {type(output).__name__} without a loss and without a floating tensor. "
             "Pass labels in the batch, or --loss file.py:loss"
         )
-    return Loss(torch.stack([tensor.float().sum() for tensor in floating]).sum(), f"the sum of {len(floating)} floating outputs")
+    sums = [(tensor.float() * _weights(tensor)).sum() if weighted else tensor.float().sum() for tensor in floating]
+    return Loss(torch.stack(sums).sum(), f"the sum of {len(floating)} floating outputs")
 
 
 boundary(_forward)
+
+
+def _weights(tensor: Tensor) -> Tensor:
+    """A number between -1 and 1 for every element, no two neighbours alike."""
+    return torch.arange(tensor.numel(), device=tensor.device).cos().reshape(tensor.shape)
 
 
 def _scalar(value: Any, what: str) -> Tensor:

@@ -50,7 +50,7 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
                     guard.before_write(parameter)
                     with torch.no_grad():
                         parameter.add_(_PERTURBATION * torch.randn_like(parameter))
-        backward(subject, forward(subject, fresh(batch)).tensor)
+        backward(subject, forward(subject, fresh(batch), weighted=True).tensor)
         return frozenset(layer.path for layer in layers if not _any_gradient(subject.model, layer))
 
 

@@ -72,3 +72,24 @@ def test_a_reduced_language_model_computes(model_type):
 def test_a_reduced_model_of_another_modality_builds(model_type):
     model = AutoModel.from_config(small(model_type)[0])
     assert sum(parameter.numel() for parameter in model.parameters()) < 3e8
+
+
+def test_convolutions_between_attention_follow_its_width():
+    audio = small("phi4_multimodal")[0].audio_config
+    assert audio.ext_pw_out_channel == audio.nemo_conv_channels == audio.hidden_size
+
+
+def test_images_keep_two_windows_along_a_side():
+    config = small("got_ocr2_vision")[0]
+    assert config.image_size == 2 * config.window_size * config.patch_size
+
+
+def test_an_image_size_that_another_config_derives_from_stays():
+    assert small("sam")[0].vision_config.image_size == 1024
+
+
+@pytest.mark.parametrize("model_type", ["nemotron", "wav2vec2-conformer"])
+def test_a_default_with_values_filled_in_is_reduced_too(load, model_type):
+    subject = load(f"arch:{model_type}", reduce=True)
+    assert subject.model.config.num_hidden_layers == 2
+    assert not getattr(subject.model.config, "layerdrop", 0.0)
