@@ -48,6 +48,7 @@ def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "defa
             wrapped: torch.nn.Module = get_peft_model(model, config, adapter, low_cpu_mem_usage=weightless)
             if weightless:
                 _freeze_constants(wrapped)
+                _tie_copies(wrapped, adapter)
             return wrapped
     except Exception as error:  # PEFT checks in many places, with errors of many types
         raise rejection(model, fields, config, error) from error
@@ -62,3 +63,17 @@ def _freeze_constants(model: torch.nn.Module) -> None:
         for name in layer.other_param_names if isinstance(layer, BaseTunerLayer) else ():
             if isinstance(constants := getattr(layer, name, None), torch.nn.ParameterDict):
                 constants.requires_grad_(False)
+
+
+def _tie_copies(model: Any, adapter: str) -> None:
+    """Tie again the trained copies that `ensure_weight_tying` ties: moved to the meta device, each gets a weight of its own."""
+    from peft.utils import ModulesToSaveWrapper
+
+    tied = getattr(model.peft_config[adapter], "modules_to_tie", None)
+    if not tied:
+        return
+    base = model.get_base_model()
+    weight = base.get_input_embeddings().modules_to_save[adapter].weight
+    for path, module in base.named_modules():
+        if isinstance(module, ModulesToSaveWrapper) and any(path == name or path.endswith(f".{name}") for name in tied):
+            module.modules_to_save[adapter].weight = weight

@@ -122,3 +122,11 @@ def test_the_rank_that_adalora_counts_is_no_parameter_to_train_without_weights_e
     ranks = {path: value.requires_grad for path, value in model.named_parameters() if "ranknum" in path}
     assert ranks
     assert not any(ranks.values())
+
+
+def test_copies_that_peft_ties_are_one_tensor_without_weights_too(load):
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"], "ensure_weight_tying": True}
+    model = load("arch:llama", lora_fields=fields, config_fields={"tie_word_embeddings": True, "num_hidden_layers": 1}).model
+    copies = {path: id(value) for path, value in model.named_parameters(remove_duplicate=False) if "modules_to_save" in path}
+    assert len(copies) == 2
+    assert len(set(copies.values())) == 1
