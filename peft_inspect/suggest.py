@@ -12,7 +12,7 @@ def corrected(config: Mapping[str, Any], findings: Iterable[Finding]) -> dict[st
     """A config with everything that the findings suggest, and otherwise as it was.
 
     Several findings may speak of one list: what any of them adds is added, what any of them leaves out is left out.
-    A regular expression cannot be joined with a list; the first one takes the place of the field.
+    A regular expression cannot be joined with a list; the first one takes the place of the field. Nothing to keep: None.
 
     Args:
         config: the fields of a LoRA config as plain values.
@@ -25,9 +25,10 @@ def corrected(config: Mapping[str, Any], findings: Iterable[Finding]) -> dict[st
 
 
 def _joined(held: Any, values: Sequence[Any]) -> Any:
-    whole = [value for value in values if not isinstance(value, list)]
+    whole = [value for value in values if value is not None and not isinstance(value, list)]
+    lists = [value or [] for value in values]
     if whole or isinstance(held, (str, int)):
         return (whole or values)[0]
     before = list(held or ())
-    kept = [entry for entry in before if all(entry in value for value in values)]
-    return list(dict.fromkeys((*kept, *(entry for value in values for entry in value if entry not in before))))
+    kept = [entry for entry in before if all(entry in value for value in lists)]
+    return list(dict.fromkeys((*kept, *(entry for value in lists for entry in value if entry not in before)))) or None

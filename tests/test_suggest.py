@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from peft_inspect.api import inspect
 from peft_inspect.cli import app
-from peft_inspect.records import Request
+from peft_inspect.records import Finding, Request, Severity
+from peft_inspect.suggest import corrected
 
 TINY = [f"--config-set={field}" for field in ("num_hidden_layers=2", "hidden_size=32", "intermediate_size=64", "vocab_size=64")]
 PHI3 = [
@@ -46,6 +47,11 @@ MENDED = {
     "a tower around another": ("PI103", "arch:sam", {"target_modules": "all-linear"}),
     "towers inside the language model": ("PI103", "arch:phi4_multimodal", {"target_modules": ["o_proj", "down_proj", "gate_up_proj"]}),
     "a regular expression of alternatives": ("PI103", "arch:llava", {"target_modules": r".*\.q_proj|.*\.v_proj"}),
+    "experts of a model without any": (
+        "PI101",
+        "arch:qwen3",
+        {"target_modules": QKV, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
+    ),
     "a head outside all towers": ("PI103", "arch:gemma3", {"target_modules": [*QKV, *MLP, "embed_tokens", "lm_head"]}),
 }
 
@@ -56,3 +62,14 @@ def test_a_suggestion_is_accepted_mends_its_finding_and_raises_no_other(code, mo
     found = findings(model, fields)
     mended = {field: value for field, value in {**fields, **found[code].facts["suggestion"]}.items() if value is not None}
     assert set(findings(model, mended)) <= set(found) - {code}
+
+
+def test_what_one_finding_adds_is_kept_where_another_leaves_all_out():
+    def suggesting(value):
+        return Finding("PI101", "a rule", Severity.ERROR, "", (), None, {"suggestion": {"target_parameters": value}}, "")
+
+    config = {"target_parameters": ["experts.w1"]}
+    assert corrected(config, [suggesting(None)]) == {"target_parameters": None}
+    assert corrected(config, [suggesting(None), suggesting(["experts.w1", "experts.gate_up_proj"])]) == {
+        "target_parameters": ["experts.gate_up_proj"]
+    }

@@ -91,6 +91,8 @@ def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Struct
         fields["target_modules"] = list(dict.fromkeys(modules))
     if parameters:
         fields.update(with_parameters(adapter, ()) | {"target_parameters": list(dict.fromkeys(parameters))})
+    elif entries(adapter, "target_parameters"):
+        fields["target_parameters"] = None
     return fields
 
 
