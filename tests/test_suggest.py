@@ -73,3 +73,11 @@ def test_what_one_finding_adds_is_kept_where_another_leaves_all_out():
     assert corrected(config, [suggesting(None), suggesting(["experts.w1", "experts.gate_up_proj"])]) == {
         "target_parameters": ["experts.gate_up_proj"]
     }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_regular_expression_that_peft_resolved_into_a_list_is_still_none():
+    """PEFT does so for types whose experts it knows under old names."""
+    found = findings("arch:qwen3_next", {"target_modules": r".*self_attn\.(?:q_proj|v_proj)"})
+    assert "PI104" in found
+    assert found["PI104"].facts["suggestion"] == {}

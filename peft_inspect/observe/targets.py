@@ -108,6 +108,7 @@ class TargetTable:
             rewritten=self._live(rewritten),
             missed=self.place.missed(matched, [*dropped, *rewritten]) if entry != ALL_LINEAR else (),
             closest=() if target.matched else nearest(entry, self.bare),
+            regex=isinstance(self.asked.modules, str) and entry.lower() != ALL_LINEAR,
         )
 
     def _converted(self, entry: str) -> list[Key]:
@@ -150,7 +151,8 @@ class TargetTable:
             hit = [name for name in targeted if not self.asked.names(name, (name,), exclude=field)]
             inside = [name for name, parameter in self.built if parameter is None and _mentions(entry, name)]
             live = self._live(hit)
-            target = Target("exclude_modules", entry, live, by_tower=self._by_tower(live), names=tuple(hit))
+            regex = isinstance(fields, str)
+            target = Target("exclude_modules", entry, live, by_tower=self._by_tower(live), regex=regex, names=tuple(hit))
             yield replace(target, missed=self._live(inside), closest=() if hit or inside else nearest(entry, self.bare, containers=True))
 
     def _targeted(self) -> list[str]:

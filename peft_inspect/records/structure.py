@@ -67,6 +67,7 @@ class Target:
     missed: tuple[str, ...] = ()  # within a stack where it hits others
     closest: tuple[str, ...] = ()  # names that exist, nearest first
     rewritten: tuple[str, ...] = ()  # matched by name, and left out because PEFT rewrote the entry for fused experts
+    regex: bool = False  # the field as it was asked for is this one regular expression, whatever PEFT made of it, and no list
     names: tuple[str, ...] = ()  # the matched modules (or parameters) as the config has to spell them: relative to the base model
 
 

@@ -23,7 +23,7 @@ def is_feed_forward(row: Coverage) -> bool:
 
 def is_list(adapter: AdapterInfo, field: str) -> bool:
     """Whether a field holds a list of names; a string is a regular expression or all-linear."""
-    return not isinstance(adapter.config.get(field), str) and not any(is_shorthand(target) for target in entries(adapter, field))
+    return not any(target.regex or is_shorthand(target) for target in entries(adapter, field))
 
 
 def is_shorthand(target: Target) -> bool:

@@ -64,7 +64,7 @@ def _suggestion(adapter: AdapterInfo, idle: list[Target]) -> dict[str, Any]:
     for target in entries(adapter, "exclude_modules"):
         name = re.escape(target.entry) if re.fullmatch(r"[\w.]+", target.entry) else target.entry
         if target not in idle:
-            patterns.append(name if isinstance(adapter.config.get("exclude_modules"), str) else rf"(?:.*\.)?{name}")
+            patterns.append(name if target.regex else rf"(?:.*\.)?{name}")
         elif target.missed:
             patterns.append(rf"(?:.*\.)?{name}(?:\..*)?")
     return {"exclude_modules": "|".join(patterns) or None}
