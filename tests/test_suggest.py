@@ -81,3 +81,9 @@ def test_a_regular_expression_that_peft_resolved_into_a_list_is_still_none():
     found = findings("arch:qwen3_next", {"target_modules": r".*self_attn\.(?:q_proj|v_proj)"})
     assert "PI104" in found
     assert found["PI104"].facts["suggestion"] == {}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("beside", "severity"), [("lm_head", Severity.NOTE), ("mlp.gate", Severity.WARNING)])
+def test_experts_are_missed_only_where_more_of_the_blocks_than_attention_was_asked_for(beside, severity):
+    assert findings("arch:mixtral", {"target_modules": ["q_proj", "v_proj", beside]})["PI105"].severity is severity

@@ -44,14 +44,20 @@ def check(structure: Structure) -> Iterator[Finding]:
 
 
 def _wanted(structure: Structure) -> bool:
-    """Whether any entry asks for more than mixers: a list of attention names leaves the feed-forward part alone on purpose."""
+    """Whether any entry asks for more of the blocks than mixers: attention names leave the feed-forward part alone on purpose."""
     asked = [target for adapter in structure.adapters for target in entries(adapter, "target_modules")]
-    mixers = {row.name.rpartition(".")[2] for row in structure.coverage if row.kind == "linear" and row.stack and not is_feed_forward(row)}
-    return any(is_shorthand(target) or not mixers.issuperset(_leaves(target)) for target in asked)
+    in_blocks = [row for row in structure.coverage if row.stack]
+    mixers = {_leaf(row.name) for row in in_blocks if row.kind == "linear" and not is_feed_forward(row)}
+    outside = {_leaf(row.name) for row in structure.coverage if not row.stack}.difference(_leaf(row.name) for row in in_blocks)
+    return any(is_shorthand(target) or not (mixers | outside).issuperset(_leaves(target)) for target in asked)
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _leaves(target: Target) -> set[str]:
-    return {name.rpartition(".")[2] for name in target.names or target.closest} or {target.entry}
+    return {_leaf(name) for name in target.names or target.closest} or {target.entry}
 
 
 def _stacks(structure: Structure) -> tuple[str, ...]:
@@ -72,7 +78,7 @@ def _rewritten(adapter: AdapterInfo) -> Iterator[Finding]:
     ]
     paths = tuple(dict.fromkeys(path for target in targets for path in target.rewritten))
     if any(target.matched for target in targets) and paths:
-        suggestion = with_parameters(adapter, sorted({f"{path.rpartition('.')[2]}.weight" for path in paths}))
+        suggestion = with_parameters(adapter, sorted({f"{_leaf(path)}.weight" for path in paths}))
         yield RULE.finding(
             f"adapter {adapter.name!r}: PEFT rewrote {quoted(target.entry for target in targets)} for the fused experts, so that "
             f"{counted(len(paths), 'dense or shared-expert layer')} of these names carry no adapter",
