@@ -183,7 +183,7 @@ def page(found: dict[str, dict]) -> str:
         "",
         f"Every model type of {versions}: its default or nearest valid configuration at full size, without weights, every linear layer",
         "adapted. Written by `python docs/sweep.py`. Towers: adapter layers that ran of those there are, per tower. Connected: adapter",
-        "parameters that the loss reaches. Seconds without imports.",
+        "parameters that the loss reaches. Seconds without imports. A type is built where a tree of the bare model was drawn.",
         "",
         f"{len(found)} of {len(list(transformers.CONFIG_MAPPING))} types have been inspected so far.",
         "",
@@ -227,7 +227,7 @@ def _errors(found: dict[str, dict]) -> list[str]:
 
 def _summary(found: list[dict]) -> list[str]:
     built = [record for record in found if record["state"] != "not built"]
-    trees = [record for record in built if record["state"] in ("tree", "gradcheck") or not record["linear"]]
+    bare = [record for record in built if record["state"] == "built" and record["linear"]]
     linear = [record for record in built if record["linear"]]
     ran = [record for record in linear if record["state"] == "gradcheck"]
     multimodal = [record for record in linear if len([path for path in record.get("towers", ()) if path]) > 1]
@@ -238,7 +238,7 @@ def _summary(found: list[dict]) -> list[str]:
         "| figure | |",
         "|---|---|",
         f"| types that build | {len(built)} of {len(found)} |",
-        f"| of these `tree` works | {_share(trees, built)} |",
+        f"| of these `tree` works | {_share(built, built)}; {len(bare)} only without an adapter, which PEFT refuses |",
         f"| of these with a linear layer, `gradcheck` completes | {_share(ran, linear)} |",
         f"| types with several towers, of which all run | {_share(complete, multimodal)} |",
         f"| types with an error finding | {len(errors)} |",
@@ -253,7 +253,7 @@ def _share(part: list, whole: list) -> str:
 
 def _row(record: dict) -> str:
     done = record["state"] == "gradcheck"
-    tree = done or record["state"] == "tree" or not record["linear"]
+    tree = "bare" if record["state"] == "built" and record["linear"] else "yes"
     towers = ", ".join(f"{path.rpartition('model.')[2] or path} {ran}/{of}" for path, (ran, of) in record.get("towers", {}).items() if path)
     connected = f"{record['connected']}/{record['total']}" if done else ""
     findings = " ".join(sorted({finding["code"] for finding in record.get("findings", ())}))
@@ -263,8 +263,8 @@ def _row(record: dict) -> str:
     cells = (
         record["type"],
         record.get("model", ""),
-        _mark(tree),
-        _mark(done),
+        tree,
+        "yes" if done else "no",
         towers,
         connected,
         findings,
@@ -272,10 +272,6 @@ def _row(record: dict) -> str:
         _cell(why),
     )
     return f"| {' | '.join(map(str, cells))} |"
-
-
-def _mark(done: bool) -> str:
-    return "yes" if done else "no"
 
 
 def _cell(text: str) -> str:
