@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from peft_inspect.observe.batch import make_batch
+from peft_inspect.observe.batch.handed_on import handed_on
 from peft_inspect.records import InspectionError, Subject
 
 TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
@@ -276,3 +277,41 @@ def one_encoder_of_several_kinds():
 def test_a_trial_mends_what_signature_and_config_leave_open(build):
     model = build()
     made(model)
+
+
+def test_inputs_that_a_forward_only_hands_on_are_known():
+    class Tower(nn.Module):
+        def forward(self, pixel_values, **options):
+            return pixel_values
+
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tower = Tower()
+
+        def forward(self, inputs_embeds, **kwargs):
+            return self.tower(**kwargs)
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.other = Inner(), Tower()
+
+        def forward(self, input_ids, **kwargs):
+            return self.inner(input_ids, **kwargs) + self.other(input_ids)
+
+    assert set(handed_on(Outer())) == {"inputs_embeds", "pixel_values"}
+
+
+def test_pixels_go_into_a_model_that_only_hands_them_on():
+    from transformers import AutoConfig
+    from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaForBlockDiffusion
+
+    from peft_inspect.load.reduce import reduced
+
+    config, _ = reduced(
+        AutoConfig.for_model("diffusion_gemma", text_config={"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16})
+    )
+    model = DiffusionGemmaForBlockDiffusion(config)
+    batch, _ = make_batch(Subject(model=model, source="test"))
+    assert "pixel_values" in batch

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from peft_inspect.observe.batch.handed_on import handed_on
 from peft_inspect.observe.batch.names import canonical
 
 _SHAPE = re.compile(r"^\s*(\w+) \(`([^`]*)`(?: of shape `?\(?([^`)]*)\)?`?)?", re.MULTILINE)
+_CONTENT = re.compile(r"(pixel_values|(image|video)_\w*(ids|thw|hw|sizes)$|input_features|input_values)")
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -69,6 +71,8 @@ def find_target(model: torch.nn.Module) -> Target:
         module = models[0]
         parameters, open_ended = _parameters(module)
     config = models[0].config if models else _config(module)
+    if isinstance(module, PreTrainedModel) and open_ended:
+        parameters |= {name: value for name, value in handed_on(module).items() if _CONTENT.match(name) and name not in parameters}
     if isinstance(module, PreTrainedModel) or not models:
         return Target(model, module, parameters, config, models)
     known = _parameters(models[0])[0]
