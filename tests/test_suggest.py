@@ -47,6 +47,7 @@ MENDED = {
     "a tower around another": ("PI103", "arch:sam", {"target_modules": "all-linear"}),
     "towers inside the language model": ("PI103", "arch:phi4_multimodal", {"target_modules": ["o_proj", "down_proj", "gate_up_proj"]}),
     "a regular expression of alternatives": ("PI103", "arch:llava", {"target_modules": r".*\.q_proj|.*\.v_proj"}),
+    "heads excluded by the name of one": ("PI109", "arch:musicgen", {"target_modules": "all-linear", "exclude_modules": ["lm_head"]}),
     "experts of a model without any": (
         "PI101",
         "arch:qwen3",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
-from peft_inspect.rules.entries import adapters_with_targets, entries
+from peft_inspect.rules.entries import adapters_with_targets, entries, within
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted, setting_fix
@@ -62,12 +62,30 @@ def _suggestion(adapter: AdapterInfo, idle: list[Target]) -> dict[str, Any]:
     """One regular expression for all entries: whole subtrees for those that had no effect, as before for the others."""
     patterns: list[str] = []
     for target in entries(adapter, "exclude_modules"):
-        name = re.escape(target.entry) if re.fullmatch(r"[\w.]+", target.entry) else target.entry
+        name = _pattern(target.entry)
         if target not in idle:
             patterns.append(name if target.regex else rf"(?:.*\.)?{name}")
         elif target.missed:
-            patterns.append(rf"(?:.*\.)?{name}(?:\..*)?")
+            patterns.append(_subtree(name, [within(adapter, path) for path in target.missed]))
     return {"exclude_modules": "|".join(patterns) or None}
+
+
+def _pattern(entry: str) -> str:
+    """An entry as a part of a regular expression: a plain name, or one that does not compile, stands for itself."""
+    try:
+        return re.escape(entry) if re.fullmatch(r"[\w.]+", entry) else f"(?:{re.compile(entry).pattern})"
+    except re.error:
+        return re.escape(entry)
+
+
+def _subtree(name: str, missed: list[str]) -> str:
+    """Everything in modules of this name; where the layers lie in modules whose names only contain it, in those."""
+    pattern = rf"(?:.*\.)?{name}(?:\..*)?"
+    if all(re.fullmatch(pattern, path) for path in missed):
+        return pattern
+    spans = [(path, found) for path in missed if (found := re.search(name, path))]
+    whole = (path[path.rfind(".", 0, found.start()) + 1 : found.end()] + path[found.end() :].partition(".")[0] for path, found in spans)
+    return rf"(?:.*\.)?(?:{'|'.join(re.escape(part) for part in dict.fromkeys(whole))})(?:\..*)?"
 
 
 def broken() -> Example:
