@@ -8,6 +8,8 @@ from transformers import (
     DiaDecoderConfig,
     FastSpeech2ConformerConfig,
     FastSpeech2ConformerModel,
+    LxmertConfig,
+    LxmertModel,
     Molmo2VisionConfig,
     Molmo2VisionModel,
     Sam3DETREncoderConfig,
@@ -87,6 +89,13 @@ def a_number():
     return Qwen3OmniMoeTalkerCodePredictorModelForConditionalGeneration(config)
 
 
+def only_what_the_error_names():
+    return LxmertModel(
+        LxmertConfig(hidden_size=16, num_attention_heads=2, intermediate_size=16, l_layers=1, r_layers=1, x_layers=1, visual_feat_dim=8,
+                     vocab_size=64)
+    )  # fmt: skip
+
+
 def several_codes_per_step():
     return DiaDecoder(
         DiaDecoderConfig(**SMALL, num_key_value_heads=2, head_dim=8, cross_num_attention_heads=2, cross_num_key_value_heads=2,
@@ -114,6 +123,7 @@ def series_of_their_own_length():
         lists_of_maps,
         a_state_for_every_point,
         a_number,
+        only_what_the_error_names,
         several_codes_per_step,
         series_of_their_own_length,
     ],

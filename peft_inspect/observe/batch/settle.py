@@ -17,6 +17,7 @@ from peft_inspect.observe.batch.towers import MODALITIES
 _ATTEMPTS = 24
 _EXCLUSIVE = re.compile(r"both|same time|exactly one|only one", re.IGNORECASE)
 _WORD = re.compile(r"\b[a-z_]\w*")
+_NOT_FOUND = re.compile(r" (\w+)=None\b")
 _ASSIGNED = re.compile(r"^\s*[\w, .]+ = ")
 _IN_A_LIBRARY = re.compile(r"[/\\](torch|peft)[/\\]")
 _MADE_BY_THE_MODEL = re.compile(r"past|cache|position_ids|output|head_mask|label")
@@ -124,12 +125,17 @@ def _rewrite(plan: Plan) -> None:
 
 
 def _named(plan: Plan, complaint: str) -> bool:
-    """An input that the complaint names and that was not given."""
+    """What the complaint itself names and was not given; else the nearest of what the failing lines did not find."""
     if _EXCLUSIVE.search(complaint):
         return False
-    named = [name for name in plan.target.parameters if "label" not in name and re.search(rf"\b{re.escape(name)}\b", complaint)]
-    given = [name for name in named if give_documented(plan, name) or bare.give(plan, name)]
-    return bool(given)
+    said, absent = _NOT_FOUND.sub("", complaint), _NOT_FOUND.findall(complaint)
+    named = [name for name in plan.target.parameters if "label" not in name and re.search(rf"\b{re.escape(name)}\b", said)]
+    given = [name for name in named if _gave(plan, name)]
+    return bool(given) or any(_gave(plan, name) for name in absent if name in plan.target.parameters)
+
+
+def _gave(plan: Plan, name: str) -> bool:
+    return give_documented(plan, name) or bare.give(plan, name)
 
 
 def _all_labels(plan: Plan, complaint: str) -> bool:
