@@ -48,6 +48,7 @@ MENDED = {
     "towers inside the language model": ("PI103", "arch:phi4_multimodal", {"target_modules": ["o_proj", "down_proj", "gate_up_proj"]}),
     "a regular expression of alternatives": ("PI103", "arch:llava", {"target_modules": r".*\.q_proj|.*\.v_proj"}),
     "heads excluded by the name of one": ("PI109", "arch:musicgen", {"target_modules": "all-linear", "exclude_modules": ["lm_head"]}),
+    "a head that the task type does not know": ("PI113", "arch:bart", {"target_modules": ["q_proj"], "task_type": "SEQ_CLS"}),
     "experts of a model without any": (
         "PI101",
         "arch:qwen3",

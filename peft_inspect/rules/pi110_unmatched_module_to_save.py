@@ -20,7 +20,7 @@ _OF_TASK = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "sco
 
 
 def check(structure: Structure) -> Iterator[Finding]:
-    """Per adapter, the entries that wrapped nothing; of the names that a task type adds, one is enough."""
+    """Per adapter, the entries that wrapped nothing; what a task type adds need not exist beside an entry that does."""
     for adapter in adapters_with_targets(structure):
         unmatched = list(_unmatched(adapter))
         if unmatched:
@@ -39,9 +39,8 @@ def check(structure: Structure) -> Iterator[Finding]:
 
 def _unmatched(adapter: AdapterInfo) -> Iterator[Target]:
     targets = entries(adapter, "modules_to_save")
-    added = _OF_TASK.get(str(adapter.config.get("task_type")), ())
-    one_of_task = any(target.matched for target in targets if target.entry in added)
-    yield from (target for target in targets if not target.matched and not (one_of_task and target.entry in added))
+    added = _OF_TASK.get(str(adapter.config.get("task_type")), ()) if any(target.matched for target in targets) else ()
+    yield from (target for target in targets if not target.matched and target.entry not in added)
 
 
 def broken() -> Example:
