@@ -49,6 +49,7 @@ MENDED = {
     "a regular expression of alternatives": ("PI103", "arch:llava", {"target_modules": r".*\.q_proj|.*\.v_proj"}),
     "heads excluded by the name of one": ("PI109", "arch:musicgen", {"target_modules": "all-linear", "exclude_modules": ["lm_head"]}),
     "a head that the task type does not know": ("PI113", "arch:bart", {"target_modules": ["q_proj"], "task_type": "SEQ_CLS"}),
+    "a layer of mixers that read its weight": ("PI101", "arch:mamba2", {"target_modules": ["o_proj", "in_proj"]}),
     "experts of a model without any": (
         "PI101",
         "arch:qwen3",

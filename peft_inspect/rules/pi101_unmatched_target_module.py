@@ -79,7 +79,8 @@ def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Struct
     fields: dict[str, Any] = {}
     parameters = [target.entry for target in entries(adapter, "target_parameters") if target.matched]
     modules = [target.entry for target in entries(adapter, "target_modules") if target.matched]
-    for name in dict.fromkeys(target.closest[0] for target in unmatched if target.closest):
+    nearest = (next((name for name in target.closest if not _refused(name, structure)), None) for target in unmatched)
+    for name in dict.fromkeys(name for name in nearest if name):
         expert = [entry for entry in experts if entry == name or entry.endswith(f".{name}")]
         if expert:
             parameters += sorted(expert)
@@ -94,6 +95,12 @@ def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Struct
     elif entries(adapter, "target_parameters"):
         fields["target_parameters"] = None
     return fields
+
+
+def _refused(name: str, structure: Structure) -> bool:
+    """Whether the model reads the weights of all layers of this name itself, as fused mamba kernels do: PEFT may refuse them."""
+    rows = [row for row in structure.coverage if row.name == name or row.name.endswith(f".{name}")]
+    return bool(rows) and all(row.read for row in rows)
 
 
 def _without_limits(adapter: AdapterInfo, dropped: list[Target], structure: Structure) -> dict[str, Any]:
