@@ -50,6 +50,7 @@ MENDED = {
     "heads excluded by the name of one": ("PI109", "arch:musicgen", {"target_modules": "all-linear", "exclude_modules": ["lm_head"]}),
     "a head that the task type does not know": ("PI113", "arch:bart", {"target_modules": ["q_proj"], "task_type": "SEQ_CLS"}),
     "a layer of mixers that read its weight": ("PI101", "arch:mamba2", {"target_modules": ["o_proj", "in_proj"]}),
+    "heads that are a list of modules": ("PI110", "arch:musicgen", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "experts of a model without any": (
         "PI101",
         "arch:qwen3",

@@ -81,6 +81,18 @@ def topmost_fresh(structure: Structure, adapter: AdapterInfo) -> dict[str, str]:
     return {within(adapter, path): path for path in top if _is_frozen(path, structure)}
 
 
+def names_to_save(names: Iterable[str], structure: Structure) -> list[str]:
+    """The names as `modules_to_save` takes them: for a list of modules, which PEFT cannot save as one, what it holds."""
+    lists = {module.path for module in structure.modules if not module.has_forward}
+    found: list[str] = []
+    for name in names:
+        held = [path for path in lists if f".{path}".endswith(f".{name}")]
+        inside = [module.path for module in structure.modules if module.path.rpartition(".")[0] in held]
+        children = dict.fromkeys(f"{name}.{path.rpartition('.')[2]}" for path in inside)
+        found += names_to_save(children, structure) if held else [name]
+    return list(dict.fromkeys(found))
+
+
 def _around(path: str) -> Iterator[str]:
     parts = path.split(".")
     return (".".join(parts[:end]) for end in range(len(parts)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Structure
-from peft_inspect.rules.entries import adapters_with_targets, entries, topmost_fresh
+from peft_inspect.rules.entries import adapters_with_targets, entries, names_to_save, topmost_fresh
 from peft_inspect.rules.examples import tiny_classifier
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted, setting_fix
@@ -25,7 +25,7 @@ def check(structure: Structure) -> Iterator[Finding]:
         if frozen and not adapter.inference_mode:
             seen.update(frozen.values())
             saved = [target.entry for target in entries(adapter, "modules_to_save") if target.matched]
-            suggestion = {"modules_to_save": [*saved, *frozen]}
+            suggestion = {"modules_to_save": [*saved, *names_to_save(frozen, structure)]}
             weights = sum(p.numel for p in structure.parameters if any(_in(p.module, path) for path in frozen.values()))
             yield RULE.finding(
                 f"{quoted(frozen)} {'is' if len(frozen) == 1 else 'are'} new to the pretrained model ({counted(weights, 'parameter')}) and "
