@@ -91,3 +91,9 @@ def test_a_regular_expression_that_peft_resolved_into_a_list_is_still_none():
 @pytest.mark.parametrize(("beside", "severity"), [("lm_head", Severity.NOTE), ("mlp.gate", Severity.WARNING)])
 def test_experts_are_missed_only_where_more_of_the_blocks_than_attention_was_asked_for(beside, severity):
     assert findings("arch:mixtral", {"target_modules": ["q_proj", "v_proj", beside]})["PI105"].severity is severity
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_parts_of_a_module_that_is_saved_as_a_whole_are_not_added():
+    fields = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
+    assert findings("arch:csm", fields)["PI111"].facts["suggestion"] == {}

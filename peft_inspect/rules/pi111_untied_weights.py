@@ -46,6 +46,9 @@ def _suggestion(tie: Tie, structure: Structure) -> dict[str, Any]:
     for adapter in structure.adapters:
         for field in ("modules_to_save", "target_modules"):
             named = [target.entry for target in entries(adapter, field)]
+            around = [name for target in entries(adapter, field) for name in target.names]
+            if any(side.startswith(f"{name}.") for side in tie.names for name in around):
+                return {}  # a module that holds a side is in the field as a whole: its parts cannot be as well
             if set(leaves) & {name.rpartition(".")[2] for name in named} and _takes(adapter, field):
                 return {field: list(dict.fromkeys((*named, *leaves))), "ensure_weight_tying": True}
     return {}
