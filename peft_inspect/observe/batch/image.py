@@ -21,6 +21,10 @@ def image_size(plan: Plan, part: str = "") -> tuple[int, int]:
 
     `part` names the vision tower that is meant, where there are several.
     """
+    return _stated_size(plan, part) or (224, 224)
+
+
+def _stated_size(plan: Plan, part: str = "") -> tuple[int, int] | None:
     within = re.compile(part) if part else VISION
     ratios = find(plan.config, "scaled_images_ratios")
     if ratios:
@@ -32,7 +36,7 @@ def image_size(plan: Plan, part: str = "") -> tuple[int, int]:
             return pair(value)
         except (ValueError, KeyError):
             continue
-    return 224, 224
+    return None
 
 
 def channels(plan: Plan) -> int:
@@ -90,7 +94,8 @@ def _whole(plan: Plan) -> Iterator[Layout]:
     for rows, columns in _sizes(plan):
         yield {"pixel_values": plan.floats(plan.size, channels(plan), rows, columns), **others}
     yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), height, width), **others}
-    yield {"pixel_values": plan.floats(plan.size, 2, channels(plan), height, width), **others}
+    pair_size = _stated_size(plan) or (64, 64)  # what matches the points of two images compares every one with every other
+    yield {"pixel_values": plan.floats(plan.size, 2, channels(plan), *pair_size), **others}
 
 
 def patch_values(plan: Plan) -> int:
