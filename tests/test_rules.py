@@ -11,6 +11,7 @@ import pytest
 
 import peft_inspect
 from peft_inspect.rules import Example, Rule, all_rules, page
+from peft_inspect.rules.words import nearest
 
 RULES = [pytest.param(rule, id=f"{rule.code} {rule.name}") for rule in all_rules()]
 
@@ -95,3 +96,9 @@ def test_the_catalogue_loads_without_torch() -> None:
 def test_every_rule_module_is_in_the_registry() -> None:
     for rule in all_rules():
         assert importlib.import_module(rule.check.__module__).RULE is rule
+
+
+def test_near_names_are_told_as_one_or_as_several() -> None:
+    assert nearest(()) == ""
+    assert nearest(["q_proj"]) == "; the nearest is 'q_proj'"
+    assert nearest(["q_proj", "k_proj"]) == "; the nearest are 'q_proj', 'k_proj'"

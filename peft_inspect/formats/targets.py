@@ -98,4 +98,5 @@ def _remarks(adapter: AdapterInfo, structure: Structure) -> Iterator[Line]:
                 Text(visible(f"{target.entry} matches {len(target.dropped)} modules that another field drops again"), style="yellow"), 2
             )
         if not target.matched and target.closest:
-            yield Line(Text(visible(f"{target.entry} matches nothing; the closest names are {', '.join(target.closest)}"), style="red"), 2)
+            closest = f"the closest {'name is' if len(target.closest) == 1 else 'names are'} {', '.join(target.closest)}"
+            yield Line(Text(visible(f"{target.entry} matches nothing; {closest}"), style="red"), 2)

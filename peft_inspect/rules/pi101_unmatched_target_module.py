@@ -17,7 +17,7 @@ from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Targ
 from peft_inspect.rules.entries import adapters_with_targets, entries, layers_named, with_parameters
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import quoted, setting_fix
+from peft_inspect.rules.words import nearest, setting_fix
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -66,8 +66,7 @@ def _said(target: Target) -> str:
         return (
             f"{target.entry!r} names {len(target.rewritten)} modules, and PEFT rewrote it for fused experts that this model does not have"
         )
-    nearest = f"; the nearest are {quoted(target.closest)}" if target.closest else ""
-    return f"no module is called {target.entry!r}{nearest}"
+    return f"no module is called {target.entry!r}{nearest(target.closest)}"
 
 
 def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Structure) -> dict[str, Any]:
@@ -79,8 +78,8 @@ def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Struct
     fields: dict[str, Any] = {}
     parameters = [target.entry for target in entries(adapter, "target_parameters") if target.matched]
     modules = [target.entry for target in entries(adapter, "target_modules") if target.matched]
-    nearest = (next((name for name in target.closest if not _refused(name, structure)), None) for target in unmatched)
-    for name in dict.fromkeys(name for name in nearest if name):
+    near = (next((name for name in target.closest if not _refused(name, structure)), None) for target in unmatched)
+    for name in dict.fromkeys(name for name in near if name):
         expert = [entry for entry in experts if entry == name or entry.endswith(f".{name}")]
         if expert:
             parameters += sorted(expert)

@@ -16,7 +16,7 @@ from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Targ
 from peft_inspect.rules.entries import adapters_with_targets, entries, within
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted, quoted, setting_fix
+from peft_inspect.rules.words import counted, nearest, setting_fix
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -54,8 +54,7 @@ def _said(target: Target) -> str:
             f"{target.entry!r} excludes nothing: it has to match a whole module path or the end of one, and "
             f"{counted(len(target.missed), 'layer')} inside carry adapters"
         )
-    nearest = f"; the nearest are {quoted(target.closest)}" if target.closest else ""
-    return f"{target.entry!r} excludes nothing: the model has no such module{nearest}"
+    return f"{target.entry!r} excludes nothing: the model has no such module{nearest(target.closest)}"
 
 
 def _suggestion(adapter: AdapterInfo, idle: list[Target]) -> dict[str, Any]:

@@ -33,3 +33,9 @@ def settings(fields: Mapping[str, Any]) -> str:
 def setting_fix(fields: Mapping[str, Any], otherwise: str) -> str:
     """The fix that sets these fields, or in words where nothing can be suggested."""
     return f"set {settings(fields)}" if fields else otherwise
+
+
+def nearest(names: Iterable[str]) -> str:
+    """`; the nearest is 'a'` or `; the nearest are 'a', 'b'` behind a message; nothing where no name is near."""
+    every = tuple(names)
+    return f"; the nearest {'is' if len(every) == 1 else 'are'} {quoted(every)}" if every else ""

@@ -32,7 +32,7 @@ def test_what_each_entry_reached_and_missed(make_llama, make_report):
         "    k_proj              1  model LlamaDecoderLayer  0",
         "    qproj               0",
         "  k_proj misses layers 3",
-        "  qproj matches nothing; the closest names are q_proj",
+        "  qproj matches nothing; the closest name is q_proj",
     ]
 
 
