@@ -8,8 +8,7 @@ import operator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig
-
+from peft_inspect.load.config_tree import parts
 from peft_inspect.load.model_class import model_classes
 from peft_inspect.load.model_config import overridden
 from peft_inspect.load.nearest import make_valid
@@ -17,6 +16,8 @@ from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from transformers import PretrainedConfig
 
     from peft_inspect.load.build import Plan
 
@@ -59,7 +60,7 @@ def alternatives(plan: Plan, task_type: str | None) -> Iterator[tuple[Plan, str]
 def _open_values(config: PretrainedConfig) -> Iterator[tuple[str, Any]]:
     """Dotted keys that have no value, with a usual one."""
     for name, usual in _USUAL.items():
-        for prefix, part in _parts(config):
+        for prefix, part in parts(config):
             if vars(part).get(name) is None:
                 with contextlib.suppress(Exception):  # a configuration without the fields that the value follows from
                     yield f"{prefix}{name}", usual(part)
@@ -87,11 +88,3 @@ def _filled(config: PretrainedConfig, values: dict[str, Any]) -> PretrainedConfi
 def _holder(config: PretrainedConfig, key: str) -> tuple[PretrainedConfig, str]:
     prefix, _, name = key.rpartition(".")
     return (operator.attrgetter(prefix)(config) if prefix else config), name
-
-
-def _parts(config: PretrainedConfig, prefix: str = "") -> Iterator[tuple[str, PretrainedConfig]]:
-    """The configuration and all that it is composed of, with their dotted prefixes."""
-    yield prefix, config
-    for name in config.sub_configs:
-        if isinstance(part := getattr(config, name, None), PretrainedConfig):
-            yield from _parts(part, f"{prefix}{name}.")

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig
+from peft_inspect.load.config_tree import parts
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 def without_layerdrop(config: PretrainedConfig, asked: Mapping[str, Any]) -> tuple[str, ...]:
     """Set every LayerDrop probability of a config to zero, in place, but for those the user `asked` for; the note on it."""
     changed = []
-    for part in _parts(config):
+    for _, part in parts(config):
         for field, value in list(vars(part).items()):
             if "layerdrop" in field and isinstance(value, float) and value > 0 and not any(name.endswith(field) for name in asked):
                 setattr(part, field, 0.0)
                 changed.append(f"{field} {value} → 0")
     return (f"every layer runs: {', '.join(dict.fromkeys(changed))}",) if changed else ()
-
-
-def _parts(config: PretrainedConfig) -> Iterable[PretrainedConfig]:
-    """A config and the configs inside it."""
-    yield config
-    for value in list(vars(config).values()):
-        if isinstance(value, PretrainedConfig):
-            yield from _parts(value)

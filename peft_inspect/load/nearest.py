@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
 
+from peft_inspect.load.config_tree import parts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -33,9 +35,9 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
     Returns:
         One line for the report for every field that was changed.
     """
-    before = {(path, name): str(value) for path, part in _parts(config) for name, value in _plain(part)}
+    before = {(path, name): str(value) for path, part in parts(config) for name, value in _plain(part)}
     text = _text(config)
-    for _, part in _parts(config):
+    for _, part in parts(config):
         _number_of_heads(part)
         _rotary_sections(part)
         _experts_per_token(part)
@@ -51,9 +53,9 @@ def make_valid(config: PretrainedConfig) -> tuple[str, ...]:
         _pooled_patches(part)
         _width_of_stages(part)
     _padding(config)
-    for _, part in _parts(config):
+    for _, part in parts(config):
         _placeholders(part, _text(part))
-    now = {(path, name): str(value) for path, part in _parts(config) for name, value in _plain(part)}
+    now = {(path, name): str(value) for path, part in parts(config) for name, value in _plain(part)}
     return tuple(
         _note(f"{path}{name}", before.get((path, name)), value) for (path, name), value in now.items() if value != before.get((path, name))
     )
@@ -71,13 +73,6 @@ def _text(config: PretrainedConfig) -> PretrainedConfig:
         return config.get_text_config()
     except ValueError:
         return config
-
-
-def _parts(config: PretrainedConfig, prefix: str = "") -> Iterator[tuple[str, PretrainedConfig]]:
-    yield prefix, config
-    for name, value in vars(config).items():
-        if isinstance(value, PretrainedConfig):
-            yield from _parts(value, f"{prefix}{name}.")
 
 
 def _plain(config: PretrainedConfig) -> Iterator[tuple[str, Any]]:

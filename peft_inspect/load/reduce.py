@@ -31,6 +31,7 @@ from peft_inspect.load.config_fields import (
     VOCAB,
     WIDTH,
 )
+from peft_inspect.load.config_tree import parts
 
 _MAX_LAYERS = 2
 _MAX_TAPS = 5
@@ -55,7 +56,7 @@ def reduced(config: PretrainedConfig) -> tuple[PretrainedConfig, str]:
     """
     small = copy.deepcopy(config)
     changes: dict[str, str] = {}
-    tree = list(_configs(small))
+    tree = list(parts(small))
     widths = _Widths(tree)
     tokens = _TokenMap(tree)
     for prefix, part in tree:
@@ -70,22 +71,6 @@ def reduced(config: PretrainedConfig) -> tuple[PretrainedConfig, str]:
                 changes[prefix + name] = f"{_short(before[name])}→{_short(value)}"
     note = ", ".join(f"{name} {change}" for name, change in changes.items())
     return small, f"reduced: {note}" if note else "reduced: nothing, the config is small already"
-
-
-def _configs(config: PretrainedConfig, prefix: str = "") -> Iterator[tuple[str, PretrainedConfig]]:
-    """The config and every config nested in it, with its dotted prefix, each object once."""
-    seen: set[int] = set()
-
-    def walk(part: PretrainedConfig, prefix: str) -> Iterator[tuple[str, PretrainedConfig]]:
-        if id(part) in seen:
-            return
-        seen.add(id(part))
-        yield prefix, part
-        for name, value in vars(part).items():
-            if isinstance(value, PretrainedConfig):
-                yield from walk(value, f"{prefix}{name}.")
-
-    yield from walk(config, prefix)
 
 
 def _plain(config: PretrainedConfig) -> dict[str, Any]:
@@ -269,7 +254,7 @@ def _smaller_images(config: PretrainedConfig, root: PretrainedConfig) -> None:
         not isinstance(size, int)
         or not isinstance(window, int)
         or (window and "depths" in vars(config))  # whose windows divide what each stage leaves
-        or (window and any("image_embedding_size" in vars(part) for _, part in _configs(root)))  # derived from the size, elsewhere
+        or (window and any("image_embedding_size" in vars(part) for _, part in parts(root)))  # derived from the size, elsewhere
         or "mm_tokens_per_image" in vars(root)
         or "image_grid_pinpoints" in vars(root)
     ):
