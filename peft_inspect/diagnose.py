@@ -95,7 +95,8 @@ def _judge(
         return Outcome(rule.code, rule.name, "skipped", evidence.missing.get(rule.over, "nothing to judge")), ()
     if rule.needs_values and evidence.structure.weights == "none":
         return Outcome(rule.code, rule.name, "skipped", NO_VALUES), ()
-    explained = frozenset(path for code in rule.explained_by for finding in findings.get(code, ()) for path in finding.modules)
+    specific = (finding for code in rule.explained_by for finding in findings.get(code, ()) if finding.explains)
+    explained = frozenset(path for finding in specific for path in finding.modules)
     try:
         reasons = [rule.skip(piece) if rule.skip else None for piece in pieces]
         judged = [piece for piece, reason in zip(pieces, reasons, strict=True) if reason is None]

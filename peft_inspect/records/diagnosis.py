@@ -29,6 +29,7 @@ class Finding:
     fix_verified: bool | None = None
     verified: str | None = None  # "384/384 with use_reentrant=False"
     remedy: str | None = None  # the name of the remedy in `observe.fixes` that tries the fix
+    explains: bool = True  # rules that this one explains away leave its modules to it
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def check(file: AdapterFile) -> Iterator[Finding]:
             layers,
             facts={"file": file.path or None, "adapter": file.adapter, "layers": len(layers)},
             fix="run `peft-inspect gradcheck` on the training script to see why nothing was trained, and train again",
+            explains=file.in_memory,  # loaded for use; beside a file that was named, the model may be one to be trained
         )
 
 

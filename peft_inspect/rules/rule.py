@@ -56,6 +56,7 @@ class Rule(Generic[Evidence]):
         facts: Mapping[str, Any] | None = None,
         remedy: str | None = None,
         severity: Severity | None = None,
+        explains: bool = True,
     ) -> Finding:
         """A finding of this rule. `remedy` names what `observe.fixes` can try; None: the fix cannot be tried."""
         return Finding(
@@ -68,4 +69,5 @@ class Rule(Generic[Evidence]):
             facts=dict(facts or {}),
             fix=fix,
             remedy=remedy,
+            explains=explains,
         )

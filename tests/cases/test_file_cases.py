@@ -96,6 +96,13 @@ def test_an_untrained_adapter_that_was_loaded_for_use_is_one_finding(tmp_path: P
         assert [found.code for found in report.findings] == [code], listed(report)
 
 
+def test_the_file_of_an_untrained_adapter_hides_no_adapter_that_came_frozen(tmp_path: Path) -> None:
+    model, _ = program("saved_before_the_first_step").broken(str(tmp_path))
+    batch = {"input_ids": torch.tensor([[1, 2, 3]]), "labels": torch.tensor([[1, 2, 3]])}
+    report = peft_inspect.check(model.train(), batch, adapter=str(tmp_path))
+    assert [found.code for found in report.findings] == ["PI301", "PI407"], listed(report)
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if "MAPPING" in (FOLDER / f"{name}.py").read_text()])
 def test_the_suggested_renaming_makes_peft_load_every_tensor(name: str, tmp_path: Path) -> None:
     """The suggestion is applied to the file as written, and the values arrive in the model."""
