@@ -170,11 +170,19 @@ def _explained(error: Exception, model: nn.Module, phase: str = "forward") -> In
     place = f" in module {where or 'the model itself'!r} ({type(module).__name__})" if module is not None else ""
     if isinstance(error, WeightlessError):
         return InspectionError(f"{error}{place}. Run it with numbers: --weights random --reduce", detail=frames)
-    return InspectionError(f"the {phase} raised {type(error).__name__}{place}: {error}. {_advice(error, module, where)}", detail=frames)
+    return InspectionError(
+        f"the {phase} raised {type(error).__name__}{place}: {error}. {_advice(error, model, module, where)}", detail=frames
+    )
 
 
-def _advice(error: Exception, module: nn.Module | None, where: str | None) -> str:
-    """What to do: PEFT adapts whatever is a linear layer, also one that returns more than a tensor."""
+def _advice(error: Exception, model: nn.Module, module: nn.Module | None, where: str | None) -> str:
+    """What to do: PEFT adapts whatever is a linear layer, also one that returns more than a tensor, and ties whatever shares a weight."""
+    wrapper, _, copied = (where or "").partition(".modules_to_save.")
+    if copied and type(module) is not type(original := model.get_submodule(f"{wrapper}.original_module")):
+        return (
+            f"PEFT trains a {type(module).__name__} in the place of this {type(original).__name__}, because ensure_weight_tying ties it to "
+            "the input embeddings: set ensure_weight_tying=False, or train other modules"
+        )
     code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__) if not is_machinery(frame.f_code)]
     if isinstance(module, BaseTunerLayer) and where and code and is_peft(code[-1]):
         base, name = type(module.get_base_layer()).__name__, where.rpartition(".")[2]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 
 import peft_inspect
 from peft_inspect.records import InspectionError
@@ -49,3 +49,15 @@ def test_a_layer_that_peft_cannot_adapt_is_named_with_what_to_leave_out(weights)
         model = get_peft_model(Routed(), LoraConfig(target_modules=["router"]), low_cpu_mem_usage=weights == "none")
     with pytest.raises(InspectionError, match=r"its base layer is a Pair, .* --exclude-modules router"):
         peft_inspect.gradcheck(model, batch={"x": torch.ones(2, 4)})
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+def test_an_embedding_that_peft_ties_as_a_linear_layer_is_told():
+    config = BartConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, vocab_size=32,
+    )  # fmt: skip
+    lora = LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"], ensure_weight_tying=True)
+    model = get_peft_model(BartForConditionalGeneration(config), lora)
+    with pytest.raises(InspectionError, match=r"PEFT trains a Linear in the place of this \w*Embedding, because ensure_weight_tying"):
+        peft_inspect.gradcheck(model)
