@@ -304,6 +304,12 @@ def test_json_has_stdout_to_itself_whatever_the_inspected_code_prints(call):
     assert "loading …" in error
 
 
+def test_what_libraries_deprecate_in_each_other_is_not_shown():
+    example = Path(__file__).parent.parent / "docs/examples/speech_emotion.py"
+    done = shell("tree", f"{example}:build_healthy")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_file_is_complete_or_not_there(call, tmp_path, monkeypatch):
     target = tmp_path / "report.json"
     assert call("check", "x", "--format", "json", "-o", str(target))[:2] == (0, "")

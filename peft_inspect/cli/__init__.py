@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import sys
+import warnings
 
 import typer
 
@@ -29,6 +30,8 @@ for module in (tree, gradcheck, check, lock, explain):
 
 def main() -> None:
     """The entry point of the `peft-inspect` command."""
+    # What libraries deprecate in each other is nothing that the reader of a report can mend; -W comes first and still shows it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|transformers|peft)\.", append=True)
     interrupted = False
 
     @atexit.register  # before all others, so that it runs after them
