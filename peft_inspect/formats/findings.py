@@ -33,9 +33,9 @@ def finding_lines(finding: Finding, structure: Structure) -> Iterator[Line]:
 
 
 def verdict(finding: Finding) -> str | None:
-    """What came of trying the fix; None where it was not tried."""
+    """What came of trying the fix, or why nothing did; None where there was nothing to try."""
     if finding.fix_verified is None:
-        return None
+        return visible(finding.verified) if finding.verified else None
     if finding.fix_verified:
         return visible(finding.verified or "yes, tried in memory and undone")
     return visible(f"no, trying it did not bring the gradients back{f' ({finding.verified})' if finding.verified else ''}")

@@ -56,7 +56,8 @@ def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Fin
             in_graph = leaves(reachable([loss.grad_fn]))
             connected = backward(subject, loss)
         except InspectionError as error:
-            return False, f"the run with {names[0]} failed: {error}"
+            cause = error.__cause__ or error
+            return None, f"not judged: the run with {names[0]} raised {type(cause).__name__}: {cause}"
         outcome = _result(patient, connected, names[0])
         if not outcome[0] and finding.remedy == "through-adapter" and _result(patient, in_graph, names[0])[0]:
             return None, "not tried: a custom autograd function computes no gradient for the weight that it is given"

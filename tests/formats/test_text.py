@@ -60,6 +60,8 @@ def test_a_fix_that_did_not_help_says_so(broken_report):
     assert "verified: no, trying it did not bring the gradients back" in plain(replace(broken_report, findings=(finding,)))
     untried = replace(finding, fix_verified=None)
     assert "verified" not in plain(replace(broken_report, findings=(untried,)))
+    failed = replace(untried, verified="not judged: the run with it raised ValueError: no")
+    assert "verified: not judged: the run with it raised ValueError: no\n" in plain(replace(broken_report, findings=(failed,)))
 
 
 def test_a_crashed_rule_is_shown(broken_report):

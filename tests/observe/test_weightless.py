@@ -41,6 +41,12 @@ def test_views_share_the_storage_and_have_the_layout_of_real_ones(x, view):
     assert (seen.shape, seen.stride(), seen.storage_offset()) == (real.shape, real.stride(), real.storage_offset())
 
 
+def test_what_functions_are_mapped_over_has_the_storage_of_its_rows():
+    x, keys = torch.ones(2, 3), []
+    torch.vmap(lambda row: keys.append(storage_key(row)) or row)(x)
+    assert keys == [storage_key(x)]
+
+
 @pytest.mark.parametrize("make", [torch.clone, lambda x: x * 2, lambda x: x.to(torch.bfloat16), lambda x: x.t().contiguous()])
 def test_what_is_computed_has_a_storage_of_its_own(x, make):
     assert storage_key(make(x)) != storage_key(x)

@@ -28,7 +28,9 @@ def storage_key(tensor: torch.Tensor) -> int:
     """Identity of the storage of a tensor, weightless or not: equal for a tensor and its views, `.data`, `.t()`, detached aliases."""
     try:
         return _storage_id(tensor)
-    except NotImplementedError:  # sparse tensors have none of their own
+    except NotImplementedError:  # sparse tensors have none of their own, nor do the wrappers that torch.func maps functions over
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return storage_key(torch._C._functorch.get_unwrapped(tensor))
         if tensor.layout is torch.sparse_coo:
             return _storage_id(tensor._values())
         return id(tensor) if tensor.is_mkldnn else _storage_id(tensor.values())
