@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.location import Folder, Location
 from peft_inspect.load.lora import known_fields, peft_config
-from peft_inspect.load.named import HubRepo, Named, named
+from peft_inspect.load.named import Code, HubRepo, Named, named
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.wrap import wrap
 from peft_inspect.records import AdapterFile, InspectionError, Subject
@@ -44,7 +44,7 @@ def base_of(files: Sequence[AdapterFile], override: str | None) -> tuple[str, Na
         override: the base that the user named instead.
 
     Raises:
-        InspectionError: none is named, or what is named is not there.
+        InspectionError: none is named, or what is named is not there, or is code, which a file has no right to have run.
     """
     if override:
         return override, named(override)
@@ -58,6 +58,11 @@ def base_of(files: Sequence[AdapterFile], override: str | None) -> tuple[str, Na
         raise InspectionError(
             f"{adapter.path} names the base model {base!r}, which is not on this machine: say where it is with --base MODEL"
         ) from error
+    if isinstance(form, Code):
+        raise InspectionError(
+            f"{adapter.path} names the base model {base!r}, which is code and not run because a file says so: "
+            "where you trust it, name it yourself with --base"
+        )
     revision = adapter.config.get("revision")
     if isinstance(form, HubRepo) and revision and form.revision is None:
         return f"{base}@{revision}", replace(form, revision=str(revision))

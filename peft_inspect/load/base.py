@@ -14,6 +14,7 @@ from peft_inspect.load import libraries
 from peft_inspect.load.alternatives import alternatives
 from peft_inspect.load.build import Plan, Weights, build
 from peft_inspect.load.files import read_mapping
+from peft_inspect.load.kernels import without_kernels
 from peft_inspect.load.layerdrop import without_layerdrop
 from peft_inspect.load.location import Folder, Location
 from peft_inspect.load.model_class import model_class
@@ -101,8 +102,9 @@ def _from_files(name: str, form: Named, request: Request, task_type: str | None,
     elif data is None or file is None:
         raise InspectionError(location.absent(_CONFIG))
     else:
+        data, notes = without_kernels(data)
         subject = _built(_plan(name, data, location, request, task_type), request, step)
-        subject = replace(subject, folder=_processor_folder(location, file, request))
+        subject = replace(subject, folder=_processor_folder(location, file, request), notes=(*notes, *subject.notes))
     subject = replace(subject, notes=(*location.notes(), *subject.notes))
     return subject if file is None or isinstance(form, HubRepo) else replace(subject, source_file=str(file))
 

@@ -33,9 +33,7 @@ def load(request: Request, step: Step) -> Subject:
         InspectionError: something named is missing, malformed or does not load; the message says what to do.
     """
     lora = asked(request)
-    name = request.model or (lora.recognised.model if lora else None)
-    if name is None:
-        raise InspectionError("no MODEL: name one, or a --lora file that names its base model")
+    name = request.model or _model_of(lora)
     code = UserCode()
     files = _adapter_files(request.adapter, step)
     subject = _model(name, request, lora, files, code, step)
@@ -64,6 +62,19 @@ def live(
     files = () if adapter is None else attach.read_files(adapter)
     weights: Weights = "none" if is_weightless(model) else "user"
     return Subject(model, type(model).__name__, weights, batch, loss, optimizer, adapter_files=files)
+
+
+def _model_of(lora: Asked | None) -> str:
+    """The model that a LoRA file names. What a file names is read, never run."""
+    if lora is None or lora.recognised.model is None:
+        raise InspectionError("no MODEL: name one, or a --lora file that names its base model")
+    name = lora.recognised.model
+    if isinstance(named(name), Code):
+        raise InspectionError(
+            f"{lora.file} names the model {name!r}, which is code and not run because a file says so: "
+            "where you trust it, name it yourself as MODEL"
+        )
+    return name
 
 
 def _adapter_files(name: str | None, step: Step) -> tuple[AdapterFile, ...]:
