@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from peft_inspect.formats.columns import cells_of
 from peft_inspect.formats.diff import SIGNS
@@ -61,15 +62,15 @@ class _Painter:
 
     def below(self, node: Node, guide: str, level: int, like: Node | None = None) -> Iterator[Row]:
         """The rows under a node. `like`: the block that it is compared with; what is equal there is not said again."""
-        entries = [(self._label(prefix, run), run) for prefix, run in self._entries(node)]
-        same = [] if like is None else [entry for entry in entries if _same(entry[1], like)]
+        entries = list(self._entries(node, like))
+        same = [entry for entry in entries if _same(entry.run, entry.like)]
         entries = [entry for entry in entries if entry not in same]
-        for at, (label, run) in enumerate(entries):
+        for at, (label, run, beside) in enumerate(entries):
             last = at == len(entries) - 1 and not same
             yield self.row(guide + (self.end if last else self.tee), run, label, node, closed=self._closed(run.first, level))
-            yield from self._inside(run, guide + (self.gap if last else self.bar), level, _counterpart(run, like))
+            yield from self._inside(run, guide + (self.gap if last else self.bar), level, _counterpart(run.first, beside))
         if same:
-            names = ", ".join(label for label, _ in same)
+            names = ", ".join(entry.label for entry in same)
             yield Row(guide + self.end, (Part(f"{visible(names)}: as above", "dim"),), remark=True)
 
     def _inside(self, run: Run, guide: str, level: int, like: Node | None) -> Iterator[Row]:
@@ -81,14 +82,15 @@ class _Painter:
         alike = like is not None and like.module.type == run.first.module.type and not self.view.expand
         yield from self.below(run.first, guide, level + 1, like if alike else None)
 
-    def _entries(self, node: Node) -> Iterator[tuple[str, Run]]:
+    def _entries(self, node: Node, like: Node | None) -> Iterator[_Entry]:
         """Children as runs; a list of blocks gives its blocks, under its own name."""
         for run in self._runs(node):
             child = run.first
             if child.module.type == "ModuleList" and child.children and not (child.parameters or child.layers or child.flags):
-                yield from ((f"{self._label('', run)}.", inner) for inner in self._runs(child))
+                beside = _counterpart(child, like)
+                yield from (_Entry(self._label(f"{self._label('', run)}.", inner), inner, beside) for inner in self._runs(child))
             else:
-                yield "", run
+                yield _Entry(self._label("", run), run, like)
 
     def _runs(self, node: Node) -> Iterator[Run]:
         return (Run((child,)) for child in node.children) if self.view.expand else runs(node.children)
@@ -108,7 +110,7 @@ class _Painter:
         assert run.like is not None
         found = said_differences(run.first, run.like.first)
         more = f"; and {len(found) - SAID} more (--expand)" if len(found) > SAID else ""
-        return visible(f"unlike {run.like.label()}: {'; '.join(found[:SAID])}{more}")
+        return visible(f"unlike {run.like.short_label()}: {'; '.join(found[:SAID])}{more}")
 
     def row(self, guide: str, run: Run, label: str, parent: Node | None, *, closed: bool) -> Row:
         """The row of a module, or of several equal ones. `closed`: what is inside is not shown, so its row speaks for it."""
@@ -161,12 +163,20 @@ def _short(path: str) -> str:
     return ".".join(path.split(".")[-2:])
 
 
-def _same(run: Run, like: Node) -> bool:
+class _Entry(NamedTuple):
+    """What one row is about, and the module whose children it is compared with."""
+
+    label: str
+    run: Run
+    like: Node | None
+
+
+def _same(run: Run, like: Node | None) -> bool:
     """Whether every module of the run equals that of the same name in the block it is compared with."""
-    return (other := _counterpart(run, like)) is not None and other.shape == run.first.shape
+    others = [_counterpart(node, like) for node in run.nodes]
+    return all(other is not None and other.shape == node.shape for node, other in zip(run.nodes, others, strict=True))
 
 
-def _counterpart(run: Run, like: Node | None) -> Node | None:
-    if like is None or len(run.nodes) > 1:
-        return None
-    return next((child for child in like.children if child.name == run.first.name), None)
+def _counterpart(node: Node, like: Node | None) -> Node | None:
+    """The child of `like` that has the same name."""
+    return None if like is None else next((child for child in like.children if child.name == node.name), None)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from peft_inspect.formats.differences import as_leaf, own_differences
 from peft_inspect.formats.nodes import Node, build, reshape
-from peft_inspect.formats.runs import as_leaf, own_differences
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, Structure
 
@@ -53,8 +53,8 @@ def _at(root: Node, path: str) -> Node:
 
 
 def _merged(node: Node, other: Node) -> Node:
-    node, other = as_leaf(node), as_leaf(other)
     said = tuple(own_differences(other, node))
+    node, other = as_leaf(node), as_leaf(other)
     children = list(_children(node, other))
     return replace(node, children=children, change="changed" if said else "", said=", ".join(said))
 

@@ -28,6 +28,7 @@ class Part:
     text: str
     style: str = ""
     drop: int = 0
+    opens: bool = False  # what comes next stays on its line
 
 
 def short_dtype(dtype: str) -> str:
@@ -56,7 +57,7 @@ def saved_parts(node: Node) -> Iterator[Part]:
     trains = node.trainable > 0
     for name in saved_copies(node):
         style = "green" if trains else "yellow"
-        yield Part(TRAINED if trains else RESTING, style)
+        yield Part(TRAINED if trains else RESTING, style, opens=True)
         yield Part(visible(f"{name} modules_to_save"), style)
 
 
@@ -68,7 +69,7 @@ def adapter_parts(layers: Sequence[AdapterLayerInfo], path: str, structure: Stru
         trains = structure.trainable(layer) and layer.active and layer.enabled and not layer.merged
         style = "green" if trains else "yellow"
         if layer.adapter != before:
-            yield Part(TRAINED if trains else RESTING, style)
+            yield Part(TRAINED if trains else RESTING, style, opens=True)
             yield Part(visible(layer.adapter), style, drop=0 if several else 1)
         before = layer.adapter
         if layer.parameter_name:
@@ -83,6 +84,7 @@ def adapter_parts(layers: Sequence[AdapterLayerInfo], path: str, structure: Stru
             yield Part(f"α={layer.lora_alpha:g}", style, drop=2)
         yield Part(short_dtype(layer.dtype), style, drop=3)
         yield from (Part(word, "yellow") for word in layer_words(layer, structure))
+        yield from (Part(word, style) for word in variants(layer))
 
 
 def layer_words(layer: AdapterLayerInfo, structure: Structure) -> Iterator[str]:
@@ -95,7 +97,11 @@ def layer_words(layer: AdapterLayerInfo, structure: Structure) -> Iterator[str]:
         yield "merged"
     if not layer.enabled:
         yield "disabled"
-    yield from (name.removeprefix("use_") for name, value in sorted(layer.details.items()) if value is True)
+
+
+def variants(layer: AdapterLayerInfo) -> Iterator[str]:
+    """What kind of LoRA it is: `dora`, `rslora`. How the base layer stores its weight is no kind."""
+    yield from (name.removeprefix("use_") for name, value in sorted(layer.details.items()) if value is True and name != "fan_in_fan_out")
 
 
 def flag_parts(flags: Sequence[Flag]) -> Iterator[Part]:

@@ -100,8 +100,8 @@ def _label_lines(parts: Sequence[Part], room: int) -> list[Text]:
     while _length(parts) > room and (least := max((part.drop for part in parts), default=0)):
         parts = [part for part in parts if part.drop != least]
     lines = [Text()]
-    for part in parts:
-        if lines[-1] and lines[-1].cell_len + 1 + cell_len(part.text) > room:
+    for at, part in enumerate(parts):
+        if lines[-1] and lines[-1].cell_len + 1 + _length(parts[at : at + 1 + part.opens]) > room:
             lines.append(Text())
         lines[-1].append(" " if lines[-1] else "")
         lines[-1].append(part.text, style=part.style or None)

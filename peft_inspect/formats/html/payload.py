@@ -11,7 +11,7 @@ from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import GradientMap, MapRow, gradient_map
 from peft_inspect.formats.heatmap import Sign
 from peft_inspect.formats.json import environment
-from peft_inspect.formats.labels import layer_words, shape_of, short_dtype, shown_type, weight_of
+from peft_inspect.formats.labels import layer_words, shape_of, short_dtype, shown_type, variants, weight_of
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import fold_with_first
@@ -156,7 +156,7 @@ class _Tree:
                 yield self._group(run)
 
     def _group(self, run: Run) -> Mapping[str, Any]:
-        said = "" if run.like is None else f"unlike {run.like.label()}: {'; '.join(said_differences(run.first, run.like.first))}"
+        said = "" if run.like is None else f"unlike {run.like.short_label()}: {'; '.join(said_differences(run.first, run.like.first))}"
         group = {
             "g": len(run.nodes),
             "n": run.label(),
@@ -173,7 +173,7 @@ class _Tree:
 
     def _adapter(self, layer: AdapterLayerInfo) -> list[Any]:
         """Whether it trains, and its label."""
-        words = list(layer_words(layer, self.structure))
+        words = [*layer_words(layer, self.structure), *variants(layer)]
         trains = self.structure.trainable(layer) and layer.active and layer.enabled and not layer.merged
         rank = [f"r={layer.r}"] if layer.r is not None else []
         alpha = [f"α={layer.lora_alpha:g}"] if layer.lora_alpha is not None else []
