@@ -10,28 +10,34 @@ from rich.text import Text
 from peft_inspect.formats.screen import Line
 
 GAP = 2
+INDENT = 2
+
+Section = tuple[Sequence[str], Sequence[Sequence[str]]]  # heads, rows
 
 
-def table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(), indent: int = 2, wide: int = 48
-) -> Iterator[Line]:
-    """A head and one line per row, whose last cell may go on below itself; the columns in `right` are numbers.
+def table(sections: Sequence[Section], *, right: frozenset[int], wide: int) -> Iterator[Line]:
+    """Sections of rows below their heads, all in the same columns; those in `right` are numbers.
 
-    A first cell of more than `wide` columns has a line of its own: a regular expression, for instance.
+    Heads of one cell are a line above the section. The last cell of a row may go on below itself. A first cell of
+    more than `wide` columns has a line of its own: a regular expression, for instance.
     """
-    lines = [part for row in rows for part in _split(row, wide)]
-    widths = [max(cell_len(row[at]) for row in (heads, *lines) if len(row) > 1) for at in range(len(heads))]
-    yield Line(_row(heads, widths, right, "dim"), indent)
-    for row in lines:
-        yield Line(_row(row, widths, right, ""), indent, hang=sum(widths[:-1]) + GAP * (len(widths) - 1))
+    drawn = [(heads, [part for row in rows for part in _split(row, wide)]) for heads, rows in sections]
+    every = [row for heads, rows in drawn for row in (heads, *rows) if len(row) > 1]
+    widths = [max(cell_len(row[at]) for row in every if at < len(row)) for at in range(max(map(len, every), default=0))]
+    hang = sum(widths[:-1]) + GAP * (len(widths) - 1)
+    for heads, rows in drawn:
+        yield Line(_row(heads, widths, right, "dim"), INDENT, hang=hang if len(heads) > 1 else 0)
+        yield from (Line(_row(row, widths, right, ""), INDENT, hang=hang) for row in rows)
 
 
 def _split(row: Sequence[str], wide: int) -> Iterator[Sequence[str]]:
-    if cell_len(row[0]) <= wide:
-        yield row
+    """The row in one line or two, set in below the heads."""
+    first, *rest = row
+    if cell_len(first) <= wide:
+        yield f"  {first}", *rest
     else:
-        yield row[:1]
-        yield "", *row[1:]
+        yield (f"  {first}",)
+        yield "", *rest
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], right: frozenset[int], style: str) -> Text:

@@ -10,7 +10,7 @@ from peft_inspect.formats.layout import layer_indices, place_of
 from peft_inspect.formats.names import ranges, visible
 from peft_inspect.formats.numbers import count, share
 from peft_inspect.formats.screen import Line
-from peft_inspect.formats.table import table
+from peft_inspect.formats.table import Section, table
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import AdapterInfo, Coverage, Structure, Target
 
@@ -24,11 +24,14 @@ def target_lines(structure: Structure) -> Iterator[Line]:
         if not adapter.targets:
             yield Line(Text("its config names no targets"), 2)
             continue
-        for field in dict.fromkeys(target.field for target in adapter.targets):
-            rows = [row[1:] for target in adapter.targets if target.field == field for row in target_rows(target, structure)]
-            entries = [(f"  {entry}" if entry else "", *rest) for entry, *rest in rows]
-            yield from table((field, *HEADS[2:]), entries, right=frozenset({1}), wide=24)
+        fields = dict.fromkeys(target.field for target in adapter.targets)
+        yield from table([_section(field, adapter, structure) for field in fields], right=frozenset({1}), wide=24)
         yield from _remarks(adapter, structure)
+
+
+def _section(field: str, adapter: AdapterInfo, structure: Structure) -> Section:
+    """The entries of one field."""
+    return (field, *HEADS[2:]), [row[1:] for target in adapter.targets if target.field == field for row in target_rows(target, structure)]
 
 
 def coverage_lines(structure: Structure) -> Iterator[Line]:
@@ -44,23 +47,25 @@ def coverage_lines(structure: Structure) -> Iterator[Line]:
     places: dict[tuple[str, str], list[Coverage]] = {}
     for coverage in shown:
         places.setdefault((coverage.tower.removeprefix(inside), coverage.block), []).append(coverage)
+    heads = ("layer", "params", "share", *(("adapter",) if several else ()), "adapted", "r", "layers")
+    sections: list[Section] = [(heads, ())]
     for (tower, block), rows in places.items():
-        yield Line(Text(visible(f"{tower or 'outside towers'} {block}".rstrip()), style="dim"), 2)
-        heads = ("layer", "params", "share", *(("adapter",) if several else ()), "adapted", "r", "at layers")
-        cells = [cell for row in rows for cell in _coverage_rows(row, total, several=several)]
-        yield from table(heads, cells, right=frozenset({1, 2, len(heads) - 3, len(heads) - 2}), indent=4)
+        cells = [cell for row in rows for cell in _coverage_rows(row, total, tower, several=several)]
+        sections.append(((visible(f"{tower or 'outside towers'} {block}".rstrip()),), cells))
+    yield from table(sections, right=frozenset({1, 2, len(heads) - 3, len(heads) - 2}), wide=48)
 
 
-def _coverage_rows(coverage: Coverage, total: int, *, several: bool) -> Iterator[tuple[str, ...]]:
-    """One row per adapter that has any of these layers."""
-    sort = visible(coverage.name), count(coverage.parameters), share(coverage.parameters, total)
+def _coverage_rows(coverage: Coverage, total: int, tower: str, *, several: bool) -> Iterator[tuple[str, ...]]:
+    """One row per adapter that has any of these layers; outside stacks, they are called by their place in `tower`."""
+    name = coverage.name if coverage.stack else coverage.name.removeprefix(f"{tower}.")
+    sort = visible(name), count(coverage.parameters), share(coverage.parameters, total)
     every = len(coverage.layers)
     if not coverage.carried:
         yield *sort, *(("",) if several else ()), f"0/{every}", "", ""
     for at, carried in enumerate(coverage.carried):
-        name = (visible(carried.adapter),) if several else ()
+        adapter = (visible(carried.adapter),) if several else ()
         ranks = ",".join(map(str, carried.ranks))
-        yield *(("", "", "") if at else sort), *name, f"{carried.layers}/{every}", ranks, ranges(carried.indices, gap=", ")
+        yield *(("", "", "") if at else sort), *adapter, f"{carried.layers}/{every}", ranks, ranges(carried.indices, gap=", ")
 
 
 def target_rows(target: Target, structure: Structure) -> Iterator[tuple[str, ...]]:
@@ -91,8 +96,7 @@ def _remarks(adapter: AdapterInfo, structure: Structure) -> Iterator[Line]:
     """What an entry did not reach, and names that exist."""
     for target in adapter.targets:
         if target.missed:
-            missed = ranges(layer_indices(target.missed, structure), gap=", ") or ", ".join(target.missed[:3])
-            yield Line(Text(visible(f"{target.entry} misses layers {missed}"), style="yellow"), 2)
+            yield Line(Text(visible(f"{target.entry} misses {_missed(target, structure)}"), style="yellow"), 2)
         if target.dropped:
             yield Line(
                 Text(visible(f"{target.entry} matches {len(target.dropped)} modules that another field drops again"), style="yellow"), 2
@@ -100,3 +104,10 @@ def _remarks(adapter: AdapterInfo, structure: Structure) -> Iterator[Line]:
         if not target.matched and target.closest:
             closest = f"the closest {'name is' if len(target.closest) == 1 else 'names are'} {', '.join(target.closest)}"
             yield Line(Text(visible(f"{target.entry} matches nothing; {closest}"), style="red"), 2)
+
+
+def _missed(target: Target, structure: Structure) -> str:
+    indices = set(layer_indices(target.missed, structure))
+    if not indices:
+        return ", ".join(target.missed[:3])
+    return f"layer{'' if len(indices) == 1 else 's'} {ranges(indices, gap=', ')}"

@@ -1,4 +1,4 @@
-"""Wrapping that keeps names readable: lines end at spaces, and a module path that is too long ends at a dot or a comma."""
+"""Wrapping that keeps names readable: lines end at spaces, not after a label, and a long module path at a dot or a comma."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def _length(text: str, room: int) -> int | None:
         return len(line) + 1 if len(line) < len(text) else None
     fits = len(chop_cells(line, room)[0])
     spaces = line.rfind(" ", 1, fits + 1)
+    if line[:spaces].rstrip().endswith(":"):  # a label goes with the value that follows it
+        before = line.rfind(" ", 1, len(line[:spaces].rstrip()))
+        spaces = before if before > 0 and line[:before].strip() else spaces
     if line[:spaces].strip() and spaces > 0:
         return len(line) - len(line[spaces:].lstrip())
     inside = max((found.end() for found in _INSIDE.finditer(line, 0, fits)), default=0)

@@ -31,7 +31,7 @@ def test_what_each_entry_reached_and_missed(make_llama, make_report):
         "    v_proj              4  model LlamaDecoderLayer  0–3",
         "    k_proj              1  model LlamaDecoderLayer  0",
         "    qproj               0",
-        "  k_proj misses layers 3",
+        "  k_proj misses layer 3",
         "  qproj matches nothing; the closest name is q_proj",
     ]
 
@@ -120,11 +120,27 @@ def test_the_other_way_round_every_sort_of_layer_and_how_many_carry_an_adapter(m
     found = lines(make_report(replace(make_llama(4), coverage=rows)), width=100)
     at = found.index("covered: layers with 58.3% of 3,072 parameters carry an adapter")
     assert found[at + 1 : at + 6] == [
+        "  layer               params  share  adapted     r  layers",
         "  model LlamaDecoderLayer",
-        "    layer             params  share  adapted     r  at layers",
         "    self_attn.q_proj   1,024  33.3%      4/4     8  0–3",
         "    self_attn.v_proj   1,024  33.3%      3/4  8,16  0–1, 3",
         "    self_attn.o_proj   1,024  33.3%      0/4",
+    ]
+
+
+def test_all_towers_share_their_columns_and_name_their_layers_within_them(make_llama, make_report):
+    projector = replace(
+        sort_of_layer("model.projector.linear_1"), tower="base_model.model.model.projector", stack="", block="", indices=(), layers=("x",)
+    )
+    rows = (sort_of_layer("self_attn.q_proj", default={0: 8}), projector)
+    found = lines(make_report(replace(make_llama(4), coverage=rows)), width=100)
+    at = found.index("covered: layers with 12.5% of 2,048 parameters carry an adapter")
+    assert found[at + 1 : at + 6] == [
+        "  layer               params  share  adapted  r  layers",
+        "  model LlamaDecoderLayer",
+        "    self_attn.q_proj   1,024  50.0%      1/4  8  0",
+        "  model.projector",
+        "    linear_1           1,024  50.0%      0/1",
     ]
 
 
@@ -134,8 +150,9 @@ def test_each_of_several_adapters_has_a_row(make_llama, make_report):
     adapters = (structure.adapters[0], replace(structure.adapters[0], name="ref"))
     found = lines(make_report(replace(structure, coverage=rows, adapters=adapters)), width=100)
     at = found.index("covered: layers with 50.0% of 2,048 parameters carry an adapter")
-    assert found[at + 2 : at + 6] == [
-        "    layer   params  share  adapter  adapted  r  at layers",
+    assert found[at + 1 : at + 6] == [
+        "  layer     params  share  adapter  adapted  r  layers",
+        "  model LlamaDecoderLayer",
         "    q_proj   1,024  50.0%  default      4/4  8  0–3",
         "                           ref          1/4  4  0",
         "    o_proj   1,024  50.0%               0/4",

@@ -97,3 +97,11 @@ def test_a_long_message_wraps_under_its_own_indent(broken_report):
     at = next(index for index, line in enumerate(lines) if line.startswith("  reentrant checkpointing"))
     assert lines[at + 1].startswith("  ")
     assert max(map(len, lines)) <= 60
+
+
+def test_no_line_ends_with_a_label_whose_value_is_on_the_next(make_llama, make_report):
+    report = make_report(make_llama())
+    for width in range(40, 100):
+        out = StringIO()
+        write(report, out, View("check", width=width, color=False))
+        assert not [line for line in out.getvalue().splitlines() if line.endswith(":") and len(line) > 20], width
