@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from peft_inspect.formats.names import fold, visible
-from peft_inspect.formats.places import in_library, place_of
+from peft_inspect.formats.places import place_of
 from peft_inspect.records import Diagnosis, Finding, Severity
 
 _COMMAND: Mapping[Severity, str] = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
@@ -32,7 +32,7 @@ def _text(finding: Finding) -> str:
     lines = [finding.message]
     if finding.modules:
         lines.append("modules: " + ", ".join(fold(finding.modules)[:8]))
-    if finding.source is not None and in_library(finding.source):
+    if finding.source is not None and finding.source.library:
         lines.append(f"at {finding.source} in {finding.source.function}: {finding.source.code.strip()}")
     if finding.fix:
         lines.append(f"fix: {finding.fix}" + (f" (verified: {finding.verified or 'yes'})" if finding.fix_verified else ""))

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from peft_inspect.records import Diagnosis, Finding, Source
 
 _PROJECT_FILES = ("peft-inspect.toml", "pyproject.toml", "README.md")
-_LIBRARIES = frozenset({"site-packages", "dist-packages"})
+_WORKSPACE = "GITHUB_WORKSPACE"  # where GitHub checked the repository out
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,27 @@ class Place:
 
     @property
     def uri(self) -> str:
-        """Relative to the working directory where the file is below it; never empty."""
+        """Relative where the file is shown so; never empty."""
         path = PurePath(self.file)
         return path.as_uri() if path.is_absolute() else urllib.parse.quote(path.as_posix(), errors="replace")
 
 
 def place_of(finding: Finding, report: Diagnosis) -> Place:
     """The user's own line, else the file that was inspected, else a file of the project, else the model's name."""
-    if finding.source is not None and not in_library(finding.source):
-        return Place(_shown(finding.source.file), max(finding.source.line, 1), finding.source.code)
-    if report.structure.source_file:
-        return Place(_shown(report.structure.source_file))
+    if finding.source is not None and not finding.source.library:
+        return _at(finding.source)
+    structure = report.structure
+    if structure.entry is not None and structure.entry.file == structure.source_file:
+        return _at(structure.entry)
+    if structure.source_file:
+        return Place(_shown(structure.source_file))
     script = report.source.partition(":")[0]
     known = next((name for name in (script, *_PROJECT_FILES) if Path(name).is_file()), None)
     return Place(_shown(known) if known else report.source.replace(":", "/").strip("/") or "model")
 
 
-def in_library(source: Source) -> bool:
-    """Whether a line belongs to an installed package or to Python itself."""
-    parts = PurePath(source.file).parts
-    return not _LIBRARIES.isdisjoint(parts) or _below(source.file, os.path.dirname(os.__file__))  # noqa: PTH120  # a str is wanted
+def _at(source: Source) -> Place:
+    return Place(_shown(source.file), max(source.line, 1), source.code)
 
 
 def fingerprint(finding: Finding, report: Diagnosis) -> str:
@@ -57,13 +58,13 @@ def fingerprint(finding: Finding, report: Diagnosis) -> str:
 
 
 def _shown(file: str) -> str:
-    """Relative to the working directory if it is below it."""
-    path = Path(file)
-    here = Path.cwd()
-    if path.is_absolute():
-        return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
-    return PurePath(os.path.normpath(file)).as_posix()
+    """As the repository has it: from the workspace of a GitHub job, else from the working directory, where it lies below."""
+    path, root = Path(os.path.normpath(Path.cwd() / file)), _root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _below(file: str, folder: str) -> bool:
-    return PurePath(file).is_relative_to(folder)
+def _root() -> Path:
+    """A step may work in a folder below the workspace; annotations and code scanning count from the workspace all the same."""
+    here, workspace = Path.cwd(), os.environ.get(_WORKSPACE)
+    root = Path(workspace).resolve() if workspace else here
+    return root if here.is_relative_to(root) else here

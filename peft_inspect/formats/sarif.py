@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from peft_inspect.formats.names import fold, visible
-from peft_inspect.formats.places import Place, fingerprint, in_library, place_of
+from peft_inspect.formats.places import Place, fingerprint, place_of
 from peft_inspect.records import Diagnosis, Finding, Outcome, Severity, Source
 from peft_inspect.version import __version__
 
@@ -79,7 +79,7 @@ def _result(finding: Finding, report: Diagnosis, index: Mapping[str, int], print
         "partialFingerprints": {"primaryLocationLineHash": print_},
         "properties": {"modules": len(finding.modules), "fixVerified": finding.fix_verified},
     }
-    if finding.source is not None and in_library(finding.source):
+    if finding.source is not None and finding.source.library:
         result["relatedLocations"] = [_related(finding.source)]
     return result
 

@@ -79,7 +79,7 @@ def _from_code(name: str, request: Request, code: UserCode, step: Step) -> Subje
         model = call(name, model)
     if not isinstance(model, torch.nn.Module):
         raise InspectionError(f"{name} returned a {type(model).__name__}: it must return the torch.nn.Module that is trained")
-    return Subject(model, name, "none" if is_weightless(model) else "user", source_file=code.file(name))
+    return Subject(model, name, "none" if is_weightless(model) else "user", source_file=code.file(name), entry=code.entry(name))
 
 
 def _from_type(name: str, model_type: str, request: Request, task_type: str | None, step: Step) -> Subject:

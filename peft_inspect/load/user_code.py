@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from peft_inspect.load.words import did_you_mean, listed
-from peft_inspect.records import InspectionError
+from peft_inspect.records import InspectionError, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,16 @@ class UserCode:
         """The path of the file that `reference` points into, as the user would write it."""
         path = getattr(self._module(reference.rpartition(":")[0]), "__file__", None)
         return None if path is None else _shown(Path(path))
+
+    def entry(self, reference: str) -> Source | None:
+        """The first line of the callable that `reference` names; None for a module object and what has no source."""
+        try:
+            found = inspect.unwrap(self.object(reference))
+            path, (lines, first) = inspect.getsourcefile(found), inspect.getsourcelines(found)
+        except (OSError, TypeError):
+            return None
+        head = next((number for number, line in enumerate(lines) if line.lstrip().startswith(("def ", "class ", "async def "))), 0)
+        return None if path is None else Source(_shown(Path(path)), first + head, found.__name__, lines[head].strip())
 
     def _module(self, name: str) -> ModuleType:
         if name not in self._modules:

@@ -6,10 +6,11 @@ import ast
 import functools
 import inspect
 import textwrap
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
-from peft_inspect.observe.sources import is_machinery, is_peft, shown
+from peft_inspect.observe.sources import is_fetched, is_machinery, is_peft, shown
 from peft_inspect.records import Source, WeightRead
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _reads_in(methods: Mapping[str, _Method]) -> dict[str, Source]:
         method = methods[name]
         for child, line in _weight_reads(method):
             code = ast.get_source_segment(method.origin.code, line) or ""
-            place = Source(method.origin.file, method.origin.line + line.lineno - 1, method.origin.function, " ".join(code.split()))
+            place = replace(method.origin, line=method.origin.line + line.lineno - 1, code=" ".join(code.split()))
             found.setdefault(child, place)
     return found
 
@@ -97,7 +98,7 @@ def _parsed(method: Callable[..., object]) -> tuple[ast.AST, Source] | None:
     try:
         lines, first = inspect.getsourcelines(method)
         text = textwrap.dedent("".join(lines))
-        return ast.parse(text), Source(shown(code.co_filename), first, code.co_name, text)
+        return ast.parse(text), Source(shown(code.co_filename), first, code.co_name, text, library=is_fetched(code))
     except (OSError, SyntaxError, TypeError):  # no source: a notebook, a compiled or generated method
         return None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import peft
 import torch
+from transformers.utils import HF_MODULES_CACHE
 
 from peft_inspect.records import Source
 
@@ -62,6 +63,11 @@ def is_library(code: CodeType) -> bool:
     return code.co_filename.startswith(_LIBRARIES)
 
 
+def is_fetched(code: CodeType) -> bool:
+    """Whether this code was installed, or came with a model from the hub: either way no file of the user's repository."""
+    return is_library(code) or code.co_filename.startswith(HF_MODULES_CACHE)
+
+
 def is_installed(kind: type) -> bool:
     """Whether a class comes from a library or from Python itself; classes without a file are the user's."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
@@ -88,7 +94,8 @@ def source(line: Line | None) -> Source | None:
     if line is None:
         return None
     code, number = line
-    return Source(shown(code.co_filename), number, code.co_name, linecache.getline(code.co_filename, number).strip())
+    text = linecache.getline(code.co_filename, number).strip()
+    return Source(shown(code.co_filename), number, code.co_name, text, library=is_fetched(code))
 
 
 def shown(file: str) -> str:

@@ -49,6 +49,7 @@ def read_structure(subject: Subject) -> Structure:
         model_config=config_values(getattr(inventory.modules[base], "config", None)),
         optimizer=_optimized(subject, inventory),
         source_file=subject.source_file,
+        entry=subject.entry,
         notes=subject.notes,
         coverage=asked.coverage(layers, frozenset(module.path for module in modules if module.routes)),
         ties=asked.ties(layers),

@@ -45,6 +45,7 @@ class Source:
     line: int
     function: str
     code: str
+    library: bool = False  # installed, so no file of the user's repository
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"

@@ -203,6 +203,7 @@ class Structure:
     model_config: Mapping[str, Any] = field(default_factory=dict)  # the base model's config as plain JSON values
     optimizer: frozenset[str] | None = None  # paths of the parameters that the optimizer holds; None: no optimizer given
     source_file: str | None = None
+    entry: Source | None = None
     notes: tuple[str, ...] = ()
     coverage: tuple[Coverage, ...] = ()
     ties: tuple[Tie, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from peft_inspect.records.adapter_file import AdapterFile
-from peft_inspect.records.basics import Weights
+from peft_inspect.records.basics import Source, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,7 @@ class Subject:
     adapter_files: tuple[AdapterFile, ...] = ()
     requested: Mapping[str, Any] | None = None  # the LoRA fields that were asked for, when the tool did the wrapping
     source_file: str | None = None  # config or script that findings without a line of code are shown on
+    entry: Source | None = None  # where the callable that was named begins
     notes: tuple[str, ...] = ()  # what loading decided and the report should say ("recognised axolotl YAML", "reduced to …")
     content: Mapping[str, str] = field(default_factory=dict)  # text / image / audio paths of the user for the batch
     folder: str | None = None  # local folder with tokenizer and processor files, when there is one

@@ -92,7 +92,7 @@ LOG = {
     "runs": {"type": "array", "items": RUN, "minItems": 1},
 }
 SARIF = closed(*LOG, **LOG)
-LIBRARY = Source("/venv/lib/python3.11/site-packages/transformers/models/wavlm/modeling_wavlm.py", 120, "forward", "F.linear(x, w)")
+LIBRARY = Source("transformers/models/wavlm/modeling_wavlm.py", 120, "forward", "F.linear(x, w)", library=True)
 NASTY = "a\x1b[31m%\n::error::[b],:<&>\x00\ud800"
 
 
@@ -157,6 +157,53 @@ def test_a_line_inside_a_library_is_told_beside_the_file_that_was_inspected(with
     (annotation, _) = annotations(report)
     assert annotation.startswith("::error file=lora.yaml,line=1,title=PI201 base-weight-used-directly::")
     assert "modeling_wavlm.py:120" in annotation
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, in code of PEFT
+def test_a_line_that_a_run_meets_inside_transformers_is_no_file_of_the_repository():
+    from peft import LoraConfig, get_peft_model
+    from transformers import WavLMConfig, WavLMModel
+
+    import peft_inspect
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "num_feat_extract_layers": 1}
+    convolution = {
+        "conv_dim": (8,),
+        "conv_stride": (8,),
+        "conv_kernel": (8,),
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    model = get_peft_model(WavLMModel(WavLMConfig(**shape, **convolution)), LoraConfig(target_modules=["q_proj"]))
+    report = peft_inspect.check(model, select=("PI201",), verify=False)
+    (found,) = report.findings
+    assert found.source.file == "transformers/models/wavlm/modeling_wavlm.py"
+    assert "at transformers/models/wavlm/modeling_wavlm.py:" in annotations(report)[0]
+    assert not annotations(report)[0].startswith("::error file=transformers/")
+
+
+def test_a_finding_without_a_line_is_on_the_callable_that_was_named(with_findings):
+    entry = Source("train.py", 12, "build_model", "def build_model():")
+    report = with_findings(finding(), source_file="train.py", entry=entry)
+    assert annotations(report)[0].startswith("::error file=train.py,line=12,title=PI201 ")
+    assert log(report)["results"][0]["locations"][0]["physicalLocation"]["region"]["startLine"] == 12
+    elsewhere = with_findings(finding(), source_file="lora.yaml", entry=entry)
+    assert annotations(elsewhere)[0].startswith("::error file=lora.yaml,line=1,title=PI201 ")
+
+
+def test_on_github_paths_count_from_the_workspace_wherever_the_step_works(with_findings, tmp_path, monkeypatch):
+    (tmp_path / "services" / "chat").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "services" / "chat")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    files = {"train.py": "services/chat/train.py", "../common.py": "services/common.py", "/elsewhere/x.py": "/elsewhere/x.py"}
+    for file, shown in files.items():
+        report = with_findings(finding(source=Source(file, 3, "f", "c")))
+        assert annotations(report)[0].startswith(f"::error file={shown},line=3,")
+    assert log(with_findings(finding(), source_file="lora.yaml"))["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"] == {
+        "uri": "services/chat/lora.yaml"
+    }
+    monkeypatch.setenv("GITHUB_WORKSPACE", "/another/place")
+    assert annotations(with_findings(finding(), source_file="lora.yaml"))[0].startswith("::error file=lora.yaml,")
 
 
 def test_a_finding_without_any_file_still_has_one(with_findings, tmp_path, monkeypatch):

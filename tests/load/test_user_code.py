@@ -38,6 +38,9 @@ def test_a_callable_in_a_file_gives_its_model_in_the_mode_it_was_handed_over(loa
     subject = load(f"{path}:build_model")
     assert (subject.model.out_features, subject.model.training) == (3, False)
     assert (subject.weights, subject.source, subject.source_file) == ("user", f"{path}:build_model", str(path))
+    assert subject.entry is not None
+    assert (subject.entry.file, subject.entry.function) == (str(path), "build_model")
+    assert path.read_text().splitlines()[subject.entry.line - 1] == subject.entry.code == "def build_model():"
 
 
 def test_what_the_code_prints_stays_off_stdout(load, script, capsys):
