@@ -43,7 +43,7 @@ def lines(report: Diagnosis, screen: Screen | None = None) -> Iterator[Line]:
     if report.trace is not None:
         yield Line(Text())
         yield from _gradient_lines(report.trace)
-        if screen is not None and screen.view.command == "gradcheck":
+        if screen is not None and screen.view.command == "gradcheck" and report.structure.adapter_layers:
             yield Line(Text())
             yield from map_lines(gradient_map(report.trace), screen.width, ascii_only=screen.ascii)
     for finding in report.findings:

@@ -22,7 +22,8 @@ def check(structure: Structure) -> Iterator[Finding]:
         yield RULE.finding(
             f"{structure.root_type} has no adapter layer: none of its {len(structure.modules):,} modules is one",
             facts={"modules": len(structure.modules), "trainable": trainable},
-            fix="wrap the model, model = get_peft_model(model, config), and train what it returns",
+            fix="wrap the model, model = get_peft_model(model, config), and train what it returns; on the command line, "
+            "--lora FILE or --target-modules NAMES wraps it for the inspection",
         )
 
 

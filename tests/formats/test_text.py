@@ -105,3 +105,11 @@ def test_no_line_ends_with_a_label_whose_value_is_on_the_next(make_llama, make_r
         out = StringIO()
         write(report, out, View("check", width=width, color=False))
         assert not [line for line in out.getvalue().splitlines() if line.endswith(":") and len(line) > 20], width
+
+
+def test_a_model_without_adapter_layers_has_no_map_and_no_gap_for_one(make_llama, make_trace, make_report):
+    bare = replace(make_llama(1), adapters=(), adapter_layers=())
+    out = StringIO()
+    write(make_report(bare, replace(make_trace(bare, "ok"), gradients=())), out, View("gradcheck", width=80, color=False))
+    assert "LoRA params with gradients: 0/0" in out.getvalue()
+    assert "\n\n\n" not in out.getvalue()
