@@ -179,6 +179,37 @@ def test_tensors_in_plain_attributes_and_containers_keep_their_bits(model, inspe
     assert (noisy.counted, noisy.memory["seen"][0]) == (0, 0)
 
 
+class Remembering(nn.Module):
+    """Writes features into a buffer and a plain tensor, detached, and has a leaf that is no parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.register_buffer("kept", torch.zeros(2, 4))
+        self.plain = torch.zeros(2, 4)
+        self.temperature = torch.ones(1, requires_grad=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.fc(x).detach()
+        self.kept.copy_(features)
+        self.plain.copy_(features)
+        return ((self.kept + self.plain) * self.temperature).sum()
+
+
+def test_tensors_outside_the_graph_stay_outside_it() -> None:
+    """Also when the fix that is tried connects what is written into them."""
+    wrapped = get_peft_model(Remembering(), LoraConfig(r=2, target_modules=["fc"]))
+    inner = wrapped.get_base_model()
+    report = peft_inspect.check(wrapped, {"x": torch.randn(2, 4)})
+    assert [(found.code, found.fix_verified) for found in report.findings] == [("PI305", True)]
+    assert not inner.kept.requires_grad
+    assert not inner.plain.requires_grad
+    assert inner.temperature.requires_grad
+    assert inner.temperature.grad is None
+    assert not inner.kept.any()
+    assert not inner.plain.any()
+
+
 def test_random_number_generators_are_where_they_were(inspect) -> None:
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     inspect()
@@ -216,6 +247,8 @@ def test_nothing_that_the_trace_patches_stays_patched(inspect) -> None:
             checkpointing.CheckpointFunction,
             checkpointing.checkpoint,
             torch.autograd.Function.apply,
+            torch.autograd.backward,
+            torch.autograd.grad,
             torch.Tensor.detach,
             torch.Tensor.item,
             torch.Tensor.numpy,

@@ -62,7 +62,8 @@ def undisturbed(model: nn.Module) -> Iterator[WriteGuard]:
     modules, containers = reachable(model)
     parameters = _unique(parameter for module in modules for parameter in module._parameters.values())
     buffers = _unique(buffer for module in modules for buffer in module._buffers.values())
-    guard = WriteGuard([*parameters, *_unique(plain_tensors(modules, containers))])
+    plain = _unique(plain_tensors(modules, containers))
+    guard = WriteGuard([*parameters, *plain])
     grad_enabled = torch.is_grad_enabled()
     with ExitStack() as stack:
         stack.callback(torch.set_grad_enabled, grad_enabled)
@@ -72,7 +73,8 @@ def undisturbed(model: nn.Module) -> Iterator[WriteGuard]:
             _attributes(modules),
             _buffers(buffers),
             guard.restore,
-            _gradients(parameters),
+            _gradients([*parameters, *(tensor for tensor in (*buffers, *plain) if tensor.requires_grad and tensor.is_leaf)]),
+            _graphs(tensor for tensor in (*buffers, *plain) if not tensor.requires_grad),
         ):
             stack.callback(torch.no_grad()(restore))
         yield guard
@@ -102,6 +104,18 @@ def _gradients(parameters: Iterable[Tensor]) -> Callable[[], None]:
     return restore
 
 
+def _graphs(tensors: Iterable[Tensor]) -> Callable[[], None]:
+    """Writing what has a graph into a tensor outside it puts that tensor into the graph."""
+    kept = list(tensors)
+
+    def restore() -> None:
+        for tensor in kept:
+            if tensor.requires_grad and not tensor._is_view():
+                tensor.detach_().requires_grad_(False)
+
+    return restore
+
+
 def _buffers(buffers: Iterable[Tensor]) -> Callable[[], None]:
     kept = [(buffer, buffer.detach(), None if is_weightless(buffer) or buffer.is_meta else buffer.detach().clone()) for buffer in buffers]
 
@@ -123,16 +137,14 @@ def _same(left: Tensor, right: Tensor) -> bool:
 
 def _attributes(modules: Iterable[nn.Module]) -> Callable[[], None]:
     """Every module's attributes: its mode, hooks, registered children, and what its forward keeps on itself."""
-    kept = [
-        (module, dict(vars(module)), {name: dict(registry) for name in _CONTENTS if (registry := vars(module)[name])}) for module in modules
-    ]
+    kept = [(module, dict(vars(module)), {name: dict(registry) for name, registry in _contents(module) if registry}) for module in modules]
 
     def restore() -> None:
         for module, attributes, contents in kept:
             vars(module).clear()
             vars(module).update(attributes)
-            for name in _CONTENTS:
-                registry, content = vars(module)[name], contents.get(name, {})
+            for name, registry in _contents(module):
+                content = contents.get(name, {})
                 if not registry and not content:
                     continue
                 if registry.keys() != content.keys() or any(registry[key] is not item for key, item in content.items()):
@@ -140,6 +152,12 @@ def _attributes(modules: Iterable[nn.Module]) -> Callable[[], None]:
                     registry.update(content)
 
     return restore
+
+
+def _contents(module: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+    """What a module registers. A scripted module keeps its own in C++, and what Python sees of it is no dict."""
+    attributes = vars(module)
+    return [(name, registry) for name in _CONTENTS if isinstance(registry := attributes.get(name), dict)]
 
 
 def _process_state() -> Callable[[], None]:
