@@ -5,16 +5,19 @@ Each is run only when the first pass saw something that needs it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch.nn.functional import cross_entropy, nll_loss
 from torch.nn.modules.module import register_module_forward_hook, register_module_full_backward_hook
+from torch.overrides import TorchFunctionMode
 
 from peft_inspect.observe.runs import backward, forward, fresh
 from peft_inspect.observe.undisturbed import undisturbed
-from peft_inspect.records import GradientInfo, InspectionError, NonFinite
+from peft_inspect.records import GradientInfo, InspectionError, LossTargets, NonFinite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +80,33 @@ def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapt
             backward(subject, forward(subject, fresh(batch)).tensor.float() * scale)
             found |= {layer.path for layer in left if _any_gradient(subject.model, layer)}
     return frozenset(found)
+
+
+def targets_given(subject: Subject, batch: Mapping[str, Any]) -> LossTargets | None:
+    """The targets of the cross entropies of one run; None where there are none."""
+    with undisturbed(subject.model), _CrossEntropies() as given:
+        forward(subject, fresh(batch))
+    return LossTargets(given.total, given.supervised, given.ignore_index) if given.total else None
+
+
+class _CrossEntropies(TorchFunctionMode):
+    """Counts the class targets of every cross entropy, and those that are not its ignore index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total, self.supervised, self.ignore_index = 0, 0, -100
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (cross_entropy, nll_loss):
+            given = inspect.signature(func).bind(*args, **(kwargs or {}))
+            given.apply_defaults()
+            target, self.ignore_index = given.arguments["target"], given.arguments["ignore_index"]
+            if not target.is_floating_point():
+                self.total += target.numel()
+                self.supervised += int((target != self.ignore_index).sum())
+        return func(*args, **(kwargs or {}))
 
 
 def _any_gradient(model: nn.Module, layer: AdapterLayerInfo) -> bool:

@@ -16,13 +16,24 @@ from peft_inspect.rules.rule import Example, Rule
 
 
 def check(trace: Trace) -> Iterator[Finding]:
-    """Labels, and not one that counts."""
+    """Labels, and not one that counts: in the batch, or in what is left of them where the loss compares them."""
+    layers = modules_of(layer for layer in trace.structure.adapter_layers if layer.active)
+    given = trace.targets
     if trace.batch.labels and trace.batch.supervised == 0:
         yield RULE.finding(
             f"all {trace.batch.labels} labels of the batch are the ignore index (-100): nothing is supervised, the loss is {trace.loss.value}",
-            modules_of(layer for layer in trace.structure.adapter_layers if layer.active),
+            layers,
             facts={"labels": trace.batch.labels, "loss": trace.loss.value, "zero": True},
             fix="truncate the prompt rather than the completion, or drop samples without a supervised token",
+            remedy="labels",
+        )
+    elif given is not None and given.supervised == 0:
+        yield RULE.finding(
+            f"all {given.total} targets that the cross entropy was given are its ignore index ({given.ignore_index}): "
+            f"nothing is supervised, the loss is {trace.loss.value}",
+            layers,
+            facts={"labels": given.total, "ignore_index": given.ignore_index, "loss": trace.loss.value, "zero": True},
+            fix="look at what is left of the labels after they are shifted, cut and masked, and drop samples without a supervised token",
             remedy="labels",
         )
 
