@@ -322,10 +322,10 @@ class Forgetful(torch.autograd.Function):
         return None
 
 
-@fault("PI309", "an autograd function of one's own returns no gradient", layers="before")
+@fault("PI309", "an autograd function of one's own returns no gradient", layers="before", line=True)
 def forgotten(case: Case) -> None:
     def forward(mlp: Any, x: torch.Tensor) -> torch.Tensor:
-        return case.last(mlp)(Forgetful.apply(case.host.hidden(mlp, x)))
+        return case.last(mlp)(Forgetful.apply(case.host.hidden(mlp, x)))  # <- PI309
 
     case.forward(lambda _: forward)
 

@@ -6,6 +6,7 @@ fused path as soon as any module inside it has a hook of its own, and the fault 
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class Calls:
         self._first: dict[int, tuple[int | None, Line]] = {}
         self.phase: Literal["forward", "backward"] = "forward"
         self.on_output: Callable[[Call, Any], None] | None = None
+        self._replaced: dict[type, bool] = {}
         self._paths: dict[int, str] = {}
         for path, module in layers.modules.items():
             self._paths.setdefault(id(module), path)
@@ -112,9 +114,17 @@ class Calls:
         """A base layer runs: outside its adapter layer, or inside one whose forward is not PEFT's, it is worth its line."""
         layers = self._layers.bases[base]
         running = [layer for layer in layers if self._open.get(layer)]
-        replaced = [layer for layer in running if "forward" in vars(self._layers.module[layer])]
+        replaced = [layer for layer in running if self._is_replaced(self._layers.module[layer])]
         for layer in replaced or (layers if not running else ()):
             self._base_calls[layer, caller, line(), bool(replaced), self.in_reference] += 1
+
+    def _is_replaced(self, layer: nn.Module) -> bool:
+        """Whether the forward of an adapter layer is not PEFT's: put on the layer or its class, or that of a class of the user's."""
+        kind = type(layer)
+        if kind not in self._replaced:
+            code = getattr(inspect.unwrap(kind.forward), "__code__", None)
+            self._replaced[kind] = code is None or not is_peft(code)
+        return self._replaced[kind] or "forward" in vars(layer)
 
     def _leave(self, module: nn.Module, _args: Any, output: Any) -> None:
         while self._stack and self._stack.pop() is not module:  # an exception may have skipped the modules inside

@@ -143,8 +143,8 @@ class DataFlow(TorchFunctionMode):
 
 
 def function_name(func: Callable[..., Any]) -> str:
-    """How a torch function is called in Python: its name, for properties that of the property."""
-    name = getattr(func, "__name__", "")
+    """How a torch function is called in Python: its name, for properties that of the property, without the overload."""
+    name = str(getattr(func, "__name__", "")).partition(".")[0]
     return (resolve_name(func) or name).split(".")[-2] if name == "__get__" else name
 
 
@@ -159,10 +159,13 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
 
 
 class Slice:
-    """What of the recorded flow the loss depends on, and where dead tensors leave it."""
+    """What of the recorded flow the loss depends on, and where dead tensors leave it.
 
-    def __init__(self, flow: DataFlow, loss: Tensor) -> None:
-        self._alive = reachable([loss.grad_fn], through_zero=False)
+    `again` are the outputs of what custom autograd functions ran once more in the backward: gradients start from these too.
+    """
+
+    def __init__(self, flow: DataFlow, loss: Tensor, again: Iterable[Tensor] = ()) -> None:
+        self._alive = reachable([tensor.grad_fn for tensor in (loss, *again)], through_zero=False)
         self._loss = flow.event_of(loss)
         self.events: set[Event] = set()
         self._cuts: list[tuple[Event, Operand]] = []
@@ -172,6 +175,9 @@ class Slice:
         if self._loss is not None:
             self._walk(self._loss, self.events, self._cuts)
             self._collect_data(self._loss)
+        for event in map(flow.event_of, again):
+            if event is not None:
+                self._walk(event, self.events, self._cuts)
         self._escapes = [event for event in flow.events if event.escaped]
 
     def _walk(self, start: Event, seen: set[Event], cuts: list[tuple[Event, Operand]]) -> None:
@@ -244,13 +250,19 @@ class Slice:
 
     def loss_made_from(self) -> Line | None:
         """The line that made a loss without a graph out of numbers, or out of a loss that had one; None where neither is so."""
-        event = self._loss
-        while event is not None:
-            if event.name in _FROM_VALUES or any(operand.requires_grad and operand.single for operand in event.operands):
-                return event.line
-            made = {operand.event if operand.single else None for operand in event.operands}  # one in place has its operand twice
-            event = made.pop() if len(made) == 1 else None
-        return None
+        line, pending, seen = None, [(self._loss, True)], set[Event]()
+        while pending:
+            event, single = pending.pop()
+            if event is None or any(operand.requires_grad and not operand.single for operand in event.operands):
+                return None
+            if event in seen:
+                continue
+            seen.add(event)
+            if any(operand.requires_grad for operand in event.operands) or (single and event.name in _FROM_VALUES):
+                line = event.line
+            else:
+                pending += [(operand.event, operand.single) for operand in event.operands]
+        return line
 
 
 def _grouped(cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import checkpoint
 from torch.utils.checkpoint import CheckpointFunction
 
 from peft_inspect.observe.sources import (
@@ -25,7 +26,7 @@ from peft_inspect.observe.sources import (
 from peft_inspect.records import GradRegion, RegionKind, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
 _SWITCH_NAMES = ("no_grad", "inference_mode", "set_grad_enabled", "grad")
@@ -171,16 +172,31 @@ def _undecorated(frame: FrameType) -> Callable[..., Any] | None:
 
 def _function_region() -> GradRegion:
     """The custom autograd function that the caller runs in, and whether any of its inputs requires grad."""
-    inner: FrameType | None = None
     for frame in frames(sys._getframe(1)):
-        if frame.f_code is CheckpointFunction.forward.__code__:
-            return GradRegion("reentrant-checkpoint", source(line_above(frame)), _requires_grad(frame.f_locals.get("args", ())))
-        if frame.f_code is _CUSTOM_FUNCTION and inner is not None:
-            return GradRegion("autograd-function", source(line_above(frame)), _requires_grad(inner.f_locals.values()))
-        inner = frame
+        if frame.f_code is _CUSTOM_FUNCTION:
+            kind: RegionKind = "reentrant-checkpoint" if issubclass(frame.f_locals["cls"], CheckpointFunction) else "autograd-function"
+            return GradRegion(kind, source(line_above(frame)), requires_grad(frame.f_locals["args"]))
     return GradRegion("before", source(nearest(2)))
 
 
-def _requires_grad(values: Any) -> bool:
-    flat = (item for value in values for item in (value if isinstance(value, (tuple, list)) else (value,)))
-    return any(isinstance(item, torch.Tensor) and item.requires_grad for item in flat)
+def requires_grad(inputs: Iterable[object]) -> bool:
+    """Whether any input of an autograd function requires grad; autograd looks at the tensors themselves, not into tuples."""
+    return any(isinstance(item, torch.Tensor) and item.requires_grad for item in inputs)
+
+
+@contextmanager
+def standing_in(apply: Callable[..., Any]) -> Iterator[None]:
+    """Have reentrant checkpointing call `apply`, wherever `checkpoint` was imported to; it takes what the autograd function takes."""
+    original = checkpoint.CheckpointFunction
+    checkpoint.CheckpointFunction = type("StandIn", (), {"apply": staticmethod(apply)})  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        checkpoint.CheckpointFunction = original  # type: ignore[misc]
+
+
+def opened(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+    """A checkpointed block that would be run again in the backward, run as part of the graph instead: what happens in it shows."""
+    if torch.is_grad_enabled() and requires_grad(args):
+        return function(*args)
+    return CheckpointFunction.apply(function, preserve_rng_state, *args)  # type: ignore[no-untyped-call]

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from peft_inspect.observe.batch import make_batch
-from peft_inspect.observe.fixes import ALTERNATIVES, FIXES, Patient
+from peft_inspect.observe.fixes import ALTERNATIVES, FIXES
 from peft_inspect.observe.graph import leaves, reachable
 from peft_inspect.observe.operations import Operations
+from peft_inspect.observe.patient import Patient
 from peft_inspect.observe.runs import backward, forward, fresh, runnable
 from peft_inspect.observe.undisturbed import undisturbed
 from peft_inspect.records import Finding, InspectionError, Subject, Trace
@@ -46,10 +47,10 @@ def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Fin
     patient = Patient(subject, trace, finding, batch)
     with undisturbed(subject.model) as guard, ExitStack() as stack:
         stack.enter_context(Operations(guard))
-        names = []
+        names, exchanges = [], []
         for other in applied:
             name, remedy = FIXES[str(other.remedy)]
-            stack.enter_context(remedy(replace(patient, finding=other)))
+            exchanges.append(stack.enter_context(remedy(replace(patient, finding=other))))
             names.append(name)
         try:
             loss = forward(subject, batch).tensor
@@ -59,6 +60,8 @@ def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Fin
             cause = error.__cause__ or error
             return None, f"not judged: the run with {names[0]} raised {type(cause).__name__}: {cause}"
         outcome = _result(patient, connected, names[0])
+        if not outcome[0] and exchanges[0] is not None and not exchanges[0].acted:
+            return None, "not tried: what runs at that line cannot be exchanged"
         if not outcome[0] and finding.remedy == "through-adapter" and _result(patient, in_graph, names[0])[0]:
             return None, "not tried: a custom autograd function computes no gradient for the weight that it is given"
         return outcome

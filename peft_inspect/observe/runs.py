@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.autograd.graph import get_gradient_edge
 
 from peft_inspect.observe.graph import is_opaque, leaves, reachable
 from peft_inspect.observe.sources import boundary, is_machinery, is_peft
@@ -149,7 +150,8 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
         if not is_opaque(nodes):
             return leaves(nodes)
     try:
-        loss.reshape(()).backward()  # type: ignore[no-untyped-call]
+        # a tensor would be handed to function modes first, which are off for what they handle: for all that is run again inside
+        torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
     except Exception as error:
         raise _explained(error, subject.model, "backward") from error
     held = (parameter for module in subject.model.modules() for parameter in module._parameters.values())

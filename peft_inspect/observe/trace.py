@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from peft_inspect.observe.batch import make_batch
-from peft_inspect.observe.calls import Call, Calls
+from peft_inspect.observe.calls import Calls
 from peft_inspect.observe.conditions import waiting
 from peft_inspect.observe.copies import find_copies, references
-from peft_inspect.observe.flow import DataFlow, Event, Slice
+from peft_inspect.observe.following import followed
 from peft_inspect.observe.grad_mode import GradSwitches
 from peft_inspect.observe.gradients import read_gradients
 from peft_inspect.observe.layers import AdapterLayers
 from peft_inspect.observe.operations import Operations, WeightReads
 from peft_inspect.observe.reads import weight_reads
 from peft_inspect.observe.runs import backward, forward, fresh, runnable
-from peft_inspect.observe.sources import source
 from peft_inspect.observe.undisturbed import undisturbed
-from peft_inspect.observe.values import all_zero, first_nonfinite, moves_loss, still_zero, underflowing
+from peft_inspect.observe.values import all_zero, first_nonfinite, still_zero, targets_given, underflowing
 from peft_inspect.observe.weightless import furnish
 from peft_inspect.records import BatchInfo, LossInfo, Structure, Subject, Trace
 
@@ -55,7 +51,7 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
         trace = _watched(subject, structure, layers, inputs)
         if _needs_following(trace):
             step("following the data flow")
-            trace = _followed(trace, subject, layers, inputs)
+            trace = followed(trace, subject, layers, inputs.batch)
         if structure.weights != "none":
             trace = _measured(trace, subject, inputs, step)
     return trace
@@ -105,65 +101,6 @@ def _needs_following(trace: Trace) -> bool:
     return any(row.state == "zero" for row in trace.gradients if row.layer)
 
 
-def _followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Inputs) -> Trace:
-    """A pass at the height of the data flow: cuts, unused outputs, and which calls reach the loss."""
-    layers_of: dict[int, set[str]] = {}
-    for layer in trace.structure.adapter_layers:
-        for path in layer.parameters:
-            layers_of.setdefault(id(layers.parameters[path]), set()).add(layer.path)
-    batch = fresh(inputs.batch)
-    batch_tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
-    calls = Calls(layers, switches := GradSwitches())
-    ends: dict[int, list[Event | None]] = {}
-    with undisturbed(subject.model) as guard, ExitStack() as stack:
-        for watcher in (switches.watching(), calls.watching(), Operations(guard)):
-            stack.enter_context(watcher)
-        flow = stack.enter_context(DataFlow([*subject.model.parameters(), *subject.model.buffers(), *batch_tensors], switches))
-        calls.on_output = lambda call, tensors: ends.setdefault(call.order, []).extend(_events(flow, tensors))
-        loss = forward(subject, batch).tensor
-        stack.close()
-        data = Slice(flow, loss)
-        wanted = frozenset(layer.path for layer in trace.dead) | {layer.path for layer in all_zero(trace.structure, trace.gradient)}
-        cuts = data.cuts(layers_of, wanted)
-        reaches = {call.order: _any_reaches(data, ends.get(call.order, [])) for call in calls.calls}
-        line = data.loss_made_from() if not trace.loss.has_graph else None
-    matched = _same_calls(trace, calls.calls, layers)
-    marked = tuple(replace(call, reaches_loss=reaches.get(call.order)) for call in trace.calls) if matched else trace.calls
-    if trace.loss.value is not None:
-        cuts = tuple(cut for cut in cuts if cut.kind != "escape" or _flows(trace, subject, inputs, cut.layers))
-    cut = {layer for found in cuts for layer in found.layers}
-    followed = replace(trace, calls=marked, cuts=cuts, loss=replace(trace.loss, source=source(line)))
-    return replace(followed, unused=frozenset(path for path in wanted - cut if _is_unused(followed, path)))
-
-
-def _flows(trace: Trace, subject: Subject, inputs: Inputs, paths: Iterable[str]) -> bool:
-    """Whether values that left torch came back: numbers are also taken out to be logged."""
-    layers = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in set(paths)]
-    return moves_loss(subject, inputs.batch, layers, trace.loss.value or 0.0)
-
-
-def _events(flow: DataFlow, tensors: Iterable[Any]) -> list[Event | None]:
-    return [flow.event_of(tensor) for tensor in tensors if isinstance(tensor, torch.Tensor)]
-
-
-def _any_reaches(data: Slice, events: list[Event | None]) -> bool | None:
-    answers = [data.depends_on(event) for event in events]
-    if True in answers:
-        return True
-    return None if None in answers or not answers else False
-
-
-def _same_calls(trace: Trace, calls: list[Call], layers: AdapterLayers) -> bool:
-    """Whether the second pass made the calls of the first, so that they can be told apart by their order."""
-    forward_calls = [call.path for call in trace.calls if call.phase == "forward"]
-    return forward_calls == [layers.path[call.layer] for call in calls]
-
-
-def _is_unused(trace: Trace, path: str) -> bool:
-    calls = [call for call in trace.calls_of.get(path, ()) if call.region is None]
-    return bool(calls) and all(call.reaches_loss is False for call in calls)
-
-
 def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Trace:
     """Passes that settle zeros and non-finite values; none for a healthy model."""
     zero = all_zero(trace.structure, trace.gradient)
@@ -178,4 +115,6 @@ def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Tra
     if not loss_is_finite or any(row.state == "nonfinite" for row in trace.gradients):
         step("looking for the first non-finite value")
         trace = replace(trace, nonfinite=first_nonfinite(subject, inputs.batch))
+    if trace.dead_after_perturbing or trace.nonfinite:
+        trace = replace(trace, targets=targets_given(subject, inputs.batch))
     return trace

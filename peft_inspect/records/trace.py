@@ -13,7 +13,9 @@ from peft_inspect.records.structure import AdapterLayerInfo, Structure, WeightRe
 
 RegionKind = Literal["no_grad", "inference_mode", "set_grad_enabled", "reentrant-checkpoint", "autograd-function", "before"]
 SWITCHES: frozenset[RegionKind] = frozenset(("no_grad", "inference_mode", "set_grad_enabled"))  # that a program turns itself
-CutKind = Literal["detach", "escape", "non-differentiable", "zero-derivative", "no-grad-region", "starved-checkpoint"]
+CutKind = Literal[
+    "detach", "escape", "non-differentiable", "zero-derivative", "no-grad-region", "starved-checkpoint", "no-gradient-returned"
+]
 GradientState = Literal["ok", "zero", "zero-at-init", "none", "nonfinite", "frozen"]
 
 
@@ -46,13 +48,18 @@ class CallInfo:
     switched: Source | None = None  # the line that disabled or merged the layer or chose its adapter, where the run itself did
 
     @property
-    def trains(self) -> bool:
+    def carries(self) -> bool:
         """Whether this pass can carry gradients: they were on, or activation checkpointing runs it again with gradients."""
         region = self.region
         checkpointed = (
             region is not None and region.kind in ("reentrant-checkpoint", "autograd-function") and region.inputs_require_grad is True
         )
-        return self.phase == "forward" and self.reaches_loss is not False and (region is None or checkpointed)
+        return self.phase == "forward" and (region is None or checkpointed)
+
+    @property
+    def trains(self) -> bool:
+        """Whether this pass can carry gradients, and its output is not known to be left out of the loss."""
+        return self.carries and self.reaches_loss is not False
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,15 @@ class GradientInfo:
 
 
 @dataclass(frozen=True)
+class LossTargets:
+    """The class targets that cross entropies were given, as they were then: shifted, cut, masked."""
+
+    total: int
+    supervised: int  # of these, not the ignore index
+    ignore_index: int
+
+
+@dataclass(frozen=True)
 class LossInfo:
     """The tensor that was trained."""
 
@@ -170,6 +186,7 @@ class Trace:
     unused: frozenset[str] = frozenset()  # adapter layers that ran, and no data of theirs reaches the loss
     references: frozenset[str] = frozenset()  # adapter layers of a teacher or reference model, without gradients on purpose
     nonfinite: NonFinite | None = None
+    targets: LossTargets | None = None  # looked at where gradients are zero or not finite
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
     dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights
     explained: frozenset[str] = frozenset()  # adapter layers that a more specific rule has explained already

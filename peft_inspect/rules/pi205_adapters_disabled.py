@@ -3,7 +3,7 @@
 A disabled adapter layer runs its base layer alone, so the pass that reaches the loss
 trains nothing. It happens when `disable_adapter_layers()` is called by hand, for a
 reference pass for instance, and an early return or an exception skips the call that
-enables them again.
+enables them again. A batch whose `adapter_names` say `"__base__"` for every sample does the same.
 
 Use the context manager, which enables them whatever happens:
 
@@ -16,27 +16,39 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, CallInfo, Finding, Severity, Source, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
-    """Dead layers whose every pass with gradients on ran disabled."""
-    places: dict[Source | None, list[AdapterLayerInfo]] = defaultdict(list)
+    """Dead layers whose every pass with gradients on ran without the adapter: disabled, or for samples that name none."""
+    places: dict[tuple[bool, Source | None], list[AdapterLayerInfo]] = defaultdict(list)
+    patched = {call.layer for call in trace.base_calls if call.patched}
     for layer in trace.dead:
         calls = trace.training_calls(layer)
         if calls and not any(call.enabled for call in calls):
-            places[calls[-1].switched].append(layer)
-    for source, layers in places.items():
+            places[True, calls[-1].switched].append(layer)
+        elif calls and layer.path not in patched and all(_left_out(call) for call in calls):
+            places[False, None].append(layer)
+    for (disabled, source), layers in places.items():
+        many = counted(len(modules_of(layers)), "adapter layer")
         yield RULE.finding(
-            f"{counted(len(modules_of(layers)), 'adapter layer')} ran with adapters disabled: only the base layers reached the loss",
+            f"{many} ran with adapters disabled: only the base layers reached the loss"
+            if disabled
+            else f"{many} ran without an adapter, though one is active: every sample of the batch names the base model",
             modules_of(layers),
             source=source,
-            fix="call model.enable_adapter_layers() before the training forward, or use `with model.disable_adapter():` for reference passes",
-            remedy="enable",
+            fix="call model.enable_adapter_layers() before the training forward, or use `with model.disable_adapter():` for reference passes"
+            if disabled
+            else "name the adapter that trains in adapter_names, or leave adapter_names out",
+            remedy="enable" if disabled else None,
         )
+
+
+def _left_out(call: CallInfo) -> bool:
+    return call.base_used and not call.adapter_used and not call.merged
 
 
 def broken() -> Example:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Source, Trace
+from peft_inspect.records import CallInfo, Finding, GradRegion, Severity, Source, Trace
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
@@ -25,16 +25,15 @@ def check(trace: Trace) -> Iterator[Finding]:
     dead = {layer.path for layer in trace.dead if trace.structure.trainable(layer)}
     for layer in sorted(dead):
         calls = [call for call in trace.calls_of.get(layer, ()) if call.phase == "forward"]
-        if calls and not any(call.trains for call in calls):
-            region = calls[-1].region
-            if region is not None and (region.inputs_require_grad is None or region.inputs_require_grad):
-                places[region.source, region.kind].append(layer)
+        regions = [] if any(call.trains for call in calls) else _switched_off(calls)
+        if regions:
+            places[regions[-1].source, regions[-1].kind].append(layer)
     for cut in trace.cuts:
         if cut.kind == "no-grad-region":
             places[cut.source, "no_grad"] += [layer for layer in cut.layers if layer in dead]
     for (source, kind), layers in places.items():
         if layers:
-            switch = {"before": "before the forward began", "autograd-function": "by a custom autograd function"}.get(kind, f"by {kind}")
+            switch = "before the forward began" if kind == "before" else f"by {kind}"
             yield RULE.finding(
                 f"{counted(len(set(layers)), 'adapter layer')} ran with gradients switched off {switch}",
                 layers,
@@ -43,6 +42,13 @@ def check(trace: Trace) -> Iterator[Finding]:
                 fix="take the switch away from this line, or turn it on only while the adapters are not trained",
                 remedy="gradients-on",
             )
+
+
+def _switched_off(calls: list[CallInfo]) -> list[GradRegion]:
+    """Where a switch was off: in the passes that the loss uses; in any pass, where all of them ran so."""
+    off = [(call, call.region) for call in calls if call.region is not None and call.region.inputs_require_grad is None]
+    used = [region for call, region in off if call.reaches_loss is not False]
+    return used or [region for _, region in off if len(off) == len(calls)]
 
 
 def broken() -> Example:

@@ -18,8 +18,10 @@ from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
-    """Dead layers that ran in order, and whose data does not flow into the loss."""
-    layers = [layer for layer in trace.dead if layer.path in trace.unused and trace.structure.trainable(layer)]
+    """Layers that ran in order, whose data does not flow into the loss; a checkpoint around them may hand them gradients of zeros."""
+    silent = {layer.path for layer in trace.dead} | (trace.dead_after_perturbing - trace.explained)
+    unused = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in trace.unused & silent]
+    layers = [layer for layer in unused if trace.structure.trainable(layer)]
     if layers:
         yield RULE.finding(
             f"{counted(len(modules_of(layers)), 'adapter layer')} ran and the loss does not depend on their output: nothing trains there",

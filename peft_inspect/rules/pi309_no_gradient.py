@@ -1,36 +1,57 @@
 """Adapter layers got no gradient, and no other rule explains it.
 
-They are trainable and they ran; the graph does not connect them to the loss. The finding says
-what was seen. A custom autograd function that returns no gradient is one way to get here.
+They are trainable and they ran, and no gradient came back. A custom autograd function that returns
+none is one way to get here: the finding then shows the line that calls it. Else it says what was
+seen.
 
-If you find the cause, please report it: it deserves a rule of its own.
+Return the gradient in that function's backward. If you find another cause, please report it: it
+deserves a rule of its own.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
-    """Whatever is left of the dead layers that ran."""
-    layers = [layer for layer in trace.dead if trace.structure.trainable(layer) and trace.calls_of.get(layer.path)]
-    if layers:
+    """Whatever is left of the dead layers that ran, grouped by the custom autograd function that keeps their gradient back."""
+    places: dict[tuple[str, Source | None], list[AdapterLayerInfo]] = defaultdict(list)
+    for layer in trace.dead:
+        if trace.structure.trainable(layer) and trace.calls_of.get(layer.path):
+            places[_seen(trace, layer)].append(layer)
+    for (reason, source), layers in places.items():
         calls = [call for layer in layers for call in trace.calls_of[layer.path]]
         yield RULE.finding(
-            f"{counted(len(modules_of(layers)), 'adapter layer')} ran and got no gradient, for a reason that no rule names",
+            f"{counted(len(modules_of(layers)), 'adapter layer')} ran and got no gradient, {reason}",
             modules_of(layers),
+            source=source,
             facts={
                 "calls": len(calls),
                 "calls_with_gradients_on": sum(call.region is None for call in calls),
                 "outputs_requiring_grad": sum(call.output_requires_grad for call in calls),
                 "loss_has_graph": trace.loss.has_graph,
             },
-            fix="follow the output of these layers to the loss: something between them returns no gradient",
+            fix="return the gradient in the backward of that function"
+            if source
+            else "follow the output of these layers to the loss: something between them returns no gradient",
         )
+
+
+def _seen(trace: Trace, layer: AdapterLayerInfo) -> tuple[str, Source | None]:
+    """What was seen of the reason, and the line that calls the function at fault."""
+    for cut in trace.cuts:
+        if cut.kind == "no-gradient-returned" and layer.path in cut.layers:
+            return f"because the backward of {cut.operation} returns none", cut.source
+    regions = [call.region for call in trace.calls_of[layer.path] if call.phase == "forward"]
+    inside = [region for region in regions if region is not None and region.kind == "autograd-function"]
+    if inside and len(inside) == len(regions):
+        return "inside a custom autograd function whose backward computes none for what it ran", inside[-1].source
+    return "for a reason that no rule names", None
 
 
 def broken() -> Example:

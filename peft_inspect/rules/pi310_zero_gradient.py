@@ -77,6 +77,6 @@ RULE = Rule(
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI306", "PI311", "PI312", "PI313", "PI314", "PI315"),
+    explained_by=("PI306", "PI308", "PI311", "PI312", "PI313", "PI314", "PI315"),
     needs_values=True,
 )

@@ -39,7 +39,7 @@ class Backbone(nn.Module):
 
     def forward(self, hidden):
         for block in self.layers:
-            hidden = Offloaded.apply(hidden, block) if self.offload else block(hidden)
+            hidden = Offloaded.apply(hidden, block) if self.offload else block(hidden)  # <- cause
         return hidden
 
 

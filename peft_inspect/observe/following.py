@@ -1,0 +1,105 @@
+"""A pass at the height of the data flow: cuts, unused outputs, and which calls reach the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peft_inspect.observe.calls import Call, Calls
+from peft_inspect.observe.flow import DataFlow, Event, Slice
+from peft_inspect.observe.functions import CustomFunctions
+from peft_inspect.observe.grad_mode import GradSwitches, opened, standing_in
+from peft_inspect.observe.operations import Operations
+from peft_inspect.observe.runs import forward, fresh
+from peft_inspect.observe.sources import Line, source
+from peft_inspect.observe.undisturbed import undisturbed
+from peft_inspect.observe.values import all_zero, moves_loss
+from peft_inspect.records import GraphCut, Subject, Trace
+
+if TYPE_CHECKING:
+    from peft_inspect.observe.layers import AdapterLayers
+
+Reaches = dict[int, bool | None]  # call → whether its output flows into the loss
+
+
+def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any]) -> Trace:
+    """The trace with what the data flow of one more run shows."""
+    layers_of: dict[int, set[str]] = {}
+    for layer in trace.structure.adapter_layers:
+        for path in layer.parameters:
+            layers_of.setdefault(id(layers.parameters[path]), set()).add(layer.path)
+    wanted = frozenset(layer.path for layer in trace.dead) | {layer.path for layer in all_zero(trace.structure, trace.gradient)}
+    with undisturbed(subject.model) as guard:
+        calls, reaches, data, functions = _run(subject, layers, inputs, Operations(guard))
+        cuts = data.cuts(layers_of, wanted)
+        line = data.loss_made_from() if not trace.loss.has_graph else None
+    if trace.loss.value is not None:
+        cuts = tuple(cut for cut in cuts if cut.kind != "escape" or _flows(trace, subject, inputs, cut.layers))
+    out = {layer for cut in cuts if cut.kind == "escape" for layer in cut.layers}
+    for call in calls:
+        if layers.path[call.layer] in out:
+            reaches[call.order] = reaches[call.order] or None  # its values take the way through Python
+    marked = trace.calls
+    if [call.path for call in trace.calls if call.phase == "forward"] == [layers.path[call.layer] for call in calls]:
+        marked = tuple(replace(call, reaches_loss=reaches.get(call.order)) for call in trace.calls)  # both runs made the same calls
+    marked_trace = replace(trace, calls=marked, loss=replace(trace.loss, source=source(line)))
+    left = wanted - {layer for cut in cuts for layer in cut.layers}
+    unused = frozenset(path for path in left if _is_unused(marked_trace, path))
+    return replace(marked_trace, unused=unused, cuts=(*cuts, *_kept_back(functions, layers_of, left - unused)))
+
+
+def _run(
+    subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any], operations: Operations
+) -> tuple[tuple[Call, ...], Reaches, Slice, CustomFunctions]:
+    """One forward, and the backward where it runs more of the model; the calls of the forward, and what became of their outputs."""
+    batch = fresh(inputs)
+    tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
+    calls, functions = Calls(layers, switches := GradSwitches()), CustomFunctions()
+    ends: dict[int, list[Event | None]] = {}
+    with ExitStack() as stack:
+        for watcher in (switches.watching(), calls.watching(), standing_in(opened), functions.watching(), operations):
+            stack.enter_context(watcher)
+        flow = stack.enter_context(DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches))
+        calls.on_output = lambda call, outputs: ends.setdefault(call.order, []).extend(_events(flow, outputs))
+        loss = forward(subject, batch).tensor
+        in_forward = tuple(calls.calls)
+        calls.on_output = None
+        functions.run_backward(subject, loss)
+    data = Slice(flow, loss, functions.again)
+    return in_forward, {call.order: _any_reaches(data, ends.get(call.order, [])) for call in in_forward}, data, functions
+
+
+def _flows(trace: Trace, subject: Subject, inputs: Mapping[str, Any], paths: Iterable[str]) -> bool:
+    """Whether values that left torch came back: numbers are also taken out to be logged."""
+    layers = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in set(paths)]
+    return moves_loss(subject, inputs, layers, trace.loss.value or 0.0)
+
+
+def _events(flow: DataFlow, tensors: Iterable[Any]) -> list[Event | None]:
+    return [flow.event_of(tensor) for tensor in tensors if isinstance(tensor, torch.Tensor)]
+
+
+def _any_reaches(data: Slice, events: list[Event | None]) -> bool | None:
+    answers = [data.depends_on(event) for event in events]
+    if True in answers:
+        return True
+    return None if None in answers or not answers else False
+
+
+def _is_unused(trace: Trace, path: str) -> bool:
+    calls = [call for call in trace.calls_of.get(path, ()) if call.carries]
+    return bool(calls) and all(call.reaches_loss is False for call in calls)
+
+
+def _kept_back(functions: CustomFunctions, layers_of: Mapping[int, set[str]], wanted: frozenset[str]) -> Iterable[GraphCut]:
+    """Layers whose gradient ends in a custom autograd function that returns none, by the line that calls it."""
+    found: dict[tuple[str, Line | None], set[str]] = {}
+    for name, line, leaves in functions.silent:
+        found.setdefault((name, line), set()).update(layer for leaf in leaves for layer in layers_of.get(leaf, ()))
+    for (name, line), of_function in found.items():
+        if of_function & wanted:
+            yield GraphCut("no-gradient-returned", tuple(sorted(of_function & wanted)), name, source(line))
