@@ -13,7 +13,6 @@ from peft_inspect.formats.labels import (
     adapter_parts,
     flag_parts,
     place,
-    saved_copies,
     saved_parts,
     shape_of,
     shown_type,
@@ -21,7 +20,7 @@ from peft_inspect.formats.labels import (
 )
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.names import visible
-from peft_inspect.formats.nodes import Node
+from peft_inspect.formats.nodes import Node, saved_copies
 from peft_inspect.formats.numbers import count
 from peft_inspect.formats.runs import Run, runs, said_differences
 from peft_inspect.formats.view import Column, View

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from peft_inspect.formats.differences import as_leaf, own_differences
-from peft_inspect.formats.nodes import Node, build, reshape
+from peft_inspect.formats.nodes import Node, build, reshape, saved_copies
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, Structure
 
@@ -54,7 +54,10 @@ def _at(root: Node, path: str) -> Node:
 
 def _merged(node: Node, other: Node) -> Node:
     said = tuple(own_differences(other, node))
-    node, other = as_leaf(node), as_leaf(other)
+    if bool(saved_copies(node)) != bool(saved_copies(other)):  # a wrapper beside what it wraps: nothing below is alike
+        return replace(node, change="changed", said=", ".join(said))
+    if not saved_copies(node):
+        node, other = as_leaf(node), as_leaf(other)
     children = list(_children(node, other))
     return replace(node, children=children, change="changed" if said else "", said=", ".join(said))
 
@@ -63,7 +66,7 @@ def _children(node: Node, other: Node) -> Iterator[Node]:
     others = {child.name: child for child in other.children}
     for child in node.children:
         match = others.pop(child.name, None)
-        yield replace(as_leaf(child), change="removed") if match is None else _merged(child, match)
+        yield replace(child, change="removed") if match is None else _merged(child, match)
     for child in other.children:
         if child.name in others:
-            yield replace(as_leaf(child), change="added")
+            yield replace(child, change="added")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from peft_inspect.formats.nodes import Node, relative
+from peft_inspect.formats.nodes import Node, relative, saved_copies
 from peft_inspect.records import AdapterLayerInfo, ParameterInfo
 
 
@@ -18,7 +18,7 @@ def differences(node: Node, other: Node, place: str = "") -> Iterator[tuple[str,
     own = [*own_differences(node, other), *own]
     yield from ((place, phrase) for phrase in own)
     if node.alias_of or other.alias_of or node.module.type != other.module.type or bool(node.layers) != bool(other.layers):
-        return
+        return  # also where only one is in modules_to_save: it has the class of its wrapper
     if node.module.training != other.module.training:  # said once, for the module that was switched
         other = switched(other)
     children, others = ({child.name: child for child in of.children} for of in (node, other))
@@ -41,8 +41,6 @@ def own_differences(node: Node, other: Node) -> Iterator[str]:
     leaf, other_leaf = as_leaf(node), as_leaf(other)
     if leaf.module.type != other_leaf.module.type:
         yield f"{leaf.module.type} instead of {other_leaf.module.type}"
-    if node.said != other.said or node.change != other.change:
-        yield f"now {node.said}" if node.said else node.change or f"not {other.change or 'changed'}"
     if node.module.training != other.module.training:
         yield f"in {'train' if node.module.training else 'eval'} mode"
     if node.flags != other.flags:
@@ -50,18 +48,32 @@ def own_differences(node: Node, other: Node) -> Iterator[str]:
         yield from (f"flagged {code}" for code in sorted(ours - theirs))
         yield from (f"not flagged {code}" for code in sorted(theirs - ours))
     yield from _of_layers(node, other)
+    copies, other_copies = saved_copies(node), saved_copies(other)
+    yield from (f"with modules_to_save of {name}" for name in copies if name not in other_copies)
+    yield from (f"without modules_to_save of {name}" for name in other_copies if name not in copies)
     yield from _of_parameters(leaf.parameters, other_leaf.parameters)
     if _places(node.ties, node.path).keys() != _places(other.ties, other.path).keys():
         yield f"tied to {', '.join(node.ties)}" if node.ties else "not tied"
+    if node.said != other.said or node.change != other.change:
+        yield f"now {node.said}" if node.said else node.change or f"not {other.change or 'changed'}"
 
 
 def as_leaf(node: Node) -> Node:
     """An adapter layer as its base layer with adapters on it, so that it compares with one that has none."""
     if not node.layers:
-        return node
+        return _original(node)
     base = next((inner for inner in node.walk() if inner.path == node.layers[0].base_path), node)
     module = replace(node.module, type=node.layers[0].base_type, aliases=())
     return replace(node, module=module, children=[], parameters=base.parameters, layers=node.all_layers())
+
+
+def _original(node: Node) -> Node:
+    """A module in `modules_to_save` as the module that it was before, whose copies are told beside it; any other as it is."""
+    original = next((child for child in node.children if child.name == "original_module"), None)
+    if original is None or not saved_copies(node):
+        return node
+    module = replace(node.module, type=original.module.type, aliases=())
+    return replace(node, module=module, children=original.children, parameters=original.parameters)
 
 
 def switched(node: Node) -> Node:
@@ -142,11 +154,11 @@ def _trains(layer: AdapterLayerInfo, node: Node) -> bool:
 
 def _of_parameters(parameters: Sequence[ParameterInfo], others: Sequence[ParameterInfo]) -> Iterator[str]:
     ours, theirs = ({parameter.path.rpartition(".")[2]: parameter for parameter in of} for of in (parameters, others))
+    alike: dict[str, list[str]] = {}
     for name, parameter in ours.items():
-        if name in theirs:
-            yield from (f"{name} {phrase}" for phrase in _of_parameter(parameter, theirs[name]))
-        else:
-            yield f"{name} added"
+        for phrase in _of_parameter(parameter, theirs[name]) if name in theirs else ("added",):
+            alike.setdefault(phrase, []).append(name)
+    yield from (f"{' and '.join(names)} {phrase}" for phrase, names in alike.items())
     yield from (f"no {name}" for name in theirs if name not in ours)
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from peft_inspect.formats.names import visible
-from peft_inspect.formats.nodes import Flag, Node
+from peft_inspect.formats.nodes import Flag, Node, saved_copies
 from peft_inspect.records import AdapterLayerInfo, ParameterInfo, Severity, Source, Structure
 
 FLAG_SIGNS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.NOTE: "·"}
 FLAG_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 TRAINED, RESTING = "◆", "◇"
 LEGEND = f"{TRAINED} trains  {RESTING} does not train  ✗ ! · error, warning, note  ×N: sum of N, one shown"
+DIFF_LEGEND = "+ added  - removed  ~ changed"
 _SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
@@ -42,14 +43,6 @@ def shown_type(node: Node) -> str:
         return node.layers[0].base_type
     original = next((child for child in node.children if child.name == "original_module"), None)
     return original.module.type if original is not None and saved_copies(node) else node.module.type
-
-
-def saved_copies(node: Node) -> tuple[str, ...]:
-    """The adapters that keep a trained copy of this module in `modules_to_save`."""
-    names = {child.name: child for child in node.children}
-    if "original_module" not in names or "modules_to_save" not in names:
-        return ()
-    return tuple(child.name for child in names["modules_to_save"].children)
 
 
 def saved_parts(node: Node) -> Iterator[Part]:

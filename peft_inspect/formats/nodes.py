@@ -159,6 +159,14 @@ def _layer_shape(layer: AdapterLayerInfo) -> tuple[Any, ...]:
     return (layer.adapter, layer.tuner, layer.type, layer.base_type, layer.r, layer.lora_alpha, layer.scaling, *state)
 
 
+def saved_copies(node: Node) -> tuple[str, ...]:
+    """The adapters that keep a trained copy of this module in `modules_to_save`."""
+    names = {child.name: child for child in node.children}
+    if "original_module" not in names or "modules_to_save" not in names:
+        return ()
+    return tuple(child.name for child in names["modules_to_save"].children)
+
+
 def relative(path: str, origin: str) -> tuple[int, str]:
     """`path` as seen from `origin`: how many levels up, and the way down from there. Equal for alike places in two blocks."""
     names, here = path.split("."), origin.split(".")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rich.cells import cell_len
@@ -17,6 +17,8 @@ from peft_inspect.formats.wrapped import wrapped
 
 LEFT = frozenset({"path", "shape", "dtype", "device"})
 GAP = 2
+NARROW = 100  # below, a level takes two columns instead of three
+LEAST_NAME = 20  # columns that the deepest name has at least
 LEAST_LABEL = 44  # the columns that would leave less than this to the labels are told below each row instead
 
 
@@ -34,7 +36,7 @@ class Fit:
             yield self._heads()
         for row in self.rows:
             if row.remark:
-                yield from _prose(row.guide, " ".join(part.text for part in row.label), row.label[0].style, self.width)
+                yield from _prose(self._guide(row.guide), " ".join(part.text for part in row.label), row.label[0].style, self.width)
             else:
                 yield from self._row(row)
 
@@ -46,19 +48,29 @@ class Fit:
         return text
 
     def _row(self, row: Row) -> Iterator[Text]:
-        first, *more = _label_lines(row.label, self._label - cell_len(row.guide))
-        text = Text.assemble((row.guide, "dim"), first)
+        guide = self._guide(row.guide)
+        first, *more = _label_lines(row.label, self._label - cell_len(guide))
+        text = Text.assemble((guide, "dim"), first)
         text.pad_right(max(0, self._label - text.cell_len))
         for column in self._beside:
             self._append(text, column, row.cells[column])
         text.rstrip()
         yield text
-        below = f"{_onwards(row.guide)}  "
+        below = f"{_onwards(guide)}  "
         yield from (Text.assemble((below, "dim"), line) for line in more)
         cells = ((column, row.cells[column][0]) for column in self.view.columns if column not in self._beside)
         told = ", ".join(cell if column == "path" else f"{column} {cell}" for column, cell in cells if cell)
         if told:
             yield from _prose(below, told, "dim", self.width)
+
+    def _guide(self, guide: str) -> str:
+        """The guides; where they leave no room for a name, the last of them behind the number of those left out: `24… │ ├ `."""
+        step = 2 if self.width < NARROW else 3
+        room = max(self._label - LEAST_NAME, 2 * step)
+        if cell_len(guide) <= room:
+            return guide
+        kept = max(1, (room - 4) // step)
+        return f"{len(guide) // step - kept:>2}… {guide[-kept * step :]}"
 
     def _append(self, text: Text, column: Column, cells: Sequence[str]) -> None:
         for cell, wide in zip(cells, self._wide[column], strict=True):
@@ -88,7 +100,7 @@ class Fit:
     def _label(self) -> int:
         """The width of the labels."""
         taken = sum(wide + GAP for column in self._beside for wide in self._wide[column])
-        return min(self._longest, max(LEAST_LABEL, self.width - taken))
+        return min(self._longest, self.width, max(LEAST_LABEL, self.width - taken))
 
 
 def _length(parts: Sequence[Part]) -> int:
@@ -96,10 +108,17 @@ def _length(parts: Sequence[Part]) -> int:
 
 
 def _label_lines(parts: Sequence[Part], room: int) -> list[Text]:
-    """The label, without its least important parts where it is too long, in further lines where that is not enough."""
-    while _length(parts) > room and (least := max((part.drop for part in parts), default=0)):
-        parts = [part for part in parts if part.drop != least]
+    """The label in as few lines as it takes; parts are left out, the least important first, only where that saves a line."""
+    shortened = [parts]
+    while least := max((part.drop for part in shortened[-1]), default=0):
+        shortened.append([part for part in shortened[-1] if part.drop != least])
+    return min((_broken(some, room) for some in shortened), key=len)
+
+
+def _broken(parts: Sequence[Part], room: int) -> list[Text]:
+    """The parts in lines of at most `room` columns."""
     lines = [Text()]
+    parts = [piece for part in parts for piece in _pieces(part, room)]
     for at, part in enumerate(parts):
         if lines[-1] and lines[-1].cell_len + 1 + _length(parts[at : at + 1 + part.opens]) > room:
             lines.append(Text())
@@ -108,6 +127,14 @@ def _label_lines(parts: Sequence[Part], room: int) -> list[Text]:
     for line in lines:
         line.truncate(max(room, 1), overflow="ellipsis")
     return lines
+
+
+def _pieces(part: Part, room: int) -> Iterator[Part]:
+    """A part as it is, unless it is prose that takes more than a line."""
+    if " " not in part.text or cell_len(part.text) <= room:
+        yield part
+    else:
+        yield from (replace(part, text=line.plain) for line in wrapped(Text(part.text), max(room, 1)))
 
 
 def _onwards(guide: str) -> str:

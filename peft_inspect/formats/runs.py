@@ -40,16 +40,17 @@ def runs(children: Sequence[Node]) -> Iterator[Run]:
     for child in children:
         if is_index(child.name):
             alike.setdefault(child.shape, []).append(child)
-    first_of: dict[str, Run] = {}
+    first_of: dict[tuple[str, bool], Run] = {}
     done: set[int] = set()
     for child in children:
         if not is_index(child.name):
             yield Run((child,))
         elif child.shape not in done:
             done.add(child.shape)
-            like = first_of.get(child.module.type) if child.children and not child.layers else None
+            kind = child.module.type, child.change in ("added", "removed")  # what only one model has is not compared
+            like = first_of.get(kind) if child.children and not child.layers else None
             run = Run(tuple(alike[child.shape]), like)
-            first_of.setdefault(child.module.type, run)
+            first_of.setdefault(kind, run)
             yield run
 
 

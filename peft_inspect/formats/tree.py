@@ -13,11 +13,11 @@ from rich.text import Text
 from peft_inspect.formats.branches import Row, rows
 from peft_inspect.formats.diff import both, compared, summary
 from peft_inspect.formats.findings import STYLES, verdict
-from peft_inspect.formats.labels import LEGEND
+from peft_inspect.formats.labels import DIFF_LEGEND, LEGEND
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.nodes import Node, build, matched
-from peft_inspect.formats.rowfit import Fit
+from peft_inspect.formats.rowfit import NARROW, Fit
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.targets import coverage_lines, target_lines
 from peft_inspect.formats.text import heading
@@ -92,12 +92,14 @@ class ModelTree:
         if self.shown is None:
             yield Text(f"no module path matches {visible(self.view.match or '')}")
             return
-        drawn: list[Row] = list(rows(self.shown, self.structure, self.view, narrow=width < 100))
+        drawn: list[Row] = list(rows(self.shown, self.structure, self.view, narrow=width < NARROW))
         yield from Fit(drawn, self.view, width).lines()
 
     def _notes(self) -> Iterator[Line]:
         """Legend, memory of the adapter, and paths that lead to one object."""
         structure = self.report.structure
+        if self.view.other is not None:
+            yield Line(Text(DIFF_LEGEND, style="dim"))
         if structure.adapter_layers:
             yield Line(Text(LEGEND, style="dim"))
             yield Line(Text(memory_line(structure, exact=self.view.exact), style="dim"))

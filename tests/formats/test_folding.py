@@ -130,3 +130,50 @@ def test_how_a_base_layer_stores_its_weight_is_no_kind_of_adapter(make_llama, ma
     path = f"{STACK}.0.self_attn.q_proj"
     structure = with_changed(make_llama(1), "adapter_layers", path, details={"fan_in_fan_out": True, "use_dora": True})
     assert "q_proj Linear 16×16 ◆ default r=8 α=16 fp32 dora\n" in screen(make_report(structure), columns=())
+
+
+def saved(structure, path):
+    """The structure with the module at `path` in `modules_to_save`."""
+    module, weight = structure.module[path], structure.parameter[f"{path}.weight"]
+    copy = f"{path}.modules_to_save.default"
+    made = [
+        replace(module, type="ModulesToSaveWrapper", kind="container"),
+        replace(module, path=f"{path}.original_module"),
+        ModuleInfo(f"{path}.modules_to_save", "ModuleDict", "torch", "container", training=True),
+        replace(module, path=copy),
+    ]
+    weights = [
+        replace(weight, path=f"{path}.original_module.weight", module=f"{path}.original_module", role="original"),
+        replace(weight, path=f"{copy}.weight", module=copy, role="saved", requires_grad=True),
+    ]
+    modules = (*(other for other in structure.modules if other is not module), *made)
+    return replace(structure, modules=modules, parameters=(*(other for other in structure.parameters if other is not weight), *weights))
+
+
+def test_a_module_that_gets_a_trained_copy_is_said_to_get_it(make_llama, make_report):
+    """Not that a wrapper took the place of its class, nor that its weight is gone."""
+    plain, norm = make_llama(1), "base_model.model.model.norm"
+    with_copy = make_report(saved(plain, norm))
+    assert "~ norm LlamaRMSNorm 16 now with modules_to_save of default" in screen(make_report(plain), other=with_copy)
+    assert "~ norm LlamaRMSNorm 16 ◆ default modules_to_save now without modules_to_save of default" in screen(
+        with_copy, other=make_report(plain)
+    )
+    assert "nothing changed" in screen(with_copy, other=with_copy)
+
+
+def test_what_only_one_of_two_models_has_is_not_compared(make_llama, make_report):
+    other = make_report(make_llama(6, targets=("q_proj", "k_proj"), ranks=lambda index: 16))
+    text = screen(make_report(make_llama(4)), other=other)
+    assert "+ layers.4–5 ×2 LlamaDecoderLayer" in text
+    assert "unlike" not in text
+
+
+def test_parameters_that_change_alike_are_named_together(make_llama, make_report):
+    structure, odd = make_llama(3), f"{STACK}.1.input_layernorm"
+    weight = structure.parameter[f"{odd}.weight"]
+    norms = [path for path in structure.module if path.endswith("input_layernorm")]
+    biases = tuple(replace(weight, path=f"{path}.bias", module=path) for path in norms)
+    structure = replace(structure, parameters=(*structure.parameters, *biases))
+    for name in ("weight", "bias"):
+        structure = with_changed(structure, "parameters", f"{odd}.{name}", requires_grad=True)
+    assert "unlike 0,2: input_layernorm: weight and bias trainable\n" in screen(make_report(structure))
