@@ -48,7 +48,8 @@ def _lines(report: Diagnosis, view: View) -> Iterator[str]:
         yield from _finding(finding)
     if view.command == "tree":
         tree = ModelTree(report, view)
-        yield from _fenced("\n".join(text.plain.rstrip() for text in tree.branches(view.width or WIDTH)))
+        drawn = (text.plain.rstrip() for text in tree.branches(view.width or WIDTH))
+        yield from _fenced("\n".join((*drawn, *tree.legend)))
         if tree.summary:
             yield ""
             yield _text(tree.summary)

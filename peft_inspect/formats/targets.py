@@ -8,11 +8,10 @@ from rich.text import Text
 
 from peft_inspect.formats.layout import layer_indices, place_of
 from peft_inspect.formats.names import ranges, visible
-from peft_inspect.formats.numbers import count, share
 from peft_inspect.formats.screen import Line
 from peft_inspect.formats.table import Section, table
 from peft_inspect.formats.wrappers import chains
-from peft_inspect.records import AdapterInfo, Coverage, Structure, Target
+from peft_inspect.records import AdapterInfo, Structure, Target
 
 HEADS = ("field", "entry", "modules", "where", "layers")
 
@@ -32,40 +31,6 @@ def target_lines(structure: Structure) -> Iterator[Line]:
 def _section(field: str, adapter: AdapterInfo, structure: Structure) -> Section:
     """The entries of one field."""
     return (field, *HEADS[2:]), [row[1:] for target in adapter.targets if target.field == field for row in target_rows(target, structure)]
-
-
-def coverage_lines(structure: Structure) -> Iterator[Line]:
-    """The other way round: which layers there are in each tower, and how many of each sort carry an adapter."""
-    shown = [coverage for coverage in structure.coverage if coverage.adapted or coverage.kind in ("linear", "experts")]
-    if not shown:
-        return
-    total, adapted = sum(coverage.parameters for coverage in shown), sum(coverage.adapted_parameters for coverage in shown)
-    several = len(structure.adapters) > 1
-    said = f"covered: layers with {share(adapted, total)} of {count(total)} parameters carry an adapter"
-    yield Line(Text(said, style="bold"))
-    inside = chains(structure)[0].base.path + "."
-    places: dict[tuple[str, str], list[Coverage]] = {}
-    for coverage in shown:
-        places.setdefault((coverage.tower.removeprefix(inside), coverage.block), []).append(coverage)
-    heads = ("layer", "params", "share", *(("adapter",) if several else ()), "adapted", "r", "layers")
-    sections: list[Section] = [(heads, ())]
-    for (tower, block), rows in places.items():
-        cells = [cell for row in rows for cell in _coverage_rows(row, total, tower, several=several)]
-        sections.append(((visible(f"{tower or 'outside towers'} {block}".rstrip()),), cells))
-    yield from table(sections, right=frozenset({1, 2, len(heads) - 3, len(heads) - 2}), wide=48)
-
-
-def _coverage_rows(coverage: Coverage, total: int, tower: str, *, several: bool) -> Iterator[tuple[str, ...]]:
-    """One row per adapter that has any of these layers; outside stacks, they are called by their place in `tower`."""
-    name = coverage.name if coverage.stack else coverage.name.removeprefix(f"{tower}.")
-    sort = visible(name), count(coverage.parameters), share(coverage.parameters, total)
-    every = len(coverage.layers)
-    if not coverage.carried:
-        yield *sort, *(("",) if several else ()), f"0/{every}", "", ""
-    for at, carried in enumerate(coverage.carried):
-        adapter = (visible(carried.adapter),) if several else ()
-        ranks = ",".join(map(str, carried.ranks))
-        yield *(("", "", "") if at else sort), *adapter, f"{carried.layers}/{every}", ranks, ranges(carried.indices, gap=", ")
 
 
 def target_rows(target: Target, structure: Structure) -> Iterator[tuple[str, ...]]:

@@ -7,12 +7,13 @@ from typing import TextIO
 
 from rich.text import Text
 
+from peft_inspect.formats.coverage import coverage_lines
 from peft_inspect.formats.findings import finding_lines, outcome_lines
 from peft_inspect.formats.gradient_map import gradient_map
 from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.screen import Line, Screen
-from peft_inspect.formats.targets import coverage_lines, target_lines
+from peft_inspect.formats.targets import target_lines
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import chains

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.text import Text
 
 from peft_inspect.formats.branches import Row, rows
+from peft_inspect.formats.coverage import coverage_lines
 from peft_inspect.formats.diff import both, compared, summary
 from peft_inspect.formats.findings import STYLES, verdict
 from peft_inspect.formats.labels import DIFF_LEGEND, LEGEND
@@ -19,7 +20,7 @@ from peft_inspect.formats.names import visible
 from peft_inspect.formats.nodes import Node, build, matched
 from peft_inspect.formats.rowfit import NARROW, Fit
 from peft_inspect.formats.screen import Line, Screen
-from peft_inspect.formats.targets import coverage_lines, target_lines
+from peft_inspect.formats.targets import target_lines
 from peft_inspect.formats.text import heading
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import same_object
@@ -72,6 +73,12 @@ class ModelTree:
         other = self.view.other
         return "" if other is None else summary(self.root, self.report, other, self.view.other_name)
 
+    @property
+    def legend(self) -> tuple[str, ...]:
+        """What the signs mean, where there are any."""
+        compared = (DIFF_LEGEND,) if self.view.other is not None else ()
+        return (*compared, LEGEND) if self.report.structure.adapter_layers else compared
+
     def lines(self, width: int) -> Iterator[Line]:
         """Heading, tree, and what needs saying about it, for a screen of `width` columns."""
         yield from heading(self.report, paths=True)
@@ -98,10 +105,8 @@ class ModelTree:
     def _notes(self) -> Iterator[Line]:
         """Legend, memory of the adapter, and paths that lead to one object."""
         structure = self.report.structure
-        if self.view.other is not None:
-            yield Line(Text(DIFF_LEGEND, style="dim"))
+        yield from (Line(Text(line, style="dim")) for line in self.legend)
         if structure.adapter_layers:
-            yield Line(Text(LEGEND, style="dim"))
             yield Line(Text(memory_line(structure, exact=self.view.exact), style="dim"))
         for short, live in same_object(structure):
             yield Line(Text(visible(f"one object: {short} is {live}"), style="dim"))

@@ -10,7 +10,7 @@ import pytest
 from peft_inspect.formats import View
 from peft_inspect.formats.html import write
 from peft_inspect.formats.view import Column
-from peft_inspect.records import Finding, GradientInfo, Severity
+from peft_inspect.records import Carried, Coverage, Finding, GradientInfo, Severity
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.keys import Keys  # noqa: E402  # after the check that it is there
@@ -138,6 +138,88 @@ def test_a_difference_is_marked_told_and_filtered(opened, make_llama, make_repor
     assert "now r 4 instead of 8, lora_alpha 8 instead of 16" in texts(page, "#modules .change-changed")
     assert texts(page, "#heads span") == ["module", "parameters", "trainable", "rank"]
     assert "8" in texts(page, "#modules .rank")
+
+
+def test_a_group_of_added_blocks_is_marked_as_added(opened, make_llama, make_report):
+    page = opened(make_report(make_llama(2)), View("tree", other=make_report(make_llama(5))))
+    marked = [row.text for row in page.find_elements("css selector", "#modules .row") if "2–4 ×3" in row.text]
+    assert len(marked) == 1
+    assert marked[0].splitlines()[1].startswith("+ 2–4 ×3 LlamaDecoderLayer")
+    assert "~" not in marked[0]
+    assert "+ added, - removed, ~ changed." in page.find_element("css selector", "#tree .hint").text
+
+
+def test_a_folded_row_tells_of_the_adapters_inside(opened, make_llama, make_trace, make_report):
+    structure = make_llama(4)
+    rows = tuple(replace(layer, merged=True) if ".3." in layer.path else layer for layer in structure.adapter_layers)
+    page = opened(make_report(replace(structure, adapter_layers=rows)))
+    told = {row.find_element("class name", "name").text: row.text for row in page.find_elements("css selector", "#modules .row")}
+    assert "◆ 6 inside" in told["0–2 ×3"]
+    assert "◇ 2 inside" in told["3"]
+    assert "inside" not in told["(root)"]
+    page.find_element("id", "collapse").click()
+    assert "◆ 6 inside, ◇ 2 inside" in page.find_element("css selector", "#modules > li > ul > li > .row").text
+
+
+def test_coverage_is_a_bar_per_sort_of_layer_filled_where_it_is_adapted(opened, make_llama, make_report):
+    rows = (sort_of_layer("q_proj", 3000, 3000), sort_of_layer("o_proj", 1000, 500))
+    page = opened(make_report(replace(make_llama(4), coverage=rows)))
+    assert "Coverage: layers with 87.5% of 4,000 parameters carry an adapter" in texts(page, "#coverage h3")
+    wide, narrow = (bar.size["width"] for bar in page.find_elements("css selector", ".bar"))
+    full, half = (bar.size["width"] for bar in page.find_elements("css selector", ".filled"))
+    assert abs(wide / narrow - 3) < 0.1
+    assert abs(full / (wide - 2) - 1) < 0.05
+    assert abs(half / (narrow - 2) - 0.5) < 0.05
+    assert page.find_elements("css selector", ".bar")[1].get_attribute("aria-label") == "25.0% of the parameters, 12.5% with adapters"
+
+
+def sort_of_layer(name, parameters, adapted):
+    tower, layers = "base_model.model.model", tuple(f"base_model.model.model.layers.{index}.{name}" for index in range(4))
+    carried = (Carried("default", 4, (0, 1, 2, 3), (8,), adapted),)
+    place = (tower, f"{tower}.layers", "LlamaDecoderLayer", "LlamaAttention", name, "linear")
+    return Coverage(*place, layers, layers, (0, 1, 2, 3), (0, 1, 2, 3), parameters, adapted, carried)
+
+
+def test_a_long_or_broken_name_leaves_the_map_in_view_and_leads_to_its_module(opened, make_llama, make_trace, make_report):
+    """Three hundred letters and a line break: the row is cut, its title is whole, and its path is found as it is."""
+    name = "q_proj\n" + "n" * 300
+    structure = make_llama(2)
+    renamed = {
+        rows: tuple(
+            replace(
+                row,
+                path=row.path.replace("q_proj", name),
+                **({"module": row.module.replace("q_proj", name)} if rows == "parameters" else {}),
+            )
+            for row in getattr(structure, rows)
+        )
+        for rows in ("modules", "parameters")
+    }
+    layers = tuple(
+        replace(
+            layer,
+            path=layer.path.replace("q_proj", name),
+            base_path=layer.base_path.replace("q_proj", name),
+            parameters=tuple(path.replace("q_proj", name) for path in layer.parameters),
+        )
+        for layer in structure.adapter_layers
+    )
+    structure = replace(structure, **renamed, adapter_layers=layers)
+    page = opened(make_report(structure, make_trace(structure)))
+    cell = page.find_element("css selector", ".map td[data-state]")
+    assert cell.location["x"] < 700
+    assert page.find_element("css selector", ".map tbody th").get_attribute("title").startswith("self_attn.q_proj\\u{a}nnn")
+    cell.click()
+    assert page.execute_script("return document.activeElement.node.n") == name
+
+
+def test_the_map_keeps_its_colours_on_paper(opened, healthy_report):
+    page = opened(healthy_report)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    cell = page.find_element("css selector", ".map td[data-state]")
+    assert page.execute_script("return getComputedStyle(arguments[0]).printColorAdjust", cell) == "exact"
+    assert not page.find_element("css selector", ".tools").is_displayed()
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_a_glob_that_matches_nothing_says_so(opened, broken_report):

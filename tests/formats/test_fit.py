@@ -5,6 +5,7 @@ from io import StringIO
 
 import pytest
 
+from peft_inspect.formats.markdown import write as write_markdown
 from peft_inspect.formats.tree import write
 from peft_inspect.formats.view import View
 from peft_inspect.records import ModuleInfo
@@ -43,3 +44,12 @@ def test_nothing_is_left_out_where_that_saves_no_line(make_llama, make_report):
 def test_the_signs_of_a_difference_are_explained(make_llama, make_report):
     assert "\n+ added  - removed  ~ changed\n" in screen(make_report(make_llama(1)), other=make_report(make_llama(1)), width=80)
     assert "+ added" not in screen(make_report(make_llama(1)), width=80)
+
+
+def test_the_signs_are_explained_in_markdown_as_well(make_llama, make_report):
+    out = StringIO()
+    write_markdown(make_report(make_llama(1)), out, View("tree", other=make_report(make_llama(2))))
+    assert (
+        "+ added  - removed  ~ changed\n◆ trains  ◇ does not train  ✗ ! · error, warning, note  ×N: sum of N, one shown\n```"
+        in out.getvalue()
+    )

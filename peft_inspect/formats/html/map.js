@@ -14,6 +14,7 @@ const mapCell = (stack, row, cell) => {
   element.addEventListener("click", () => reveal(path));
   return element;
 };
+const called = (row) => row.label + (data.targets.length > 1 ? " [" + row.adapter + "]" : "");
 const mapTable = (stack) => {
   const blocks = Math.max(...stack.rows.flatMap((row) => row.cells.map((cell) => cell[0]))) + 1;
   const table = make("table", { class: "map", role: "grid", "aria-label": "gradients of " + (stack.name || "modules outside the stacks") });
@@ -23,7 +24,7 @@ const mapTable = (stack) => {
   const body = make("tbody");
   for (const row of stack.rows) {
     const cells = new Map(row.cells.map((cell) => [cell[0], cell]));
-    const line = make("tr", { role: "row" }, make("th", { scope: "row", text: row.label + (data.targets.length > 1 ? " [" + row.adapter + "]" : "") }));
+    const line = make("tr", { role: "row" }, make("th", { scope: "row", text: called(row), title: called(row) }));
     for (let block = 0; block < blocks; block += 1) {
       line.append(cells.has(block) ? mapCell(stack, row, cells.get(block)) : make("td", { class: "absent" }));
     }

@@ -1,17 +1,21 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const PAGE = 400; // rows that one list adds at a time
 const RANKS = ["error", "warning", "note"];
+const READ = new Set(["title", "aria-label"]); // attributes that people read; the others hold what it is about, as it is
 const FLAGS = { error: "✗", warning: "!", note: "·" };
 
 // --- small helpers: text only, never markup ---------------------------------------------------
 
 const byId = (id) => document.getElementById(id);
-const shown = (text) => String(text).replace(/[\p{C}\u2028\u2029]/gu, (sign) => (sign === "\n" ? sign : "\\u{" + sign.codePointAt(0).toString(16) + "}"));
+const spelled = (sign) => "\\u{" + sign.codePointAt(0).toString(16) + "}";
+const shown = (text) => String(text).replace(/[\p{C}\u2028\u2029]/gu, spelled);
+const shownLines = (text) => String(text).split("\n").map(shown).join("\n");
 const make = (tag, options = {}, ...children) => {
   const element = document.createElement(tag);
-  const { text, ...attributes } = options;
+  const { text, prose, ...attributes } = options; // prose may have several lines, a name may not
   if (text !== undefined) element.textContent = shown(text);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (prose !== undefined) element.textContent = shownLines(prose);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, READ.has(name) ? shown(value) : value);
   element.append(...children.filter(Boolean));
   return element;
 };
@@ -35,9 +39,12 @@ const index = (node, parent, path) => {
   node.adapted = Boolean(node.a);
   all.push(node);
   if (!node.g && !byPath.has(path)) byPath.set(path, node);
+  node.within = [0, 0]; // adapters below: those that train, and the others
   for (const child of node.k || []) {
     index(child, node, child.g ? path : path ? path + "." + child.n : child.n);
     if (child.c || child.changes) node.changes = true;
+    for (const [trains] of child.a || []) node.within[trains ? 0 : 1] += 1;
+    node.within = node.within.map((count, at) => count + child.within[at]);
     for (const severity of [...(child.f || []).map((flag) => flag[1]), child.inside]) {
       if (severity && (!node.inside || RANKS.indexOf(severity) < RANKS.indexOf(node.inside))) node.inside = severity;
     }
@@ -63,7 +70,7 @@ const counted = (number, word) => number + " " + word + (number === 1 ? "" : "s"
 tile((data.findings.length === 1 ? "finding" : "findings") + (errors ? ", " + counted(errors, "error") : ""), data.findings.length, errors ? "bad" : "");
 if (data.compared) {
   byId("compared").textContent = shown("compared " + data.compared);
-  byId("compared").hidden = byId("changed").hidden = false;
+  byId("compared").hidden = byId("changed").hidden = byId("signs").hidden = false;
 }
 tile("parameters", human(data.parameters[0]));
 tile("trainable", human(data.parameters[1]));
@@ -77,9 +84,9 @@ for (const note of [data.memory, data.gradients && "batch: " + data.gradients.ba
 const findingCard = (finding) => {
   const card = make("article", { class: "finding " + finding.severity });
   card.append(make("h3", {}, make("span", { class: "severity-" + finding.severity, text: finding.severity + " " + finding.code }), " " + shown(finding.rule)));
-  card.append(make("p", { text: finding.message }));
-  if (finding.at) card.append(make("p", { class: "path", text: finding.at }), make("pre", {}, make("code", { text: finding.line.trim() })));
-  if (finding.fix) card.append(make("p", { text: "Fix: " + finding.fix }));
+  card.append(make("p", { prose: finding.message }));
+  if (finding.at) card.append(make("p", { class: "path", text: finding.at }), make("pre", {}, make("code", { prose: finding.line.trim() })));
+  if (finding.fix) card.append(make("p", { prose: "Fix: " + finding.fix }));
   if (finding.verified) card.append(make("p", { class: finding.helped ? "helped" : "", text: "Verified: " + finding.verified }));
   if (finding.places.length) {
     const list = make("ul");
@@ -107,5 +114,30 @@ for (const adapter of data.targets) {
   byId("target-tables").append(adapter.rows.length ? tableOf(["field", "entry", "modules", "where", "layers"], adapter.rows) : make("p", { text: "Its config names no targets." }));
 }
 if (!data.targets.length) byId("target-tables").append(make("p", { text: "There is no adapter." }));
+const NUMBERS = new Set(["params", "share", "adapted", "r"]);
+const barOf = (part, adapted, most) => {
+  const bar = make("span", { class: "bar", role: "img", "aria-label": (100 * part).toFixed(1) + "% of the parameters, " + (100 * adapted).toFixed(1) + "% with adapters" });
+  const filled = make("span", { class: "filled" });
+  bar.style.width = Math.max(100 * part / most, 1) + "%";
+  filled.style.width = (part ? 100 * adapted / part : 0) + "%";
+  bar.append(filled);
+  return bar;
+};
+if (data.coverage) {
+  const { said, heads: columns, places } = data.coverage;
+  const most = Math.max(...places.flatMap(([, rows]) => rows.map(([, part]) => part)));
+  const body = make("tbody");
+  for (const [place, rows] of places) {
+    body.append(make("tr", {}, make("th", { class: "place", colspan: columns.length + 1, scope: "rowgroup", text: place })));
+    for (const [cells, part, adapted] of rows) {
+      const line = make("tr", {}, ...cells.map((cell, at) => make("td", { class: NUMBERS.has(columns[at]) ? "number" : "", text: cell })));
+      line.insertBefore(make("td", { class: "bars" }, part ? barOf(part, adapted, most) : null), line.children[3]);
+      body.append(line);
+    }
+  }
+  const top = make("tr", {}, ...columns.map((head) => make("th", { class: NUMBERS.has(head) ? "number" : "", scope: "col", text: head })));
+  top.insertBefore(make("th", { scope: "col", text: "filled: adapted" }), top.children[3]);
+  byId("coverage").append(make("h3", { text: "Coverage: " + said }), make("table", { class: "covered" }, make("thead", {}, top), body));
+}
 byId("rule-table").append(tableOf(["code", "rule", "outcome", "why"], data.outcomes));
 byId("environment").textContent = shown(Object.entries(data.environment).map(([name, version]) => name + " " + version).join(", "));

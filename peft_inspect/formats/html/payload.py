@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from peft_inspect.formats.columns import cells_of
+from peft_inspect.formats.coverage import covered
 from peft_inspect.formats.diff import SIGNS
 from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import GradientMap, MapRow, gradient_map
@@ -22,7 +23,7 @@ from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.tree import ModelTree
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import chains, same_object
-from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, Trace
+from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, Structure, Trace
 
 
 def payload(report: Diagnosis, view: View) -> dict[str, Any]:
@@ -51,10 +52,20 @@ def payload(report: Diagnosis, view: View) -> dict[str, Any]:
             }
             for adapter in structure.adapters
         ],
+        "coverage": _coverage(structure),
         "compared": tree.summary,
         "columns": view.columns,
         "tree": _Tree(tree).whole(),
     }
+
+
+def _coverage(structure: Structure) -> dict[str, Any] | None:
+    """The rows of each place: cells, part of all parameters, part of them that is adapted."""
+    found = covered(structure)
+    if found is None:
+        return None
+    places = [[place, [[row.cells, round(row.part, 5), round(row.adapted, 5)] for row in rows]] for place, rows in found.places]
+    return {"said": found.said, "heads": found.heads, "places": places}
 
 
 def _gradients(trace: Trace) -> dict[str, Any]:
@@ -166,7 +177,8 @@ class _Tree:
             "v": self._cells(run),
             "k": [self.node(node) for node in run.nodes],
         }
-        return {**group, "d": said} if said else group
+        extra = {"c": SIGNS.get(run.first.change), "d": said}
+        return {**group, **{key: value for key, value in extra.items() if value}}
 
     def _cells(self, run: Run) -> list[str]:
         return [cell for column in self.columns for cell in cells_of(column, run, self.structure, self.view)]

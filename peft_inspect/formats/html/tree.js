@@ -16,6 +16,7 @@ const told = () => { // where the columns leave no room for the names, each row 
 told();
 addEventListener("resize", told);
 
+const withinOf = ({ within: [trained, resting] }) => (trained ? "◆ " + exact(trained) + " inside" : "") + (trained && resting ? ", " : "") + (resting ? "◇ " + exact(resting) + " inside" : "");
 const rowOf = (node) => {
   const label = make("span", { class: "label" });
   const name = node.g ? node.n + (node.g > 1 ? " ×" + node.g : "") : node.n || "(root)";
@@ -24,12 +25,13 @@ const rowOf = (node) => {
   if (node.s) label.append(" ", make("span", { class: "shape", text: node.s }));
   if (node.w) label.append(" ", make("span", { class: "shape", text: "(tower)" }));
   for (const [trains, text] of node.a || []) label.append(" ", make("span", { class: trains ? "adapter" : "resting", text: (trains ? "◆ " : "◇ ") + text }));
+  if (!(node.a || []).length && node.within.some(Boolean)) label.append(" ", make("span", { class: "within " + (node.within[0] ? "adapter" : "resting"), text: withinOf(node) }));
   for (const tie of node.e || []) label.append(" ", make("span", { class: "shape", text: "tied to " + tie }));
   if (node.o) label.append(" ", make("span", { class: "shape", text: "= " + node.o + ", the same object" }));
   for (const [code, severity] of node.f || []) label.append(" ", make("span", { class: "severity-" + severity, text: FLAGS[severity] + " " + code }));
   if (node.inside) label.append(" ", make("span", { class: "severity-" + node.inside, text: FLAGS[node.inside] + " inside" }));
   if (node.x) label.append(" ", make("span", { class: "change-changed", text: node.x }));
-  if (node.changes) label.append(" ", make("span", { class: "change-changed", text: "~ inside" }));
+  if (node.changes && !node.c) label.append(" ", make("span", { class: "change-changed", text: "~ inside" }));
   if (node.d) label.append(" ", make("span", { class: "differs", text: node.d }));
   const copy = make("button", { type: "button", class: "copy", tabindex: "-1", text: "copy path", "aria-label": "copy path" });
   copy.addEventListener("click", (event) => { event.stopPropagation(); copyPath(node, copy); });
