@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -11,8 +13,9 @@ import pytest
 
 import peft_inspect
 from peft_inspect.rules import Example, Rule, all_rules, page
-from peft_inspect.rules.words import nearest
+from peft_inspect.rules.words import agreed, literal, nearest, settings
 
+PLURAL_OF_ONE = re.compile(r"\b1 (adapter |base |active )*(layers|modules|tensors|weights|parameters|routers|towers)\b")
 RULES = [pytest.param(rule, id=f"{rule.code} {rule.name}") for rule in all_rules()]
 
 # The examples are user programs: what they make torch and PEFT warn about is part of them.
@@ -38,6 +41,7 @@ def test_the_broken_example_fires_its_rule_and_no_other(rule: Rule[Any]) -> None
     assert [found.code for found in report.findings] == [rule.code], listed(report)
     found = report.findings[0]
     assert found.rule == rule.name
+    assert not PLURAL_OF_ONE.search(f"{found.message}\n{found.fix}"), found.message
     assert found.message
     assert found.fix
 
@@ -96,6 +100,30 @@ def test_the_catalogue_loads_without_torch() -> None:
 def test_every_rule_module_is_in_the_registry() -> None:
     for rule in all_rules():
         assert importlib.import_module(rule.check.__module__).RULE is rule
+
+
+def test_a_word_agrees_with_its_number() -> None:
+    assert [agreed(number, "is", "are") for number in (0, 1, 2)] == ["are", "is", "are"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (r".*\.q_proj", r"r'.*\.q_proj'"),
+        ([r"a\d+", "b"], r"[r'a\d+', 'b']"),
+        ({r"layers\.0": 4}, r"{r'layers\.0': 4}"),
+        ("q_proj", "'q_proj'"),
+        (None, "None"),
+        ("it's \\d", repr("it's \\d")),
+        ("ends in \\", repr("ends in \\")),
+        ("\x1b\\d", repr("\x1b\\d")),
+    ],
+)
+def test_a_value_is_written_as_python_reads_it(value: Any, said: str) -> None:
+    """Regular expressions as raw strings: without their quotes a shell takes them too."""
+    assert literal(value) == said
+    assert ast.literal_eval(said) == value
+    assert settings({"target_modules": value}) == f"target_modules={said}"
 
 
 def test_near_names_are_told_as_one_or_as_several() -> None:

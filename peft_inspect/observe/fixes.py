@@ -132,7 +132,7 @@ FIXES: Mapping[str, tuple[str, Remedy]] = {
     "non-reentrant": ("use_reentrant=False", _without_reentrant),
     "input-gradients": ("inputs that require grad", _inputs_require_grad),
     "unfreeze": ("requires_grad=True", _unfreeze),
-    "gradients-on": ("gradients left on at that line", _gradients_on),
+    "gradients-on": ("gradients left on", _gradients_on),
     "enable": ("adapters enabled", _in_state(lambda _layer, _row: {"_disable_adapters": False})),
     "unmerge": ("adapters unmerged", _in_state(lambda _layer, _row: {"merged_adapters": []})),
     "activate": ("the adapter active", _in_state(lambda _layer, row: {"_active_adapter": [row.adapter]})),

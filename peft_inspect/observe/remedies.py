@@ -72,7 +72,7 @@ def _result(patient: Patient, connected: set[int], how: str) -> tuple[bool, str]
     weights = {row.path: [patient.subject.model.get_parameter(path) for path in row.parameters] for row in patient.rows}
     if patient.finding.facts.get("zero"):
         alive = sum(any(weight.grad is not None and bool(weight.grad.any()) for weight in of_layer) for of_layer in weights.values())
-        return alive == len(weights) > 0, f"{alive}/{len(weights)} layers with gradients that are not zero, with {how}"
+        return alive == len(weights) > 0, f"{alive}/{len(weights)} layers get gradients that are not zero with {how}"
     arrived = {path: sum(id(weight) in connected for weight in of_layer) for path, of_layer in weights.items()}
     total = sum(len(of_layer) for of_layer in weights.values())
-    return bool(arrived) and all(arrived.values()), f"{sum(arrived.values())}/{total} with {how}"
+    return bool(arrived) and all(arrived.values()), f"{sum(arrived.values())}/{total} parameters train with {how}"

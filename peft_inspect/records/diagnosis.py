@@ -27,7 +27,7 @@ class Finding:
     facts: Mapping[str, Any] = field(default_factory=dict)
     fix: str = ""
     fix_verified: bool | None = None
-    verified: str | None = None  # "384/384 with use_reentrant=False"
+    verified: str | None = None  # "384/384 parameters train with use_reentrant=False"
     remedy: str | None = None  # the name of the remedy in `observe.fixes` that tries the fix
     explains: bool = True  # rules that this one explains away leave its modules to it
 

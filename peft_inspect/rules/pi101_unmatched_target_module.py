@@ -17,7 +17,7 @@ from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Targ
 from peft_inspect.rules.entries import adapters_with_targets, entries, layers_named, with_parameters
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import nearest, setting_fix
+from peft_inspect.rules.words import agreed, counted, literal, nearest, setting_fix
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -59,14 +59,15 @@ def _bare(target: Target) -> bool:
 def _said(target: Target) -> str:
     if target.dropped:
         return (
-            f"{target.entry!r} names {len(target.dropped)} modules of this model ({target.dropped[0]}, for one), and "
-            "layers_to_transform, exclude_modules or modules_to_save drop all of them"
+            f"{literal(target.entry)} names {counted(len(target.dropped), 'module')} of this model ({target.dropped[0]}, for one), and "
+            f"layers_to_transform, exclude_modules or modules_to_save {agreed(len(target.dropped), 'drops it', 'drop all of them')}"
         )
     if target.rewritten:
         return (
-            f"{target.entry!r} names {len(target.rewritten)} modules, and PEFT rewrote it for fused experts that this model does not have"
+            f"{literal(target.entry)} names {counted(len(target.rewritten), 'module')}, and PEFT rewrote it for fused experts that this "
+            "model does not have"
         )
-    return f"no module is called {target.entry!r}{nearest(target.closest)}"
+    return f"no module is called {literal(target.entry)}{nearest(target.closest)}"
 
 
 def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Structure) -> dict[str, Any]:

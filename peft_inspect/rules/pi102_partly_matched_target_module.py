@@ -18,7 +18,7 @@ from peft_inspect.records import AdapterInfo, BlockStack, Finding, Severity, Str
 from peft_inspect.rules.entries import adapters_with_targets, entries, is_list, is_shorthand, names_layers
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import ranges, setting_fix
+from peft_inspect.rules.words import literal, ranges, setting_fix
 
 _ONE_DIGIT = re.compile(r"(?<!\\d)(?<!\[0-9\])(\\d|\[0-9\])(?!\\d|\[0-9\]|[+*{?])")
 
@@ -78,7 +78,7 @@ def _said(target: Target, structure: Structure) -> str:
         for stack, hit in _indices(target.matched, structure).items()
         if stack in missed
     ]
-    return f"{target.entry!r} is adapted in {' and '.join(parts)}"
+    return f"{literal(target.entry)} is adapted in {' and '.join(parts)}"
 
 
 def _indices(paths: Sequence[str], structure: Structure) -> dict[str, set[int]]:

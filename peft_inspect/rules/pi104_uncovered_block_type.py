@@ -86,7 +86,7 @@ def _said(uncovered: Iterable[Coverage]) -> Iterator[str]:
     for (stack, part), rows in parts.items():
         indices = {index for row in rows for index in row.indices}
         share = sum(row.parameters for row in rows)
-        yield f"{quoted(dict.fromkeys(map(_leaf, rows)))} of {part} in {stack} (blocks {ranges(indices)}, {share:,} parameters)"
+        yield f"{quoted(dict.fromkeys(map(_leaf, rows)))} of {part} in {stack} (blocks {ranges(indices)}; {share:,} parameters)"
 
 
 def _suggestion(adapter: AdapterInfo, uncovered: list[Coverage]) -> dict[str, Any]:

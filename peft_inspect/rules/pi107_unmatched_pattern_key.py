@@ -17,7 +17,7 @@ from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Targ
 from peft_inspect.rules.entries import adapters_with_targets, entries
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import nearest, setting_fix
+from peft_inspect.rules.words import literal, nearest, setting_fix
 
 _FIELDS = ("rank_pattern", "alpha_pattern")
 
@@ -43,8 +43,8 @@ def check(structure: Structure) -> Iterator[Finding]:
 
 def _said(target: Target) -> str:
     if target.dropped:
-        return f"the {target.field} key {target.entry!r} matches only layers that an earlier key has decided"
-    return f"the {target.field} key {target.entry!r} applies to no adapter layer{nearest(target.closest)}"
+        return f"the {target.field} key {literal(target.entry)} matches only layers that an earlier key has decided"
+    return f"the {target.field} key {literal(target.entry)} applies to no adapter layer{nearest(target.closest)}"
 
 
 def _corrected(adapter: AdapterInfo, field: str, names: set[str]) -> dict[str, Any] | None:

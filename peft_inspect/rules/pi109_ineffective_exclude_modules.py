@@ -16,7 +16,7 @@ from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Targ
 from peft_inspect.rules.entries import adapters_with_targets, entries, within
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted, nearest, setting_fix
+from peft_inspect.rules.words import agreed, counted, literal, nearest, setting_fix
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -51,10 +51,10 @@ def _exists(target: Target, structure: Structure) -> bool:
 def _said(target: Target) -> str:
     if target.missed:
         return (
-            f"{target.entry!r} excludes nothing: it has to match a whole module path or the end of one, and "
-            f"{counted(len(target.missed), 'layer')} inside carry adapters"
+            f"{literal(target.entry)} excludes nothing: it has to match a whole module path or the end of one, and "
+            f"{counted(len(target.missed), 'layer')} inside {agreed(len(target.missed), 'carries an adapter', 'carry adapters')}"
         )
-    return f"{target.entry!r} excludes nothing: the model has no such module{nearest(target.closest)}"
+    return f"{literal(target.entry)} excludes nothing: the model has no such module{nearest(target.closest)}"
 
 
 def _suggestion(adapter: AdapterInfo, idle: list[Target]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted, quoted
+from peft_inspect.rules.words import agreed, counted, quoted
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -22,9 +22,9 @@ def check(structure: Structure) -> Iterator[Finding]:
         rows = [layer for layer in structure.adapter_layers if layer.adapter == name and not layer.asked]
         kinds = dict.fromkeys(row.name.rpartition(".")[2] for row in rows)
         known = name in {adapter.name for adapter in structure.adapters}
-        why = "its config does not reach them" if known else "no config of this name is left"
+        why = "its config does not ask for this" if known else "no config of this name is left"
         yield RULE.finding(
-            f"{counted(len(modules_of(rows)), 'layer')} of adapter {name!r} ({quoted(kinds)}) are left from an earlier wrapping: {why}",
+            f"{counted(len(modules_of(rows)), 'layer')} of adapter {name!r} ({quoted(kinds)}) {agreed(len(modules_of(rows)), 'is', 'are')} left from an earlier wrapping: {why}",
             modules_of(rows),
             facts={"adapter": name, "names": list(kinds), "trainable": any(structure.trainable(row) for row in rows)},
             fix="reload the base model before get_peft_model, or take the old adapter out with model = model.unload()",

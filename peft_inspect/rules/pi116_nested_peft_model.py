@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import agreed, counted, literal
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -22,12 +23,13 @@ def check(structure: Structure) -> Iterator[Finding]:
     for inner in models:
         around = [outer for outer in models if outer != inner and (not outer or inner.startswith(f"{outer}."))]
         if around:
+            outer = max(around, key=len)
             layers = [path for path in modules_of(structure.adapter_layers) if path.startswith(f"{inner}.")]
             yield RULE.finding(
-                f"the PeftModel at {inner!r} lies inside another one ({max(around, key=len) or 'the root'!r}): its {len(layers)} adapter "
-                "layers have paths that no saved adapter has",
+                f"the PeftModel at {inner!r} lies inside another one ({literal(outer) if outer else 'the root'}): its "
+                f"{counted(len(layers), 'adapter layer')} {agreed(len(layers), 'has a path', 'have paths')} that no saved adapter has",
                 (inner, *layers),
-                facts={"inner": inner, "outer": max(around, key=len), "layers": len(layers)},
+                facts={"inner": inner, "outer": outer, "layers": len(layers)},
                 fix="wrap the base model once; use model.add_adapter(name, config) for a second adapter, or model.get_base_model() first",
             )
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import agreed, counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -27,7 +27,11 @@ def check(trace: Trace) -> Iterator[Finding]:
         layers = list(dict.fromkeys(use.layer for use in of_place))
         operations = sorted({use.operation for use in of_place})
         partly = sum(layer not in dead for layer in layers)
-        also = f"; {partly} of them train only through their other calls" if partly else ": the adapter is not part of the computation"
+        also = (
+            f"; {partly} of them {agreed(partly, 'trains only through its', 'train only through their')} other calls"
+            if partly
+            else ": the adapter is not part of the computation"
+        )
         yield RULE.finding(
             f"the base weights of {counted(len(layers), 'adapter layer')} are read directly by {', '.join(operations)}{also}",
             layers,

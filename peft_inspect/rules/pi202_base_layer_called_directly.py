@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import agreed, counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -26,8 +26,9 @@ def check(trace: Trace) -> Iterator[Finding]:
     for source, of_place in by_place(calls):
         layers = list(dict.fromkeys(call.layer for call in of_place))
         partly = sum(layer not in dead for layer in layers)
-        how = "have a forward that is not PEFT's and runs" if of_place[0].patched else "are skipped: this line calls"
-        also = f" ({partly} of them train through their other calls)" if partly else ""
+        has, is_ = (agreed(len(layers), "has", "have"), agreed(len(layers), "is", "are"))
+        how = f"{has} a forward that is not PEFT's and runs" if of_place[0].patched else f"{is_} skipped: this line calls"
+        also = f" ({partly} of them {agreed(partly, 'trains through its', 'train through their')} other calls)" if partly else ""
         yield RULE.finding(
             f"{counted(len(layers), 'adapter layer')} {how} the base layer directly{also}",
             layers,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import agreed, counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -30,7 +30,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         parents = sorted({path.rpartition(".")[0] for path in paths})
         kinds = sorted({trace.structure.module[parent].type for parent in parents if parent in trace.structure.module})
         yield RULE.finding(
-            f"nothing called {counted(len(paths), 'adapter layer')} though the module around ran ({', '.join(kinds)})",
+            f"nothing called {counted(len(paths), 'adapter layer')} though the module around {agreed(len(paths), 'it', 'them')} ran ({', '.join(kinds)})",
             paths,
             facts={"parents": parents},
             fix="look at the parent's forward: call the module there, or take it out of target_modules",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import agreed, counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -26,7 +26,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             places[calls[-1].switched].append(layer)
     for source, layers in places.items():
         yield RULE.finding(
-            f"{counted(len(modules_of(layers)), 'adapter layer')} ran merged into their base weights: nothing is left to train",
+            f"{counted(len(modules_of(layers)), 'adapter layer')} ran merged into {agreed(len(modules_of(layers)), 'its base weight', 'their base weights')}: nothing is left to train",
             modules_of(layers),
             source=source,
             fix="call model.unmerge_adapter() before the training forward",

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import counted
 
 _KEPT = frozenset({"ref", "reference", "teacher", "frozen", "old", "ema", "anchor", "initial", "baseline"})  # not to be trained
 
@@ -33,7 +34,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             active = sorted({layer.adapter for layer in trace.structure.adapter_layers if layer.active})
             state = "trainable" if trains else "fresh, frozen"
             yield RULE.finding(
-                f"adapter {name!r} is {state} and not active: its {len(rows)} layers never ran (active: {', '.join(map(repr, active)) or 'none'})",
+                f"adapter {name!r} is {state} and not active: its {counted(len(rows), 'layer')} never ran (active: {', '.join(map(repr, active)) or 'none'})",
                 modules_of(rows),
                 facts={"adapter": name, "active": active},
                 fix=f"call model.set_adapter({name!r})",
@@ -49,7 +50,7 @@ def _displaced(trace: Trace, name: str) -> Iterator[Finding]:
     if rows:
         last = calls[rows[0].path][-1]
         yield RULE.finding(
-            f"adapter {name!r} is trainable, and the pass that is trained runs without it: in its {len(rows)} layers "
+            f"adapter {name!r} is trainable, and the pass that is trained runs without it: in its {counted(len(rows), 'layer')} "
             f"the forward has made {', '.join(map(repr, last.active)) or 'no adapter'} active",
             modules_of(rows),
             source=last.switched,

@@ -11,6 +11,7 @@ expect unused parameters (DDP wants `find_unused_parameters`).
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -18,6 +19,11 @@ from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, mod
 from peft_inspect.rules.experts import is_expert
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
+
+# parameters of a forward that say how to run rather than on what
+_SETTING = re.compile(
+    r"labels|(output|return|use|past|cache|position|logits|num|interpolate)_.*|.*_(mask|layer|strategy|embeds|outputs|cache)"
+)
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -35,9 +41,11 @@ def check(trace: Trace) -> Iterator[Finding]:
         if layers:
             missing = sorted(set(trace.batch.accepted) - set(trace.batch.inputs))
             names = ", ".join(f"{branch!r}" for branch in group[:3]) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
-            lacks = f"; the batch has {', '.join(trace.batch.inputs)}" if trace.batch.inputs else ""
+            has = f"; the batch has {', '.join(trace.batch.inputs)}" if trace.batch.inputs else ""
+            lacks = ", ".join(name for name in trace.batch.accepted if name in missing and not _SETTING.fullmatch(name))
+            has += f" and lacks {lacks}" if has and lacks and severity is Severity.WARNING else ""
             yield RULE.finding(
-                f"{names} with {counted(len(modules_of(layers)), 'adapter layer')} did not run for this batch: not exercised{lacks}",
+                f"{names} with {counted(len(modules_of(layers)), 'adapter layer')} did not run for this batch: not exercised{has}",
                 modules_of(layers),
                 facts={"branches": group, "inputs": list(trace.batch.inputs), "not_given": missing},
                 source=next((trace.waiting[branch] for branch in group if branch in trace.waiting), None),

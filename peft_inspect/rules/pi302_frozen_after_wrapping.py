@@ -24,7 +24,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     layers = [layer for layer in trace.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
     if layers:
         yield RULE.finding(
-            f"something froze {counted(len(modules_of(layers)), 'active adapter layer')} after the wrapping: requires_grad is False though the config trains",
+            f"something froze {counted(len(modules_of(layers)), 'active adapter layer')} after the wrapping: requires_grad is False, though the config is one for training",
             modules_of(layers),
             fix="freeze before get_peft_model, or leave parameters with 'lora_' in their name out of the loop that freezes",
             remedy="unfreeze",

@@ -39,7 +39,8 @@ def check(trace: Trace) -> Iterator[Finding]:
                 layers,
                 source=source,
                 facts={"switch": kind},
-                fix="take the switch away from this line, or turn it on only while the adapters are not trained",
+                fix=f"keep gradients on {'at this line' if source else 'in the pass that is trained'}; switch them off only where no "
+                "adapter is trained",
                 remedy="gradients-on",
             )
 

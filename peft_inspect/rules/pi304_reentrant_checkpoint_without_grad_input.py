@@ -36,7 +36,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         own = kind == "autograd-function"
         what = "a checkpointing autograd function" if own else "reentrant activation checkpointing"
         yield RULE.finding(
-            f"{counted(len(set(layers)), 'adapter layer')} ran inside {what} none of whose inputs requires grad: the graph is dropped",
+            f"{counted(len(set(layers)), 'adapter layer')} ran inside {what}, none of whose inputs requires grad: what ran inside leaves no graph",
             layers,
             source=source,
             facts={"checkpoint": kind},

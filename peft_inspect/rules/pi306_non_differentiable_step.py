@@ -13,7 +13,9 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import agreed, counted
+
+_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isclose"})
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -23,11 +25,14 @@ def check(trace: Trace) -> Iterator[Finding]:
     ]
     for source, of_place in by_place(cuts):
         layers = [layer for cut in of_place for layer in cut.layers if layer not in trace.explained]
+        operations = sorted({cut.operation for cut in of_place})
+        named = ", ".join(f"the comparison {name}" if name in _COMPARISONS else name for name in operations)
         yield RULE.finding(
-            f"the output of {counted(len(set(layers)), 'adapter layer')} reaches the loss only through {', '.join(sorted({cut.operation for cut in of_place}))}, which passes no gradient",
+            f"the output of {counted(len(set(layers)), 'adapter layer')} reaches the loss only through {named}, which "
+            f"{agreed(len(operations), 'passes', 'pass')} no gradient",
             layers,
             source=source,
-            facts={"operations": sorted({cut.operation for cut in of_place})},
+            facts={"operations": operations},
             fix="replace the step by a differentiable one: softmax or a straight-through estimate, or train on log-probabilities",
         )
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -22,7 +21,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     layers = [layer for layer in trace.dead if trace.training_calls(layer) and trace.structure.trainable(layer)]
     if not trace.loss.has_graph and trace.loss.source is not None and layers:
         yield RULE.finding(
-            f"the loss has no graph: it was made anew from numbers, so backward() reaches none of {counted(len(modules_of(layers)), 'adapter layer')}",
+            f"the loss has no graph: it was made anew from numbers, so backward() reaches no adapter layer ({len(modules_of(layers))} ran)",
             modules_of(layers),
             source=trace.loss.source,
             facts={"loss": trace.loss.origin},

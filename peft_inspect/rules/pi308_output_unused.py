@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import agreed, counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -24,7 +24,8 @@ def check(trace: Trace) -> Iterator[Finding]:
     layers = [layer for layer in unused if trace.structure.trainable(layer)]
     if layers:
         yield RULE.finding(
-            f"{counted(len(modules_of(layers)), 'adapter layer')} ran and the loss does not depend on their output: nothing trains there",
+            f"{counted(len(modules_of(layers)), 'adapter layer')} ran, and the loss does not depend on "
+            f"{agreed(len(modules_of(layers)), 'its', 'their')} output: nothing trains there",
             modules_of(layers),
             facts={"loss": trace.loss.origin},
             fix="leave these layers out of target_modules (exclude_modules), or use their output in the loss",

@@ -24,7 +24,8 @@ def check(trace: Trace) -> Iterator[Finding]:
     layers = [layer for layer in trace.structure.adapter_layers if layer.path in zero and not _got_no_token(trace, layer.path)]
     if layers:
         yield RULE.finding(
-            f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} are exactly zero, whatever the weights, though the loss is connected",
+            f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} are exactly zero, with other adapter weights as well, though the loss is "
+            "connected to them",
             modules_of(layers),
             facts={"zero": True, "loss": trace.loss.value},
             fix="look between these layers and the loss for a factor that is zero: a mask, a saturated activation, a loss weight",

@@ -16,7 +16,7 @@ from peft_inspect.records import AdapterFile, Finding, Severity, Trace, modules_
 from peft_inspect.rules.adapter_match import loaded
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import NO_VALUES, Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import agreed, counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -26,7 +26,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         first = trace.nonfinite
         where = f"module {first.path!r} ({first.type})" if first.path else "the loss, outside every submodule,"
         yield RULE.finding(
-            f"{len(bad)} parameters have non-finite gradients (loss {trace.loss.value}): {where} is the first to produce NaN or Inf, in the {first.phase}",
+            f"{counted(len(bad), 'parameter')} {agreed(len(bad), 'has a non-finite gradient', 'have non-finite gradients')} (loss {trace.loss.value}): {where} is the first to produce NaN or Inf, in the {first.phase}",
             [row.layer for row in bad if row.layer] or modules_of(layer for layer in trace.structure.adapter_layers if layer.active),
             source=first.source,
             facts={"first_module": first.path, "phase": first.phase, "parameters": len(bad)},
@@ -36,7 +36,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     for file in trace.adapter_files:
         if keys := _nonfinite(file):
             yield RULE.finding(
-                f"{len(keys)} of {counted(len(file.tensors), 'tensor')} in {file.path} hold NaN or Inf, {keys[0]} for one: so does all that is computed with them",
+                f"{len(keys)} of {counted(len(file.tensors), 'tensor')} in {file.path} {agreed(len(keys), 'holds', 'hold')} NaN or Inf, {keys[0]} for one: so does all that is computed with them",
                 [file.layer_of[key] for key in keys if key in file.layer_of],
                 facts={"file": file.path, "tensors": len(keys), "keys": keys[:8]},
                 fix="the training that saved this file had diverged: go back to an earlier checkpoint, with a lower learning rate or in bfloat16 instead of float16",

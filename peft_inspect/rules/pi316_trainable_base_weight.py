@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from peft_inspect.records import Finding, ParameterInfo, Severity, Structure
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted, quoted
+from peft_inspect.rules.words import agreed, counted, quoted
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -28,7 +28,8 @@ def check(structure: Structure) -> Iterator[Finding]:
         elements = sum(weight.numel for weight in weights)
         modules = tuple(dict.fromkeys(weight.module for weight in weights))
         yield RULE.finding(
-            f"{counted(elements, 'base parameter')} in {counted(len(modules), 'module')} require a gradient, and no config asks for that: "
+            f"{counted(len(weights), 'base weight')} ({counted(elements, 'parameter')}) in {counted(len(modules), 'module')} "
+            f"{agreed(len(weights), 'requires', 'require')} a gradient, and no config asks for that: "
             f"{quoted((weight.path for weight in weights), 3)}",
             modules,
             facts={"parameters": elements, "tensors": len(weights)},

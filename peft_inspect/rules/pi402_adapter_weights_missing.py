@@ -17,6 +17,7 @@ from peft_inspect.rules.adapter_match import adapter_layers, incomparable, match
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.key_mapping import renaming
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import agreed, counted
 
 
 def check(file: AdapterFile) -> Iterator[Finding]:
@@ -30,7 +31,7 @@ def check(file: AdapterFile) -> Iterator[Finding]:
     if missing:
         layers = adapter_layers(missing, file)
         yield RULE.finding(
-            f"{file.path} lacks {len(missing)} of {len(file.expected)} tensors: {len(layers)} adapter layers stay as initialised",
+            f"{file.path} lacks {len(missing)} of {len(file.expected)} tensors: {counted(len(layers), 'adapter layer')} {agreed(len(layers), 'stays', 'stay')} as initialised",
             layers,
             facts={"file": file.path, "missing": len(missing), "keys": missing[:8]},
             fix="save the adapter again from the trained model, or take these modules out of target_modules in adapter_config.json",

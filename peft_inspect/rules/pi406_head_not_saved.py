@@ -16,6 +16,7 @@ from peft_inspect.rules.adapter_examples import as_trained, saved
 from peft_inspect.rules.adapter_match import incomparable, loaded, match
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import agreed
 
 
 def check(file: AdapterFile) -> Iterator[Finding]:
@@ -30,11 +31,12 @@ def check(file: AdapterFile) -> Iterator[Finding]:
     if lost:
         names = sorted({path.rpartition(".")[2] for path in lost})
         yield RULE.finding(
-            f"{', '.join(map(repr, names[:5]))}{' and others' if len(names) > 5 else ''} of the base model is trained or new and not in "
-            f"{file.path}: a reloaded model has it as the base brings it, or random",
+            f"{', '.join(map(repr, names[:5]))}{' and others' if len(names) > 5 else ''} of the base model {agreed(len(names), 'is', 'are')} trained or new, "
+            f"and {file.path} does not hold {agreed(len(names), 'it', 'them')}: a model that is loaded again gets what the base brings, or "
+            "random values",
             lost,
             facts={"file": file.path, "modules": sorted(set(lost))},
-            fix=f"put it in modules_to_save={names[:5]} (task_type does so for the usual heads), train, and save again",
+            fix=f"put {agreed(len(names), 'it', 'them')} in modules_to_save={names[:5]} (task_type does so for the usual heads), train, and save again",
         )
 
 

@@ -25,7 +25,7 @@ def check(file: AdapterFile) -> Iterator[Finding]:
     if weights and all(any(tensor.zero for tensor in of_layer) for of_layer in weights):
         where = f"the adapter {file.adapter!r}" if file.in_memory else file.path
         yield RULE.finding(
-            f"{where} changes nothing: all its {len(layers)} adapter layers have a factor that is exactly zero, as before the first step",
+            f"{where} changes nothing: each of its adapter layers ({len(layers)}) has a factor that is exactly zero, as before the first step",
             layers,
             facts={"file": file.path or None, "adapter": file.adapter, "layers": len(layers)},
             fix="run `peft-inspect gradcheck` on the training script to see why nothing was trained, and train again",

@@ -11,7 +11,7 @@ from peft_inspect.records import runs_of
 def quoted(names: Iterable[str], most: int = 6) -> str:
     """`'a', 'b' and 3 more`."""
     every = tuple(names)
-    shown = ", ".join(repr(name) for name in every[:most])
+    shown = ", ".join(literal(name) for name in every[:most])
     return f"{shown} and {len(every) - most} more" if len(every) > most else shown
 
 
@@ -25,9 +25,25 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def agreed(number: int, one: str, many: str) -> str:
+    """The word that goes with so many: `agreed(count, "is", "are")`."""
+    return one if number == 1 else many
+
+
+def literal(value: Any) -> str:
+    r"""A value as one writes it in Python; regular expressions as raw strings, which a shell takes as well: `r'.*\.q_proj'`."""
+    if isinstance(value, str) and "\\" in value and value.isprintable() and not value.endswith("\\") and "'" not in value:
+        return f"r'{value}'"
+    if isinstance(value, list):
+        return f"[{', '.join(map(literal, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
+    return repr(value)
+
+
 def settings(fields: Mapping[str, Any]) -> str:
     """Config fields as one writes them in Python: `target_modules=['q_proj'], r=8`."""
-    return ", ".join(f"{field}={value!r}" for field, value in fields.items())
+    return ", ".join(f"{field}={literal(value)}" for field, value in fields.items())
 
 
 def setting_fix(fields: Mapping[str, Any], otherwise: str) -> str:

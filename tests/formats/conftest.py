@@ -210,7 +210,7 @@ REENTRANT = Finding(
     facts={"use_reentrant": True, "blocks": frozenset({"b", "a"})},
     fix="pass use_reentrant=False",
     fix_verified=True,
-    verified="16/16 with use_reentrant=False",
+    verified="16/16 parameters train with use_reentrant=False",
 )
 
 

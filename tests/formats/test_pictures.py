@@ -122,7 +122,7 @@ def test_markdown_for_a_pull_request(broken_report):
     assert "**LoRA params with gradients: 0/16**" in text
     assert "`train.py:54` in `forward`" in text
     assert "- `base_model.model.model.layers.0–3.self_attn.{q_proj,v_proj}`" in text
-    assert "(verified: 16/16 with use\\_reentrant=False)" in text
+    assert "(verified: 16/16 parameters train with use\\_reentrant=False)" in text
     assert "  self_attn.q_proj ✗✗✗✗" in text
     assert "| target\\_modules | q\\_proj | 4 | model LlamaDecoderLayer | 0–3 |" in text
 

@@ -25,7 +25,7 @@ def test_a_broken_run_names_the_cause_its_line_and_the_tried_fix(broken_report):
         "  train.py:54 in forward",
         "      hidden = self.tower(x)",
         "  fix: pass use_reentrant=False",
-        "  verified: 16/16 with use_reentrant=False",
+        "  verified: 16/16 parameters train with use_reentrant=False",
         "",
         "1 error; 3 rules: 1 clean, 1 found, 1 skipped",
         "skipped: PI310 (needs values: run with --weights random or pretrained)",

@@ -110,7 +110,7 @@ def test_findings_are_flagged_where_they_are(make_llama, make_report, reentrant)
     text = screen(make_report(make_llama(), findings=[reentrant]), width=120)
     assert "q_proj Linear 16×16 ◆ default r=8 α=16 fp32 ✗ PI304" in text
     assert "error PI304 reentrant-checkpoint-without-grad-input" in text
-    assert "verified: 16/16 with use_reentrant=False" in text
+    assert "verified: 16/16 parameters train with use_reentrant=False" in text
 
 
 def test_a_frozen_adapter_is_said_in_words_and_signs(make_llama, make_report):
