@@ -169,11 +169,18 @@ def _inspect(
 
 
 def _chosen(depth: Depth, select: Iterable[str]) -> tuple[Rule[Any], ...]:
-    rules = named(select) if (select := tuple(select)) else all_rules()
+    rules = named(select) if (select := _patterns(select)) else all_rules()
     if depth == "gradcheck" and not select:
         return tuple(rule for rule in rules if rule.code.startswith(("PI2", "PI3")) or rule.code == "PI112")
     return rules
 
 
 def _reasons(ignore: Iterable[str] | Mapping[str, str]) -> Mapping[str, str]:
-    return ignore if isinstance(ignore, Mapping) else dict.fromkeys(ignore, "ignored by the caller")
+    reasons = ignore if isinstance(ignore, Mapping) else dict.fromkeys(_patterns(ignore), "ignored by the caller")
+    named(reasons)  # a name that is wrong is said before the time is spent
+    return reasons
+
+
+def _patterns(given: Iterable[str]) -> tuple[str, ...]:
+    """One name is no collection of its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)

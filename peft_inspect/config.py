@@ -16,14 +16,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from peft_inspect.diagnose import named
 from peft_inspect.records import InspectionError, Request, Severity
 
 OWN_FILE, PROJECT_FILE, TABLE = "peft-inspect.toml", "pyproject.toml", "tool.peft-inspect"
+_OURS = re.compile("peft[-_]?inspect", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,15 @@ def _table(path: Path) -> dict[str, Any] | None:
     if path.name != PROJECT_FILE:
         return _toml(path)
     text = path.read_text(encoding="utf-8", errors="replace")
-    if "peft-inspect" not in text:  # spares Python 3.10 without tomli an error about a file that is not for us
+    if not _OURS.search(text):  # spares Python 3.10 without tomli an error about a file that is not for us
         return None
-    found: dict[str, Any] | None = _toml(path).get("tool", {}).get("peft-inspect")
-    return found
+    tools = _toml(path).get("tool", {})
+    for name, found in tools.items() if isinstance(tools, dict) else ():
+        if _OURS.fullmatch(name):
+            if f"tool.{name}" != TABLE:
+                raise InspectionError(f"{path}: the table is called [{TABLE}], not [tool.{name}]")
+            return _is_table(found, f"{path} {TABLE}")
+    return None
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -105,7 +113,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise InspectionError(f"{path}: Python 3.10 needs the package tomli to read TOML")
     toml = importlib.import_module(name)
     try:
-        found: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8-sig"))
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InspectionError(f"{path} is not valid TOML: {error}") from error
     return found
@@ -115,7 +123,10 @@ def _config(path: Path, table: Mapping[str, Any]) -> Config:
     where = f"{path} [{TABLE}]" if path.name == PROJECT_FILE else str(path)
     values = _values(table, _TOP, where)
     common = Config(path, tuple(values.get("select", ())), values.get("ignore", {}), values.get("fail-on"))
-    targets = {name: _target(name, keys, common, f"{where} targets.{name}") for name, keys in values.get("targets", {}).items()}
+    tables = values.get("targets", {})
+    if "" in tables:
+        raise InspectionError(f"{where}: a target needs a name")
+    targets = {name: _target(name, keys, common, f"{where} targets.{name}") for name, keys in tables.items()}
     return replace(common, targets=targets)
 
 
@@ -125,7 +136,7 @@ def _target(name: str, keys: Any, common: Config, where: str) -> Target:
         raise InspectionError(f'{where} names no model: add model = "…", or a lora file that names its base model')
     assert common.file is not None
     fields = {key.replace("-", "_"): values[key] for key in _REQUEST if key in values}
-    fields = {key: _from(common.file.parent, value) if isinstance(value, str) else value for key, value in fields.items()}
+    fields = {key: _from(common.file.parent, value) if key in _PATHS else value for key, value in fields.items()}
     request = Request(**fields, lora_fields=values.get("lora-fields", {}), config_fields=values.get("config-fields", {}))
     expect = _values(values.get("expect", {}), _EXPECT, f"{where} expect")
     return Target(
@@ -151,11 +162,22 @@ def _values(table: Mapping[str, Any], known: Mapping[str, Callable[[Any, str], A
     for key, value in table.items():
         name = key.replace("_", "-")
         if name not in known:
-            closest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; the closest is {closest[0]!r}" if closest else f"; known are {', '.join(known)}"
-            raise InspectionError(f"unknown key {key!r} in {where}{hint}")
+            raise InspectionError(f"unknown key {key!r} in {where}; {_advice(name, known)}")
+        if name in found:
+            raise InspectionError(f"{where} says {name!r} twice, once with an underscore")
         found[name] = known[name](value, f"{where}: {key}")
     return found
+
+
+def _advice(name: str, known: Collection[str]) -> str:
+    """Where an unknown key belongs, else which one was probably meant."""
+    for table, keys in (("lora-fields", _LORA_FLAGS), ("config-fields", ("config-set",)), ("[targets.NAME]", _TARGET), ("expect", _EXPECT)):
+        if name in keys:
+            return f"it belongs in {table}"
+    if name == TABLE.partition(".")[0]:
+        return f"in a {OWN_FILE} the keys stand without [{TABLE}]"
+    closest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"the closest is {closest[0]!r}" if closest else f"known are {', '.join(known)}"
 
 
 def _wrong(where: str, wanted: str, value: Any) -> InspectionError:
@@ -176,26 +198,36 @@ def _is_flag(value: Any, where: str) -> bool:
 
 def _is_count(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(where, "a number", value)
+        raise _wrong(where, "a whole number", value)
     return value
 
 
 def _is_range(value: Any, where: str) -> tuple[int, int]:
     bounds = value if isinstance(value, list) else [value, value]
-    if len(bounds) != 2 or _is_count(bounds[0], where) > _is_count(bounds[1], where):
-        raise _wrong(where, "a number, or [at least, at most]", value)
+    numbers = all(isinstance(bound, int) and not isinstance(bound, bool) for bound in bounds)
+    if len(bounds) != 2 or not numbers or not 0 <= bounds[0] <= bounds[1]:
+        raise _wrong(where, "a whole number, or [at least, at most]", value)
     return bounds[0], bounds[1]
 
 
 def _is_names(value: Any, where: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise _wrong(where, 'a list of names, such as ["PI2", "PI304"]', value)
+    _exist(value, where)
     return value
+
+
+def _exist(patterns: Iterable[str], where: str) -> None:
+    try:
+        named(patterns)
+    except InspectionError as error:
+        raise InspectionError(f"{where}: {error}") from None
 
 
 def _is_reasons(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(reason, str) and reason.strip() for reason in value.values()):
         raise _wrong(where, 'a table of rules with the reason of each, such as { PI103 = "both towers on purpose" }', value)
+    _exist(value, where)
     return value
 
 
@@ -215,8 +247,9 @@ def _is_one_of(*choices: str) -> Callable[[Any, str], str]:
 
 
 _FAIL_ON = _is_one_of(*(severity.value for severity in Severity), "never")
+_PATHS = ("model", "lora", "adapter", "base", "batch", "loss", "optimizer", "image", "audio")  # or ids, or code in a file
 _REQUEST: Mapping[str, Callable[[Any, str], Any]] = {
-    **dict.fromkeys(("model", "lora", "adapter", "base", "base-class", "batch", "loss", "optimizer", "text", "image", "audio"), _is_text),
+    **dict.fromkeys((*_PATHS, "base-class", "text"), _is_text),
     "weights": _is_one_of("none", "random", "pretrained"),
     "reduce": _is_flag,
     "trust-remote-code": _is_flag,
@@ -224,6 +257,10 @@ _REQUEST: Mapping[str, Callable[[Any, str], Any]] = {
 _JUDGE: Mapping[str, Callable[[Any, str], Any]] = {"select": _is_names, "ignore": _is_reasons, "fail-on": _FAIL_ON}
 _TOP = {**_JUDGE, "targets": _is_table}
 _TARGET = {**_REQUEST, **_JUDGE, "lora-fields": _is_table, "config-fields": _is_table, "expect": _is_table}
+_LORA_FLAGS = (
+    *("target-modules", "target-parameters", "exclude-modules", "modules-to-save", "r", "rank", "lora-alpha", "task-type"),
+    *("set", "layers-to-transform", "rank-pattern", "alpha-pattern", "use-rslora", "use-dora"),
+)
 _EXPECT: Mapping[str, Callable[[Any, str], Any]] = {
     "adapter-layers": _is_count,
     "trainable-parameters": _is_range,

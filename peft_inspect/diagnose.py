@@ -51,21 +51,30 @@ def diagnose(
     )
 
 
+# What the project's own files are held to. No rules: they are judged where there is such a file, whatever rules are selected.
+OWN = {"PI001": "expectation-not-met", "PI002": "lock-changed"}
+
+
 def named(patterns: Iterable[str]) -> tuple[Rule[Any], ...]:
-    """The rules that any of `patterns` names: a code, a name, or a prefix of a code such as PI3.
+    """The rules that any of `patterns` names: a code, a name, or a prefix of a code such as PI3. Of OWN it may name any, too.
 
     Raises InspectionError for a pattern that names no rule.
     """
     chosen: list[Rule[Any]] = []
     for pattern in patterns:
-        matches = [rule for rule in all_rules() if rule.name == pattern or rule.code.startswith(pattern.upper())]
-        if not matches or not pattern:
+        matches = [rule for rule in all_rules() if names(pattern, rule.code, rule.name)]
+        if not matches and not any(names(pattern, code, name) for code, name in OWN.items()):
             known = [name for rule in all_rules() for name in (rule.code, rule.name)]
             closest = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4)
             hint = f"; the closest are {', '.join(closest)}" if closest else ""
             raise InspectionError(f"no rule is called {pattern!r}{hint}. `peft-inspect explain` lists all rules")
         chosen += matches
     return tuple(dict.fromkeys(chosen))
+
+
+def names(pattern: str, code: str, name: str) -> bool:
+    """Whether a pattern stands for a rule."""
+    return pattern == name or (bool(pattern) and code.startswith(pattern.upper()))
 
 
 def _specific_first(rules: Sequence[Rule[Any]]) -> Iterator[Rule[Any]]:

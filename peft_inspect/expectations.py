@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
 from peft_inspect.config import Expectations
+from peft_inspect.diagnose import OWN, names
 from peft_inspect.records import Diagnosis, Finding, Outcome, Severity
 
 D = TypeVar("D", bound=Diagnosis)
-CODE, NAME = "PI001", "expectation-not-met"
+CODE = "PI001"
 HELP = """The target is not what the project's configuration expects of it.
 
 `expect` in the configuration pins the number of adapter layers, the range of trainable parameters,
 and that every adapter parameter gets a gradient. Find out what changed, or change the expectation."""
 
 
-def with_expectations(report: D, expect: Expectations) -> D:
+def with_expectations(report: D, expect: Expectations, ignore: Mapping[str, str]) -> D:
     """The report with one finding for each expectation that does not hold."""
     if expect == Expectations():
         return report
-    return with_findings(report, CODE, NAME, HELP, tuple(_unmet(report, expect)))
+    return with_findings(report, CODE, HELP, tuple(_unmet(report, expect)), ignore)
 
 
-def with_findings(report: D, code: str, rule: str, text: str, findings: tuple[Finding, ...]) -> D:
-    """The report with the findings of a judgement that is no rule of the catalogue."""
-    outcome = Outcome(code, rule, "found" if findings else "clean", severity=Severity.ERROR, help=text)
+def with_findings(report: D, code: str, text: str, findings: tuple[Finding, ...], ignore: Mapping[str, str]) -> D:
+    """The report with the findings of a judgement that is no rule of the catalogue, unless that is ignored."""
+    outcome = Outcome(code, OWN[code], "found" if findings else "clean", severity=Severity.ERROR, help=text)
+    reason = next((reason for pattern, reason in ignore.items() if names(pattern, code, OWN[code])), None)
+    if reason is not None:
+        outcome, findings = replace(outcome, status="ignored", why=reason), ()
     ordered = sorted((*report.findings, *findings), key=lambda finding: (finding.severity.rank, finding.code, finding.modules))
     return replace(report, findings=tuple(ordered), outcomes=(outcome, *report.outcomes))
 
@@ -70,4 +74,6 @@ def _without_gradient(report: Diagnosis) -> Iterator[Finding]:
 
 
 def _finding(message: str, **facts: object) -> Finding:
-    return Finding(CODE, NAME, Severity.ERROR, message, facts=facts, fix="find out what changed, or change `expect` in the configuration")
+    return Finding(
+        CODE, OWN[CODE], Severity.ERROR, message, facts=facts, fix="find out what changed, or change `expect` in the configuration"
+    )

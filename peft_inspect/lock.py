@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from peft_inspect.diagnose import OWN
 from peft_inspect.expectations import with_findings
 from peft_inspect.formats.names import fold
 from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, InspectionError, Severity, Structure
 
 D = TypeVar("D", bound=Diagnosis)
 FILE, SCHEMA = "peft-inspect.lock", 1
-CODE, NAME = "PI002", "lock-changed"
+CODE = "PI002"
 HELP = """What is built is not what the lock file says.
 
 An upgrade of transformers or peft, or a changed config, moved, renamed or lost adapter layers, or changed
@@ -72,30 +74,32 @@ def write_lock(targets: Mapping[str, Locked], environment: Mapping[str, str], ou
     out.write("\n")
 
 
-def read_lock(text: str, name: str) -> Mapping[str, Any]:
+def read_lock(path: Path) -> Mapping[str, Any]:
     """The content of a lock file.
 
-    Args:
-        text: what the file holds.
-        name: of the file, for messages.
-
     Raises:
-        InspectionError: it is no lock, or of another schema.
+        InspectionError: it cannot be read, is no lock, or of another schema.
     """
+    again = "write it again with `peft-inspect lock`"
     try:
-        data = json.loads(text)
+        data = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise InspectionError(
-            f"{name} is no lock file ({error.msg} in line {error.lineno}): write it again with `peft-inspect lock`"
-        ) from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("targets"), dict):
-        raise InspectionError(f"{name} was written for another version of peft-inspect: write it again with `peft-inspect lock`")
+        raise InspectionError(f"{path} is no lock file ({error.msg} in line {error.lineno}): {again}") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise InspectionError(f"{path} cannot be read ({error}): {again}") from error
+    if not isinstance(data, dict):
+        raise InspectionError(f"{path} is no lock file: {again}")
+    if data.get("schema") != SCHEMA:
+        raise InspectionError(f"{path} was written for another version of peft-inspect: {again}")
+    targets, versions = data.get("targets"), data.get("environment", {})
+    if not isinstance(versions, dict) or not isinstance(targets, dict) or not all(isinstance(target, dict) for target in targets.values()):
+        raise InspectionError(f"{path} is no lock file: {again}")
     return data
 
 
-def with_lock(report: D, target: str, lock: Mapping[str, Any], environment: Mapping[str, str]) -> D:
+def with_lock(report: D, target: str, lock: Mapping[str, Any], environment: Mapping[str, str], ignore: Mapping[str, str]) -> D:
     """The report with a finding if `target` is not what the lock says."""
-    return with_findings(report, CODE, NAME, HELP, tuple(_changed(report.structure, target, lock, environment)))
+    return with_findings(report, CODE, HELP, tuple(_changed(report.structure, target, lock, environment)), ignore)
 
 
 def _changed(structure: Structure, target: str, lock: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -125,4 +129,4 @@ def _difference(then: Locked, now: Locked) -> list[str]:
 
 
 def _finding(message: str, facts: Mapping[str, Any], fix: str) -> Finding:
-    return Finding(CODE, NAME, Severity.ERROR, message, facts=facts, fix=fix)
+    return Finding(CODE, OWN[CODE], Severity.ERROR, message, facts=facts, fix=fix)

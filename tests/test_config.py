@@ -102,10 +102,47 @@ def test_no_configuration_is_an_empty_one(tmp_path: Path) -> None:
         ('[ignore]\nPI103 = ""', "with the reason of each"),
         ('ignore = ["PI103"]', "with the reason of each"),
         ("fail-on = ", "not valid TOML"),
+        ('model = "x"', "it belongs in [targets.NAME]"),
+        ('[targets.a]\nmodel = "x"\ntarget-modules = ["q_proj"]', "it belongs in lora-fields"),
+        ('[targets.a]\nmodel = "x"\nadapter-layers = 4', "it belongs in expect"),
+        ('[tool.peft-inspect]\nfail-on = "error"', "the keys stand without [tool.peft-inspect]"),
+        ('fail-on = "error"\nfail_on = "note"', "says 'fail-on' twice"),
+        ('[targets.""]\nmodel = "x"', "a target needs a name"),
+        ('[ignore]\nPI999 = "why"', "ignore: no rule is called 'PI999'"),
+        ('[targets.a]\nmodel = "x"\nselect = ["no-grad-regoin"]', "the closest are no-grad-region"),
+        ('[targets.a]\nmodel = "x"\nexpect = { trainable-parameters = ["1", "2"] }', "a whole number, or [at least, at most]"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_would_be_right(tmp_path: Path, text: str, said: str) -> None:
     assert said in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[tool.peft_inspect]\nfail-on = "error"', r"called \[tool.peft-inspect\], not \[tool.peft_inspect\]"),
+        ('[tool]\npeft-inspect = "error"', "must be a table"),
+    ],
+)
+def test_a_table_of_another_name_or_kind_is_not_passed_over(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(InspectionError, match=said):
+        read_config(tmp_path)
+
+
+def test_a_file_as_windows_writes_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "peft-inspect.toml").write_bytes(b'\xef\xbb\xbffail-on = "note"\r\n')
+    assert read_config(tmp_path).fail_on == "note"
+
+
+def test_only_paths_are_taken_from_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "peft-inspect.toml").write_text('[targets.a]\nmodel = "train.py:build"\nweights = "random"\ntext = "train.py"')
+    (tmp_path / "random").mkdir()
+    (tmp_path / "train.py").touch()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    request = read_config(tmp_path / "below").targets["a"].request
+    assert (request.model, request.weights, request.text) == (f"{tmp_path / 'train.py'}:build", "random", "train.py")
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import jsonschema
 import pytest
 import yaml
+
+import peft_inspect
+from peft_inspect.lock import read_lock
 
 TRAIN = """
 import torch
@@ -86,13 +91,72 @@ def test_one_target_by_its_name_and_an_expectation_that_does_not_hold(project: P
     assert failure.get("message") == "224 adapter layers are expected, and there are 4"
 
 
-def test_a_target_that_cannot_be_inspected_does_not_hide_the_others(project: Path) -> None:
-    (project / "peft-inspect.toml").write_text(CONFIG + '\n[targets.lost]\nmodel = "train.py:nothing"\n')
-    done = call(project, "check", "--format", "sarif", "--no-verify")
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_a_target_that_cannot_be_inspected_neither_hides_the_others_nor_is_hidden(project: Path, jobs: str) -> None:
+    """One names nothing, one raises with hostile words, and one ends its very process."""
+    lost = {"lost": "nothing", "hostile": "raises", "dead": "dies"}
+    more = "".join(f'\n[targets.{name}]\nmodel = "train.py:{callable_}"\n' for name, callable_ in lost.items())
+    (project / "peft-inspect.toml").write_text(CONFIG + more)
+    (project / "train.py").write_text(
+        TRAIN + "\ndef raises():\n    raise ValueError('100%\\n::error::no')\n\ndef dies():\n    import os\n    os._exit(0)\n"
+    )
+    also = [f"--also={name}={name}.out" for name in ("json", "junit", "github", "markdown", "text")]
+    done = call(project, "check", "-j", jobs, "--format", "sarif", "--no-verify", *also)
     assert done.returncode == 2
-    assert "nothing" in done.stderr
-    runs = json.loads(done.stdout)["runs"]
-    assert [run["automationDetails"]["id"] for run in runs] == ["peft-inspect/good/", "peft-inspect/bad/"]
+    written = {name: (project / f"{name}.out").read_text() for name in ("json", "junit", "github", "markdown", "text")}
+    assert [run["automationDetails"]["id"] for run in json.loads(done.stdout)["runs"]] == ["peft-inspect/good/", "peft-inspect/bad/"]
+    reports = json.loads(written["json"])
+    assert (list(reports["targets"]), list(reports["failed"])) == (["good", "bad"], list(lost))
+    schema = json.loads((Path(peft_inspect.__file__).parent / "formats" / "report.schema.json").read_text())
+    jsonschema.Draft202012Validator({**schema, **schema["$defs"]["several"], "$id": "several", "properties": {}}).validate(reports)
+    assert all(name in done.stderr and f"{name} could not be inspected" in written["github"] for name in lost)
+    assert "dead: train.py:dies ended its process before it was inspected (exit code 0)" in done.stderr
+    assert len([line for line in written["github"].splitlines() if line.startswith("::error")]) == 4
+    suites = {suite.get("name"): suite.get("errors") for suite in ET.fromstring(written["junit"])}
+    assert suites == {"good": "0", "bad": "0", "lost": "1", "hostile": "1", "dead": "1"}
+    assert written["markdown"].count("could not be inspected") == written["text"].count("could not be inspected") == 3
+
+
+def test_what_one_target_imports_is_no_business_of_the_next(tmp_path: Path) -> None:
+    """Two trainings, each with a module of the same name beside it."""
+    for folder, layers in (("chat", 1), ("speech", 3)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "shape.py").write_text(f"LAYERS = {layers}")
+        (tmp_path / folder / "train.py").write_text(
+            "from shape import LAYERS\n" + TRAIN.replace("num_hidden_layers=2", "num_hidden_layers=LAYERS")
+        )
+    targets = (f'[targets.{folder}]\nmodel = "{folder}/train.py:healthy"\n' for folder in ("chat", "speech"))
+    (tmp_path / "peft-inspect.toml").write_text("".join(targets))
+    assert call(tmp_path, "lock").returncode == 0
+    lock = json.loads((tmp_path / "peft-inspect.lock").read_text())["targets"]
+    assert {name: target["adapters"]["default"]["layers"] for name, target in lock.items()} == {"chat": 2, "speech": 6}
+
+
+def test_ctrl_c_ends_all_processes_in_one_line(project: Path) -> None:
+    (project / "train.py").write_text(TRAIN + "\ndef slow():\n    import time\n    print('building', flush=True)\n    time.sleep(600)\n")
+    (project / "peft-inspect.toml").write_text("".join(f'[targets.{name}]\nmodel = "train.py:slow"\n' for name in "ab"))
+    command = [sys.executable, "-W", "ignore", "-m", "peft_inspect", "check", "-j", "2"]
+    with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline() == "building\n"
+        os.killpg(running.pid, signal.SIGINT)
+        said = running.stderr.read()  # ends when the last of the processes does
+    assert running.returncode == 130
+    assert said.replace("building\n", "") == "peft-inspect: interrupted\n"
+
+
+def test_a_misspelt_target_is_suggested(project: Path) -> None:
+    assert "did you mean the target 'good'?" in call(project, "check", "goood").stderr
+
+
+def test_what_the_project_pins_is_ignored_with_a_reason_and_explained(project: Path) -> None:
+    wrong = CONFIG.replace("adapter-layers = 4", "adapter-layers = 224").replace("[ignore]", '[ignore]\nPI001 = "being moved"')
+    (project / "peft-inspect.toml").write_text(wrong)
+    done = call(project, "check", "good")
+    assert done.returncode == 0, done.stdout
+    assert "ignored: PI001 (being moved)" in done.stdout
+    assert "`expect` in the configuration" in call(project, "explain", "PI001").stdout
+    assert "peft-inspect lock" in call(project, "explain", "lock-changed").stdout
 
 
 def test_the_script_of_the_github_action_writes_annotations_summary_and_sarif_in_one_run(project: Path) -> None:
@@ -166,5 +230,16 @@ def test_a_lock_that_is_missing_or_damaged_is_said(project: Path) -> None:
     missing = call(project, "check", "good", "--locked")
     assert missing.returncode == 2
     assert "peft-inspect lock" in missing.stderr
-    (project / "peft-inspect.lock").write_text("{}")
-    assert "another version" in call(project, "check", "good", "--locked").stderr
+    damaged = {
+        b"{}": "another version",
+        b"[]": "is no lock file",
+        b'{"schema": 1, "targets": {"good": 3}}': "is no lock file",
+        b"<<<<<<< HEAD": "is no lock file",
+        b"\xff": "cannot be read",
+    }
+    for content, said in damaged.items():
+        (project / "peft-inspect.lock").write_bytes(content)
+        with pytest.raises(peft_inspect.InspectionError, match=f"{said}.*peft-inspect lock"):
+            read_lock(project / "peft-inspect.lock")
+    done = call(project, "check", "good", "--locked")
+    assert (done.returncode, done.stdout) == (2, "")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from peft_inspect.cli.help import GroupedCommand
-from peft_inspect.cli.options import REPORT, RUN, Reporting, with_shared_options
+from peft_inspect.cli.options import JOBS, REPORT, RUN, Reporting, with_shared_options
 from peft_inspect.formats import View
 from peft_inspect.records import Request
 
@@ -34,9 +34,7 @@ def check(
         str | None,
         typer.Option(metavar="FILE", help="Write the LoRA config that the findings suggest, as PEFT's JSON.", rich_help_panel=REPORT),
     ] = None,
-    processes: Annotated[
-        int, typer.Option("-j", "--jobs", min=1, help="Targets inspected at a time, each in its own process.", rich_help_panel=RUN)
-    ] = 1,
+    processes: JOBS = 1,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=REPORT)] = False,
 ) -> None:
     """The CI step: every rule over structure, source and one batch; a report and an exit code.

@@ -14,7 +14,7 @@ from peft_inspect.api import Report
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output
 from peft_inspect.cli.run import FOUND, crashes, failures, prepared
-from peft_inspect.cli.targets import chosen, inspect_all
+from peft_inspect.cli.targets import chosen, inspect_all, together
 from peft_inspect.config import Config, Target, read_config
 from peft_inspect.formats import View
 from peft_inspect.formats.json import environment
@@ -34,11 +34,13 @@ def check_targets(
         lock = _lock(project) if locked else None
         reports, failed = inspect_all(targets, reporting, view, processes)
         if lock is not None:
-            reports = {name: with_lock(report, name, lock, environment()) for name, report in reports.items()}
-        if reports:
+            ignored = {target.name: target.ignore for target in targets}
+            reports = {name: with_lock(report, name, lock, environment(), ignored[name]) for name, report in reports.items()}
+        if reports or len(targets) > 1:
+            why = {name: str(error) for name, error in failed.items()}
             for name, output in outputs:
-                output.write(partial(write_all, name, reports, view=view))
-        _leave(targets, reports, failed)
+                output.write(partial(write_all, name, reports, why, view=view))
+        _leave(targets, reports, failed, project)
 
 
 def _also(also: Sequence[str], reporting: Reporting, view: View) -> Iterator[tuple[str, Output]]:
@@ -54,7 +56,7 @@ def _lock(project: Config) -> Mapping[str, object]:
     path = lock_file(project)
     if not path.is_file():
         raise InspectionError(f"there is no {path}: write it with `peft-inspect lock`, with the same arguments")
-    return read_lock(path.read_text(encoding="utf-8"), str(path))
+    return read_lock(path)
 
 
 def lock_file(project: Config) -> Path:
@@ -62,11 +64,10 @@ def lock_file(project: Config) -> Path:
     return (project.file.parent if project.file else Path()) / FILE
 
 
-def _leave(targets: tuple[Target, ...], reports: Mapping[str, Report], failed: Mapping[str, InspectionError]) -> NoReturn:
+def _leave(targets: tuple[Target, ...], reports: Mapping[str, Report], failed: Mapping[str, InspectionError], project: Config) -> NoReturn:
     """As for one report: what could not be inspected weighs more than what was found."""
-    troubles = [*failed.values(), *(InspectionError(trouble) for report in reports.values() if (trouble := crashes(report)))]
-    if troubles:
-        details = [error.detail for error in troubles if error.detail]
-        raise InspectionError("\n".join(map(str, troubles)), detail="\n".join(details) or None)
+    crashed = {name: InspectionError(trouble) for name, report in reports.items() if (trouble := crashes(report))}
+    if troubles := {**failed, **crashed}:
+        raise together(troubles, targets, project)
     found = any(reports[target.name].at_or_above(target.fail_on or "error") for target in targets)
     raise typer.Exit(FOUND if found else 0)

@@ -10,7 +10,7 @@ import typer
 from peft_inspect.cli import completion
 from peft_inspect.cli.output import Output
 from peft_inspect.cli.run import failures
-from peft_inspect.diagnose import named
+from peft_inspect.diagnose import OWN, named, names
 from peft_inspect.formats import View
 from peft_inspect.rules import Rule, all_rules
 
@@ -34,10 +34,13 @@ def explain(
 
     with failures(debug=False):
         chosen = all_rules() if rule is None else named((rule,))
-        Output().write(lambda out: _show(chosen, Screen(out, View(ascii=ascii_))))
+        Output().write(lambda out: _show(chosen, rule or "", Screen(out, View(ascii=ascii_))))
 
 
-def _show(rules: Sequence[Rule[Any]], screen: Screen) -> None:
-    from peft_inspect.cli.pages import rule_list, rule_page
+def _show(rules: Sequence[Rule[Any]], pattern: str, screen: Screen) -> None:
+    from peft_inspect.cli.pages import own_pages, rule_list, rule_page
 
-    screen.show(rule_page(rules[0]) if len(rules) == 1 else rule_list(rules, screen.width))
+    if not rules:
+        screen.show(own_pages(code for code, name in OWN.items() if names(pattern, code, name)))
+    else:
+        screen.show(rule_page(rules[0]) if len(rules) == 1 else rule_list(rules, screen.width))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from peft_inspect.cli.help import GroupedCommand
-from peft_inspect.cli.options import RUN, Reporting, with_shared_options
+from peft_inspect.cli.options import JOBS, RUN, Reporting, with_shared_options
 from peft_inspect.records import Request
 
 
@@ -22,6 +22,7 @@ def lock(
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="Default: peft-inspect.toml or pyproject.toml, here or above.", rich_help_panel=RUN)
     ] = None,
+    processes: JOBS = 1,
 ) -> None:
     """Write what is built to peft-inspect.lock, for `check --locked`.
 
@@ -29,4 +30,4 @@ def lock(
     """
     from peft_inspect.cli.locking import lock_targets
 
-    lock_targets(request, reporting, config=config)
+    lock_targets(request, reporting, config=config, processes=processes)

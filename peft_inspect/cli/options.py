@@ -14,6 +14,9 @@ from peft_inspect.cli.values import assignments, names, names_or_regex
 from peft_inspect.records import Request
 
 LORA, MODEL, RUN, REPORT = "LoRA", "Model", "Run", "Report"
+JOBS = Annotated[
+    int, typer.Option("-j", "--jobs", min=1, help="Targets inspected at a time, each in its own process.", rich_help_panel=RUN)
+]
 
 
 @dataclass(frozen=True)

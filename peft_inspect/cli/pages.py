@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.syntax import Syntax
 from rich.text import Text
 
+from peft_inspect import expectations, lock
+from peft_inspect.diagnose import OWN
 from peft_inspect.formats.findings import STYLES
 from peft_inspect.formats.screen import Line
+from peft_inspect.records import Severity
 from peft_inspect.rules import Rule, page
 
 WIDE = 140  # columns from which a rule's title fits beside its name
@@ -31,17 +34,27 @@ def rule_list(rules: Sequence[Rule[Any]], width: int) -> Iterator[Line]:
 
 def rule_page(rule: Rule[Any]) -> Iterator[Line]:
     """The page of one rule."""
-    yield Line(Text.assemble((rule.code, "bold"), " ", (rule.name, "bold"), " (", (rule.severity.value, STYLES[rule.severity]), ")"))
-    yield Line(Text())
-    for paragraph in page(rule).split("\n\n"):
-        yield from _paragraph(paragraph)
-        yield Line(Text())
+    yield from _explained(rule.code, rule.name, rule.severity, page(rule))
     for title, example in (("Broken", rule.broken), ("Fixed", rule.fixed)):
         yield Line(Text(title, style="bold"))
         yield from _code(textwrap.dedent(inspect.getsource(example)))
         yield Line(Text())
     if rule.explained_by:
         yield Line(Text(f"Gives way to {', '.join(rule.explained_by)} where they explain the same layers."))
+
+
+def own_pages(codes: Iterable[str]) -> Iterator[Line]:
+    """The pages of what the project's own files are held to."""
+    for code in codes:
+        yield from _explained(code, OWN[code], Severity.ERROR, {expectations.CODE: expectations.HELP, lock.CODE: lock.HELP}[code])
+
+
+def _explained(code: str, name: str, severity: Severity, text: str) -> Iterator[Line]:
+    yield Line(Text.assemble((code, "bold"), " ", (name, "bold"), " (", (severity.value, STYLES[severity]), ")"))
+    yield Line(Text())
+    for paragraph in text.split("\n\n"):
+        yield from _paragraph(paragraph)
+        yield Line(Text())
 
 
 def _paragraph(paragraph: str) -> Iterator[Line]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 
-from peft_inspect.api import Depth, Report, inspect
+from peft_inspect.api import Report
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import stdout_kept_clean
+from peft_inspect.cli.processes import inspect_apart
+from peft_inspect.cli.progress import progress
 from peft_inspect.cli.run import inspected
 from peft_inspect.config import Config, Target
 from peft_inspect.expectations import with_expectations
@@ -57,10 +58,11 @@ def inspect_all(
     targets: Sequence[Target], reporting: Reporting, view: View, processes: int
 ) -> tuple[Mapping[str, Report], Mapping[str, InspectionError]]:
     """The reports by target, and what kept the others from being inspected."""
-    if processes == 1 or len(targets) == 1:
-        results = {target.name: _here(target, reporting, view) for target in targets}
+    if len(targets) == 1:
+        results: Mapping[str, Report | InspectionError] = {targets[0].name: _here(targets[0], reporting, view)}
     else:
-        results = _in_processes(targets, reporting, view, processes)
+        with stdout_kept_clean(), progress() as step:
+            results = inspect_apart(targets, view.command, processes, verify=reporting.verify, debug=reporting.debug, step=step)
     reports = {name: result for name, result in results.items() if isinstance(result, Report)}
     return reports, {name: result for name, result in results.items() if isinstance(result, InspectionError)}
 
@@ -70,31 +72,20 @@ def _here(target: Target, reporting: Reporting, view: View) -> Report | Inspecti
         report = inspected(target.request, replace(reporting, select=target.select, ignore=target.ignore), view)
     except InspectionError as error:
         return error
-    return with_expectations(report, target.expect)
+    return with_expectations(report, target.expect, target.ignore)
 
 
-def _in_processes(targets: Sequence[Target], reporting: Reporting, view: View, processes: int) -> dict[str, Report | InspectionError]:
-    # Fresh processes: a forked one would share locks of torch's thread pools, and one target's code is no business of the next.
-    with stdout_kept_clean(), ProcessPoolExecutor(min(processes, len(targets)), get_context("spawn")) as pool:
-        running = {target.name: pool.submit(_inspected, target, view.command, verify=reporting.verify) for target in targets}
-        return {name: _result(name, future) for name, future in running.items()}
+def together(troubles: Mapping[str, InspectionError], targets: Sequence[Target], config: Config) -> InspectionError:
+    """What went wrong as one error; of several targets, each by its name."""
+    if len(targets) > 1:
+        messages = [f"{name}: {error}" for name, error in troubles.items()]
+    else:
+        messages = [f"{error}{_near_target(name, config)}" for name, error in troubles.items()]
+    details = [error.detail for error in troubles.values() if error.detail]
+    return InspectionError("\n".join(messages), detail="\n".join(details) or None)
 
 
-def _result(name: str, future: Future[Report]) -> Report | InspectionError:
-    try:
-        return future.result()
-    except InspectionError as error:
-        return error
-    except Exception as error:  # the process died: killed for its memory, for instance
-        return InspectionError(f"{name} could not be inspected: {type(error).__name__}: {error}")
-
-
-def _inspected(target: Target, command: Depth, *, verify: bool) -> Report:
-    """In a process of its own."""
-    try:
-        report = inspect(target.request, command, select=target.select, ignore=target.ignore, verify=verify)
-    except SystemExit as error:  # the target's code ends the process: that must not pass for a verdict
-        raise InspectionError(
-            f"{target.request.model} ended the process with sys.exit({error.code!r}) before it could be inspected"
-        ) from None
-    return with_expectations(report, target.expect)
+def _near_target(model: str, config: Config) -> str:
+    """A MODEL that cannot be loaded may be a misspelt target."""
+    near = difflib.get_close_matches(model, set(config.targets) - {model}, n=1, cutoff=0.7)
+    return f"; or did you mean the target {near[0]!r}?" if near and model not in config.targets else ""

@@ -76,7 +76,7 @@ def outcome_lines(report: Diagnosis) -> Iterator[Line]:
 def code_ranges(codes: Iterable[str]) -> str:
     """`PI310, PI312–PI315`: successive codes in one."""
     numbers = ranges(int(code.removeprefix("PI")) for code in codes).split(",")
-    return ", ".join("–".join(f"PI{number}" for number in run.split("–")) for run in numbers)
+    return ", ".join("–".join(f"PI{number:0>3}" for number in run.split("–")) for run in numbers)
 
 
 def _by_reason(report: Diagnosis, status: str) -> dict[str, list[str]]:

@@ -28,6 +28,11 @@ def write(report: Diagnosis, out: TextIO) -> None:
     )
 
 
+def write_failure(target: str, why: str, out: TextIO) -> None:
+    """One command for a target that could not be inspected."""
+    out.write(f"::error title={_property(f'{target} could not be inspected')}::{_data(visible(why, keep=chr(10)))}\n")
+
+
 def _text(finding: Finding) -> str:
     lines = [finding.message]
     if finding.modules:

@@ -27,8 +27,21 @@ def write(report: Diagnosis, out: TextIO) -> None:
     suites = ET.Element("testsuites", {"name": "peft-inspect", **numbers})
     suite = ET.SubElement(suites, "testsuite", {"name": _clean(report.source), **numbers})
     suite.extend(cases)
+    out.write(document(suites))
+
+
+def document(suites: ET.Element) -> str:
+    """The whole text of a file."""
     ET.indent(suites)
-    out.write('<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n")
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
+
+
+def not_inspected(target: str, why: str) -> ET.Element:
+    """The suite of a target that could not be inspected: one case, an error."""
+    suite = ET.Element("testsuite", {"name": _clean(target), "tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"})
+    case = ET.SubElement(suite, "testcase", {"classname": f"peft-inspect.{_clean(target)}", "name": "inspection", "time": "0"})
+    ET.SubElement(case, "error", {"message": _clean(why), "type": "not-inspected"})
+    return suite
 
 
 def _case(outcome: Outcome, report: Diagnosis) -> ET.Element:

@@ -32,6 +32,11 @@ def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
     out.write("\n".join(_lines(report, view or View())) + "\n")
 
 
+def write_failure(why: str, out: TextIO) -> None:
+    """What stands in the place of a page where the model could not be inspected."""
+    out.write("\n".join(("## ❌ peft-inspect: could not be inspected", *_fenced(why))) + "\n")
+
+
 def _lines(report: Diagnosis, view: View) -> Iterator[str]:
     counts = Counter(finding.severity for finding in report.findings)
     verdict_line = ", ".join(
@@ -41,7 +46,7 @@ def _lines(report: Diagnosis, view: View) -> Iterator[str]:
     yield ""
     totals = parameter_totals(report.structure)
     wrapped = "; ".join(str(chain) for chain in chains(report.structure))
-    yield f"{_code(report.source)}: {_text(wrapped)}, {totals.total:,} parameters, {totals.trainable:,} trainable"
+    yield f"{code(report.source)}: {_text(wrapped)}, {totals.total:,} parameters, {totals.trainable:,} trainable"
     if report.trace is not None:
         yield from _gradients(report.trace)
     for finding in report.findings:
@@ -72,15 +77,18 @@ def _finding(finding: Finding) -> Iterator[str]:
     yield ""
     yield f"### {_SIGNS[finding.severity]} {finding.code} {_text(finding.rule)} ({finding.severity})"
     yield ""
-    yield _text(finding.message)
+    message, _, difference = finding.message.partition("\n")
+    yield _text(message)
+    if difference:
+        yield from _fenced(difference, "diff")
     if finding.source is not None:
         yield ""
-        yield f"{_code(str(finding.source))} in {_code(finding.source.function)}"
+        yield f"{code(str(finding.source))} in {code(finding.source.function)}"
         yield from _fenced(finding.source.code.strip(), "python")
     folded = fold(finding.modules)
     if folded:
         yield ""
-        yield from (f"- {_code(path or '(root)')}" for path in folded[:FEW])
+        yield from (f"- {code(path or '(root)')}" for path in folded[:FEW])
         if len(folded) > FEW:
             yield f"- and {len(folded) - FEW} more"
     if finding.fix:
@@ -122,7 +130,7 @@ def _text(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """A code span that its content cannot end."""
     plain = visible(text)
     ticks = "`" * (_longest_ticks(plain) + 1)

@@ -1,4 +1,7 @@
-"""Reports of several targets in one output: what a format does for one report, done for each, in a form that its readers take."""
+"""Reports of several targets in one output: what a format does for one report, done for each, in a form that its readers take.
+
+Targets that could not be inspected are in it too, so that the others alone never read as clean.
+"""
 
 from __future__ import annotations
 
@@ -8,56 +11,84 @@ from io import StringIO
 from typing import TextIO
 from xml.etree import ElementTree as ET  # reads back only what junit wrote
 
-from peft_inspect.formats import View, writer
+from peft_inspect.formats import View, github, junit, markdown, writer
 from peft_inspect.formats.names import visible
 from peft_inspect.records import Diagnosis, InspectionError
 
 _APART = frozenset({"html", "svg", "lora-config"})  # one page for one model
 
 
-def write_all(name: str, reports: Mapping[str, Diagnosis], out: TextIO, *, view: View) -> None:
+def write_all(name: str, reports: Mapping[str, Diagnosis], failed: Mapping[str, str], out: TextIO, *, view: View) -> None:
     """Write the reports, by target, in the format called `name`.
+
+    Args:
+        name: of the format.
+        reports: by target.
+        failed: the targets that could not be inspected, and why.
+        out: where to.
+        view: what is drawn.
 
     Raises:
         InspectionError: the format holds one report only.
     """
-    write = writer(view.command, name, view)
-    if len(reports) == 1:
-        write(next(iter(reports.values())), out)
+    if len(reports) == 1 and not failed:
+        writer(view.command, name, view)(next(iter(reports.values())), out)
     elif name in _APART:
         raise InspectionError(f"--format {name} writes one target: name it as MODEL")
     elif name == "json":
-        json.dump(
-            {"schema": 1, "targets": {target: json.loads(_text(name, report, view)) for target, report in reports.items()}}, out, indent=2
-        )
+        documents = {target: json.loads(_text(name, report, view)) for target, report in reports.items()}
+        json.dump({"schema": 1, "targets": documents, "failed": dict(failed)}, out, indent=2)
         out.write("\n")
     elif name == "sarif":
-        logs = [json.loads(_text(name, report, view)) for report in reports.values()]
-        for target, log in zip(reports, logs, strict=True):  # code scanning keeps runs of one tool apart by their category
-            log["runs"][0]["automationDetails"] = {"id": f"peft-inspect/{target}/"}
-        json.dump({**logs[0], "runs": [run for log in logs for run in log["runs"]]}, out, indent=2)
-        out.write("\n")
+        _sarif(reports, out, view)
     elif name == "junit":
-        suites = ET.Element("testsuites", {"name": "peft-inspect"})
-        for target, report in reports.items():
-            suite = ET.fromstring(_text(name, report, view).encode())[0]  # noqa: S314  # our own output
-            suite.set("name", visible(target))
-            suites.append(suite)
-        ET.indent(suites)
-        out.write('<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n")
+        _junit(reports, failed, out, view)
     else:
-        _one_after_another(name, reports, out, view)
+        _one_after_another(name, reports, failed, out, view)
 
 
-def _one_after_another(name: str, reports: Mapping[str, Diagnosis], out: TextIO, view: View) -> None:
+def _sarif(reports: Mapping[str, Diagnosis], out: TextIO, view: View) -> None:
+    """A run for each report. A target that failed has none: code scanning would take its old alerts for mended."""
+    logs = [json.loads(_text("sarif", report, view)) for report in reports.values()]
+    for target, log in zip(reports, logs, strict=True):  # code scanning keeps runs of one tool apart by their category
+        log["runs"][0]["automationDetails"] = {"id": f"peft-inspect/{target}/"}
+    frame = logs[0] if logs else {"version": "2.1.0"}
+    json.dump({**frame, "runs": [run for log in logs for run in log["runs"]]}, out, indent=2)
+    out.write("\n")
+
+
+def _junit(reports: Mapping[str, Diagnosis], failed: Mapping[str, str], out: TextIO, view: View) -> None:
+    suites = ET.Element("testsuites", {"name": "peft-inspect"})
+    for target, report in reports.items():
+        suite = ET.fromstring(_text("junit", report, view).encode())[0]  # noqa: S314  # our own output
+        suite.set("name", visible(target))
+        suites.append(suite)
+    suites.extend(junit.not_inspected(target, why) for target, why in failed.items())
+    out.write(junit.document(suites))
+
+
+def _one_after_another(name: str, reports: Mapping[str, Diagnosis], failed: Mapping[str, str], out: TextIO, view: View) -> None:
     """For people and for annotations: each under its name."""
     write = writer(view.command, name, view)
-    for number, (target, report) in enumerate(reports.items()):
-        if name == "text":
-            out.write("\n" * (number > 0) + f"── {visible(target)} ──\n".replace("──", "--" if view.ascii else "──"))
-        elif name == "markdown":
-            out.write("\n" * (number > 0) + f"# `{visible(target)}`\n\n")
+    between = ""
+    for target, report in reports.items():
+        out.write(between + _heading(name, target, view))
         write(report, out)
+        between = "" if name == "github" else "\n"
+    for target, why in failed.items():
+        out.write(between + _heading(name, target, view))
+        if name == "github":
+            github.write_failure(target, why, out)
+        elif name == "markdown":
+            markdown.write_failure(why, out)
+        else:
+            out.write(f"could not be inspected: {visible(why, keep=chr(10))}\n")
+        between = "" if name == "github" else "\n"
+
+
+def _heading(name: str, target: str, view: View) -> str:
+    dashes = "--" if view.ascii else "──"
+    return {"text": f"{dashes} {visible(target)} {dashes}\n", "markdown": f"# {markdown.code(target)}\n\n"}.get(name, "")
 
 
 def _text(name: str, report: Diagnosis, view: View) -> str:

@@ -37,7 +37,11 @@ class FirstStep:
             ValueError: there is no such severity.
         """
         self._fail_on = fail_on if fail_on == "never" else Severity(fail_on)
-        self._judge: Mapping[str, Any] = {"select": tuple(select), "ignore": ignore, "verify": verify}
+        self._judge: Mapping[str, Any] = {
+            "select": select if isinstance(select, str) else tuple(select),
+            "ignore": ignore,
+            "verify": verify,
+        }
         self._loss = loss
         self.report: Report | None = None
 

@@ -1,0 +1,143 @@
+"""Several targets, each inspected in a process of its own.
+
+One target's modules, patches and settings are no business of the next, and a process that dies takes no other with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from threading import Thread
+
+from peft_inspect.api import Depth, Report, inspect
+from peft_inspect.config import Target
+from peft_inspect.expectations import with_expectations
+from peft_inspect.records import InspectionError
+
+_HEAVY = ["peft_inspect.load", "peft_inspect.observe", "peft_inspect.rules"]
+
+
+def _context() -> BaseContext:
+    """Processes that begin with nothing but the imports, which are done once where the system can fork.
+
+    Never a fork of this process: it would share locks of torch's thread pools.
+    """
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(_HEAVY)
+    return context
+
+
+def inspect_apart(
+    targets: Sequence[Target], command: Depth, processes: int, *, verify: bool, debug: bool, step: Callable[[str], None]
+) -> Mapping[str, Report | InspectionError]:
+    """The report of each target, or what kept it from being inspected; at most `processes` at a time."""
+    context = _context()
+    waiting = list(targets)
+    running: dict[Connection, tuple[Target, BaseProcess]] = {}
+    results: dict[str, Report | InspectionError] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                target = waiting.pop(0)
+                connection, process = _started(context, target, command, verify=verify, debug=debug)
+                running[connection] = target, process
+            names = ", ".join(target.name for target, _ in running.values())
+            step(f"inspecting {names} ({len(results)} of {len(targets)} done)")
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                target, process = running.pop(ready)
+                results[target.name] = _received(target, ready, process)
+    finally:
+        for _, process in running.values():
+            process.kill()
+        _stop_server()
+    return {target.name: results[target.name] for target in targets}
+
+
+def _started(context: BaseContext, target: Target, command: Depth, *, verify: bool, debug: bool) -> tuple[Connection, BaseProcess]:
+    receiving, sending = context.Pipe(duplex=False)
+    process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # of every context
+        target=_inspect, args=(sending, target, command, verify, debug)
+    )
+    if sys.platform == "linux":
+        with _deaf_to_interrupts():
+            forkserver.ensure_running()
+        process.start()  # waits for the imports of the server
+    else:
+        with _deaf_to_interrupts():
+            process.start()
+    sending.close()  # or the end of the process would not end the pipe
+    return receiving, process
+
+
+def _stop_server() -> None:
+    """Its own end takes seconds, of importing or of leaving, in which it keeps the pipes open that it was given."""
+    server = getattr(forkserver, "_forkserver", None)
+    pid = getattr(server, "_forkserver_pid", None)
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started here ignores Ctrl-C, which reaches every process of the terminal: this one answers it, and ends the others."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _received(target: Target, connection: Connection, process: BaseProcess) -> Report | InspectionError:
+    try:
+        result: Report | InspectionError = connection.recv()
+    except EOFError:
+        process.join()
+        return InspectionError(f"{target.request.model or target.name} ended its process before it was inspected ({_end(process)})")
+    finally:
+        connection.close()
+    process.join()
+    return result
+
+
+def _end(process: BaseProcess) -> str:
+    code = process.exitcode or 0
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name}: the machine may be out of memory" if name == "SIGKILL" else name
+
+
+def _inspect(connection: Connection, target: Target, command: Depth, verify: bool, debug: bool) -> None:
+    """In the process of the target."""
+    Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        report = inspect(target.request, command, select=target.select, ignore=target.ignore, verify=verify)
+        result: Report | InspectionError = with_expectations(report, target.expect, target.ignore)
+    except InspectionError as error:
+        result = error
+    except SystemExit as error:  # the target's code ends the process: that must not pass for a verdict
+        result = InspectionError(f"{target.request.model} ended the process with sys.exit({error.code!r}) before it could be inspected")
+    except Exception as error:
+        detail = traceback.format_exc() if debug else None
+        message = f"internal error: {type(error).__name__}: {error}. --debug shows where; please report it"
+        result = InspectionError(message, detail=detail)
+    connection.send(result)
+
+
+def _end_with_parent() -> None:
+    """A command that was killed leaves no inspection running."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
