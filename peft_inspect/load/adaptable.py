@@ -67,7 +67,10 @@ class Adaptable:
 
         if getattr(config, "target_modules", None) in (None, "all-linear"):
             return []
-        return [path for path in self.modules if check_target_module_exists(config, path)]
+        try:
+            return [path for path in self.modules if check_target_module_exists(config, path)]
+        except Exception:  # a value that the check itself cannot use, in a field that decides what is reached
+            return []
 
     def refused(self, config: Any) -> list[str]:
         """Names among the targets that PEFT refuses on this architecture, since its kernels take the raw weights."""

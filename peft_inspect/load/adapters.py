@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from peft_inspect.load.files import read_mapping
 from peft_inspect.load.location import Folder, Location
+from peft_inspect.load.lora_values import check_values
 from peft_inspect.load.named import HubRepo, LocalFolder, named
-from peft_inspect.load.safetensors_header import read_tensors
+from peft_inspect.load.safetensors_values import read_tensors
 from peft_inspect.load.words import listed
 from peft_inspect.records import AdapterFile, InspectionError
 
@@ -58,6 +60,7 @@ def _read(location: Location, adapter: str) -> AdapterFile:
     config = read_mapping(config_file)
     if not config.get("peft_type"):
         raise InspectionError(f"{config_file} is no adapter config: it has no peft_type")
+    check_values(config, str(config_file))
     weights = location.find(WEIGHTS)
     if weights is None:
         raise InspectionError(_without_weights(location))
@@ -66,6 +69,8 @@ def _read(location: Location, adapter: str) -> AdapterFile:
 
 def _without_weights(location: Location) -> str:
     """Why the weights cannot be read."""
+    if isinstance(location, Folder) and os.path.lexists(location.path / WEIGHTS):
+        return location.absent(WEIGHTS)
     if location.find(PICKLE) is not None:
         return (
             f"{location.name} has its weights in {PICKLE}, a pickle, which can run any code when it is opened, so it is not read: "

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     import torch
 
 _CONFIG = "adapter_config.json"
+_GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 
 
 def holds_adapter(location: Location) -> bool:
-    """Whether the place is an adapter, or a folder of adapters, rather than a model."""
+    """Whether the place is an adapter, complete or not, or a folder of adapters, rather than a model."""
     if location.find(_CONFIG) is not None:
         return True
-    return isinstance(location, Folder) and location.find("config.json") is None and any(location.path.glob(f"*/{_CONFIG}"))
+    if not isinstance(location, Folder) or location.find("config.json") is not None:
+        return False
+    return any(path for pattern in (_CONFIG, f"*/{_CONFIG}", "adapter_model*") for path in location.path.glob(pattern))
 
 
 def read_files(name: str) -> tuple[AdapterFile, ...]:
@@ -72,7 +75,8 @@ def base_of(files: Sequence[AdapterFile], override: str | None) -> tuple[str, Na
 def attach(subject: Subject, files: Sequence[AdapterFile]) -> Subject:
     """Load adapters onto the model, the first one active and trainable, as a resumed training would.
 
-    Without weights only their structure is built; their tensors are judged from the file's header.
+    Without weights only their structure is built; their tensors are judged from the file's header. A model that cannot
+    generate, as the backbone that a server runs, takes adapters of generating models without their task.
 
     Raises:
         InspectionError: PEFT does not take a config for this model, or the file does not load.
@@ -91,7 +95,10 @@ def attach(subject: Subject, files: Sequence[AdapterFile]) -> Subject:
 
 
 def _first(subject: Subject, adapter: AdapterFile) -> torch.nn.Module:
-    model = wrap(subject.model, {**known_fields(adapter.config), "inference_mode": False}, adapter.adapter)
+    try:
+        model = wrap(subject.model, _fields(subject, adapter, inference_mode=False), adapter.adapter)
+    except InspectionError as error:
+        raise InspectionError(f"the adapter {adapter.path} does not go onto {_named_base(subject)}: {error}") from error
     if subject.weights != "none":
         with _loading(adapter):
             _fill(model, adapter)
@@ -100,11 +107,27 @@ def _first(subject: Subject, adapter: AdapterFile) -> torch.nn.Module:
 
 def _add(model: Any, subject: Subject, adapter: AdapterFile) -> None:
     """A further adapter as PEFT loads it: frozen and inactive."""
-    fields = {**known_fields(adapter.config), "inference_mode": True}
+    fields = _fields(subject, adapter, inference_mode=True)
     with _loading(adapter):
         model.add_adapter(adapter.adapter, peft_config(fields), low_cpu_mem_usage=subject.weights == "none")
         if subject.weights != "none":
             _fill(model, adapter)
+
+
+def _fields(subject: Subject, adapter: AdapterFile, *, inference_mode: bool) -> dict[str, Any]:
+    """The config to build the adapter with. Without weights it has no values to begin with, so what would compute them is not asked for."""
+    fields = {**known_fields(adapter.config), "inference_mode": inference_mode}
+    if fields.get("task_type") in _GENERATING and not hasattr(subject.model, "prepare_inputs_for_generation"):
+        fields["task_type"] = None
+    if subject.weights == "none" and isinstance(fields.get("init_lora_weights"), str):
+        fields["init_lora_weights"] = True
+    return fields
+
+
+def _named_base(subject: Subject) -> str:
+    """The base model by name and class."""
+    kind = type(subject.model).__name__
+    return kind if subject.source == kind else f"{subject.source} ({kind})"
 
 
 def _fill(model: Any, adapter: AdapterFile) -> None:

@@ -25,6 +25,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     data = parse(path, read_text(path))
     if not isinstance(data, dict):
         raise InspectionError(f"{path} holds {_kind(data)} where a mapping of fields is needed")
+    for name in data:
+        if not isinstance(name, str):
+            raise InspectionError(f"{path} has {name!r} where the name of a field is needed")
     return data
 
 
@@ -59,6 +62,8 @@ def _parse_json(path: Path, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InspectionError(f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise InspectionError(f"{path} is JSON that cannot be read: {_too_much(error)}") from error
 
 
 def _parse_yaml(path: Path, text: str) -> Any:
@@ -71,6 +76,8 @@ def _parse_yaml(path: Path, text: str) -> Any:
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise InspectionError(f"{path} is not valid YAML: {problem}{where}") from error
+    except (ValueError, RecursionError) as error:  # 2026-13-01 is a date to YAML, and none that exists
+        raise InspectionError(f"{path} is YAML that cannot be read: {_too_much(error)}") from error
 
 
 def _parse_toml(path: Path, text: str) -> Any:
@@ -83,6 +90,12 @@ def _parse_toml(path: Path, text: str) -> Any:
         return toml.loads(text)
     except toml.TOMLDecodeError as error:
         raise InspectionError(f"{path} is not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InspectionError(f"{path} is TOML that cannot be read: {_too_much(error)}") from error
+
+
+def _too_much(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _kind(data: Any) -> str:

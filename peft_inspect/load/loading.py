@@ -98,7 +98,12 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
     if _is_adapter(base_form):
         raise InspectionError(f"the base model of {name} is {base}, an adapter itself: name the model below it with --base MODEL")
     wanted = request if isinstance(base_form, Code) else as_trained(request, files)
-    subject = base_model(base, base_form, wanted, task_type(files), code, step)
+    try:
+        subject = base_model(base, base_form, wanted, task_type(files), code, step)
+    except InspectionError as error:
+        if request.base is not None:
+            raise
+        raise InspectionError(f"{error} (this is the base model that {name} names: --base MODEL names another)") from error
     step("attaching the adapter")
     attached = subject if is_wrapped(subject.model) else attach.attach(subject, files)
     return replace(attached, source=name, base_name=base, adapter_files=files, notes=(f"base model: {base}", *attached.notes))

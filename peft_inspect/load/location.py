@@ -53,7 +53,15 @@ class Folder:
 
     def absent(self, file: str) -> str:
         """That the folder has no such file, and what it has."""
-        names = sorted(entry.name for entry in self.path.iterdir())
+        path = self.path / file
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to {path.readlink()}, and nothing is there"
+        if path.exists():
+            return f"{path} is {'a folder' if path.is_dir() else 'a device or a pipe'} where a file is needed"
+        try:
+            names = sorted(entry.name for entry in self.path.iterdir())
+        except OSError as error:
+            return f"{self.path} cannot be read: {error.strerror}"
         return f"{self.path} has no {file}" + (f"; it holds {', '.join(names[:6])}" if names else "; it is empty")
 
     def notes(self) -> tuple[str, ...]:

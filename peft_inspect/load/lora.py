@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.files import plain_value, read_mapping
+from peft_inspect.load.lora_values import check_values
 from peft_inspect.load.trainers import Recognised, recognise
 from peft_inspect.load.words import did_you_mean, listed
 from peft_inspect.records import InspectionError, Request
@@ -115,4 +116,5 @@ def _checked(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name in fields:
         if name not in names:
             raise InspectionError(f"{where}: {_config_class(fields).__name__} has no field {name!r}{did_you_mean(name, names)}")
+    check_values(fields, where)
     return dict(fields)

@@ -42,7 +42,12 @@ def config_from(data: Mapping[str, Any], overrides: Mapping[str, Any], what: str
     Raises:
         InspectionError: the model type is missing or unknown, or the values are refused.
     """
-    model_type = data.get("model_type") or _type_of_architecture(data.get("architectures"))
+    model_type, architectures = data.get("model_type"), data.get("architectures")
+    if not isinstance(model_type, str | None):
+        raise InspectionError(f"{what}: model_type is {model_type!r}, and a name is needed")
+    if architectures is not None and not (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)):
+        raise InspectionError(f"{what}: architectures is {architectures!r}, and a list of class names is needed")
+    model_type = model_type or _type_of_architecture(architectures)
     if model_type is None:
         raise InspectionError(f"{what} has no model_type, so it does not say which architecture it configures")
     config_class = config_class_of(model_type, remote="auto_map" in data)
@@ -172,7 +177,7 @@ def _keep_in_step(values: dict[str, Any], old: int, new: int, overridden: Iterab
             values[key] = {index: entry for index, entry in value.items() if int(index) < new}
 
 
-def _type_of_architecture(architectures: Any) -> str | None:
+def _type_of_architecture(architectures: list[str] | None) -> str | None:
     """The model type of a class name: some old config files name only the class."""
     import transformers
 
@@ -188,8 +193,10 @@ def _create(config_class: type[PretrainedConfig], values: Mapping[str, Any], wha
         with quiet():
             return config_class.from_dict(dict(values))
     except Exception as error:  # config classes validate in many ways, and raise as many errors
-        raise InspectionError(f"transformers refuses the configuration of {what}: {_first_line(error)}") from error
+        raise InspectionError(f"transformers refuses the configuration of {what}: {_summary(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _summary(error: Exception) -> str:
+    """The first line of an error; where that only announces the reason, with the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

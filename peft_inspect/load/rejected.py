@@ -67,7 +67,8 @@ def _of_nothing_asked(base: Adaptable) -> str:
 def _of_no_match(base: Adaptable, fields: Mapping[str, Any]) -> str:
     asked, names = fields.get("target_modules"), base.linear_names()
     if not asked:
-        return _of_no_parameter(base, fields["target_parameters"])
+        parameters = fields.get("target_parameters")
+        return _of_no_parameter(base, parameters) if parameters else _of_nothing_asked(base)
     if not names:
         return _of_no_linear(base)
     entries = [asked] if isinstance(asked, str) else sorted(asked)
@@ -140,7 +141,7 @@ def _of_class(base: Adaptable, fields: Mapping[str, Any], error: Exception) -> s
             "of your own, as train.py:build_model, where get_input_embeddings is defined on a subclass, or wrap a part of it"
         )
     task = fields.get("task_type")
-    if task and isinstance(error, AttributeError):
+    if task and isinstance(error, AttributeError) and isinstance(error.obj, type(base.model)):
         return f"task_type={task} asks for what {base.name} does not have ({error}): leave task_type out, or name a model for that task"
     return f"PEFT rejects this {fields['peft_type']} config for {base.name}: {error or type(error).__name__}"
 

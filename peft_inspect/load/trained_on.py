@@ -40,7 +40,8 @@ def _base_class(config: Mapping[str, Any]) -> str | None:
     if config.get("task_type"):
         return None
     name = (config.get("auto_mapping") or {}).get("base_model_class")
-    return name if isinstance(name, str) and hasattr(transformers, name) else None
+    known = getattr(transformers, name, None) if isinstance(name, str) else None
+    return name if isinstance(known, type) and issubclass(known, transformers.PreTrainedModel) else None
 
 
 def _labels(adapter: AdapterFile) -> int | None:

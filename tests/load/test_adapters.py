@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from peft_inspect.load.adapters import read_adapter_files
@@ -129,6 +130,27 @@ DAMAGED = {
     "header is not json": (struct.pack("<Q", 4) + b"\xff{][", "not JSON"),
     "entry without shape": (_with({"a": {"dtype": "F32", "data_offsets": [0, 0]}}), "no shape"),
     "size of another dtype": (_with({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 8]}}, b"12345678"), "its shape [4] takes 16"),
+    "header in utf-16": (struct.pack("<Q", 4) + "{}".encode("utf-16-le"), "not JSON"),
+    "header nested too deeply": (struct.pack("<Q", 100_000) + b"[" * 100_000, "not JSON"),
+    "key of half a character": (_with({"\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "not JSON"),
+    "metadata that is none": (_with({"__metadata__": {"a": 1}}), "no object of texts"),
+    "unknown dtype": (_with({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "'F99', which the format does not"),
+    "dtype that is no text": (
+        _with({"a": {"dtype": [1], "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
+        "[1], which the format does not",
+    ),
+    "size that is no number": (_with({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, b"1234"), "no shape"),
+    "size beyond all files": (_with({"a": {"dtype": "U8", "shape": [1 << 62] * 99, "data_offsets": [0, 1]}}, b"1"), "of 99 axes takes inf"),
+    "half a byte": (_with({"a": {"dtype": "F4", "shape": [1], "data_offsets": [0, 1]}}, b"1"), "takes 0.5"),
+    "tensors over one another": (
+        _with({key: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for key in "ab"}, b"1234"),
+        "'b' overlaps the one before it",
+    ),
+    "a hole before a tensor": (
+        _with({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"12345678"),
+        "'a' does not begin where",
+    ),
+    "bytes behind all tensors": (_with({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"1234"), "end at byte"),
     "offsets the wrong way": (_with({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, b"1234"), "before it begins"),
 }
 
@@ -136,8 +158,22 @@ DAMAGED = {
 @pytest.mark.parametrize("how", DAMAGED)
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, how: str) -> None:
     content, said = DAMAGED[how]
-    (adapter(tmp_path) / "adapter_model.safetensors").write_bytes(content)
+    file = adapter(tmp_path) / "adapter_model.safetensors"
+    file.write_bytes(content)
     assert said in refusal(tmp_path)
+    with pytest.raises(SafetensorError), safe_open(file, "pt"):
+        pass
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("F4", 4), ("F6_E2M3", 6), ("F8_E8M0", 8), ("U16", 16), ("U64", 64), ("C64", 64)])
+def test_values_of_dtypes_that_no_adapter_has_are_looked_at_by_their_bytes(tmp_path: Path, dtype: str, size: int) -> None:
+    header = {key: {"dtype": dtype, "shape": [8], "data_offsets": [at * size, (at + 1) * size]} for at, key in enumerate("ab")}
+    file = adapter(tmp_path) / "adapter_model.safetensors"
+    file.write_bytes(_with(header, bytes(size) + b"\1" * size))
+    with safe_open(file, "pt"):
+        pass
+    (found,) = read_adapter_files(str(tmp_path))
+    assert [(tensor.zero, tensor.finite) for tensor in found.tensors] == [(True, None), (False, None)]
 
 
 def test_what_is_no_folder_and_no_hub_id_is_no_adapter() -> None:
