@@ -52,6 +52,8 @@ def asked(request: Request) -> Asked | None:
     path = Path(request.lora).expanduser()
     data = read_mapping(path / "adapter_config.json" if path.is_dir() else path)
     recognised = recognise(data, str(path))
+    if not recognised.fields and not flags:
+        raise InspectionError(f"{path} holds no field of a LoRA config: nothing in it says what to adapt")
     fields = {"peft_type": "LORA", **recognised.fields}
     notes = list(recognised.notes)
     if "peft_version" in fields or "auto_mapping" in fields:

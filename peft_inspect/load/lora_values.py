@@ -25,10 +25,15 @@ def check_values(fields: Mapping[str, Any], where: str) -> None:
     for name, (needed, fits) in _KINDS.items():
         value = fields.get(name)
         if not fits(value) and (value is not None or (name in _NEEDED and name in fields)):
-            raise InspectionError(f"{where}: {name} is {_shown(value)}, and {needed} is needed")
+            raise another_kind(where, name, value, needed)
         for pattern in _patterns(name, value):
-            if why := _not_a_pattern(pattern):
+            if why := not_a_pattern(pattern):
                 raise InspectionError(f"{where}: {name} is no regular expression: {why} in {_shown(pattern)}")
+
+
+def another_kind(where: str, name: str, value: Any, needed: str) -> InspectionError:
+    """The error for a value that is not what its field holds."""
+    return InspectionError(f"{where}: {name} is {_shown(value)}, and {needed} is needed")
 
 
 def _patterns(name: str, value: Any) -> tuple[str, ...]:
@@ -38,7 +43,8 @@ def _patterns(name: str, value: Any) -> tuple[str, ...]:
     return tuple(value) if name in ("rank_pattern", "alpha_pattern") and value else ()
 
 
-def _not_a_pattern(text: str) -> str | None:
+def not_a_pattern(text: str) -> str | None:
+    """Why a text is no regular expression; None where it is one."""
     try:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:

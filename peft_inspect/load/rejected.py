@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,13 @@ def _of_no_match(base: Adaptable, fields: Mapping[str, Any]) -> str:
     if not names:
         return _of_no_linear(base)
     entries = [asked] if isinstance(asked, str) else sorted(asked)
-    reached = [path for path in base.modules if any(path == entry or path.endswith(f".{entry}") for entry in entries)]
+    called = [path for path in base.modules if any(path == entry or path.endswith(f".{entry}") for entry in entries)]
+    reached = [path for path in base.modules if re.fullmatch(asked, path)] if isinstance(asked, str) else called
+    if called and not reached:
+        return (
+            f"target_modules={_shown(asked)} is a regular expression, since it is no list, and matches no whole path of {base.name} "
+            f"({called[0]}, for one). {_works(target_modules=entries)}"
+        )
     if reached:
         dropping = " and ".join(f"{name}={_shown(fields[name])}" for name in _DROPPING if fields.get(name))
         return (

@@ -92,3 +92,12 @@ def test_a_task_that_the_model_cannot_do(load):
         InspectionError, match=r"task_type=CAUSAL_LM asks for what ViTForImageClassification does not have .*: leave task_type out"
     ):
         load("arch:vit", lora_fields={"target_modules": "q_proj", "task_type": "CAUSAL_LM"})
+
+
+def test_a_name_outside_a_list_is_a_regular_expression_and_offered_as_a_list(load, tmp_path):
+    (tmp_path / "lora.yaml").write_text("target_modules: q_proj\n")
+    with pytest.raises(
+        InspectionError, match=r'target_modules="q_proj" is a regular expression, since it is no list, and matches no'
+    ) as raised:
+        load("arch:llama", lora=str(tmp_path / "lora.yaml"))
+    assert offered(str(raised.value)) == {"target_modules": ["q_proj"]}

@@ -82,6 +82,26 @@ target_modules: [q_proj, v_proj]
 """
 
 
+DEEP = """
+experiment: {{seed: 1}}
+model:
+  name: {model}
+  adapter:
+    _target_: peft.LoraConfig
+    r: 4
+    lora_alpha: 8
+    target_modules: [q_proj, v_proj]
+"""
+ARGUMENTS = """
+model_arguments:
+  model_name_or_path: {model}
+lora_arguments:
+  r: 4
+  lora_alpha: 8
+  target_modules: [q_proj, v_proj]
+"""
+
+
 @pytest.fixture
 def inspect(load, tiny_llama, tmp_path):
     """`inspect(text)` loads what a trainer's file names, without naming a MODEL."""
@@ -107,6 +127,8 @@ def adapted(subject):
         (TORCHTUNE, "torchtune", ["down_proj", "gate_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
         (HUGGING_FACE, "a Trainer, with its LoraConfig under 'peft_config'", ["q_proj", "v_proj"]),
         (SECTIONS, "a Trainer, with its LoraConfig under 'lora'", ["q_proj", "v_proj"]),
+        (DEEP, "a Trainer, with its LoraConfig under 'model.adapter'", ["q_proj", "v_proj"]),
+        (ARGUMENTS, "a Trainer, with its LoraConfig under 'lora_arguments'", ["q_proj", "v_proj"]),
     ],
 )
 def test_each_is_recognised_and_wraps_the_model_it_names(inspect, tiny_llama, text, trainer, modules):
@@ -183,6 +205,14 @@ def test_flags_win_over_a_trainers_file(inspect):
     [
         ("base_model: x\nadapter:\nsequence_len: 1\n", r"is a config of axolotl with adapter: none, which trains no LoRA"),
         ("model_name_or_path: x\nfinetuning_type: full\n", r"is a config of LLaMA-Factory with finetuning_type: full"),
+        ("use_peft: false\nlora_r: 8\n", r"is a config of TRL without `use_peft: true`"),
+        (
+            "model:\n  _component_: torchtune.models.llama3.llama3_8b\n",
+            r"is a config of torchtune with model: .*llama3_8b, which trains no LoRA",
+        ),
+        ("model_name_or_path: x\nlearning_rate: 1e-4\n", r"learning_rate"),
+        ("model_name_or_path: x\n", r"holds no field of a LoRA config: nothing in it says what to adapt"),
+        ("lora: {{r: 4}}\npeft: {{r: 8}}\n", r"holds several LoRA configs, under 'lora' and 'peft'"),
         ("model_name_or_path: x\nlora_r: 8\n", r"is a config of TRL without `use_peft: true`: TRL would train the whole model"),
     ],
 )
@@ -227,3 +257,38 @@ def test_axolotls_classifier_is_built_with_its_labels(inspect):
     assert model.get_base_model().config.num_labels == 5
     assert model.peft_config["default"].task_type == "SEQ_CLS"
     assert model.peft_config["default"].exclude_modules == {"q_proj"}
+
+
+def test_files_that_leave_the_model_to_the_command_line_are_recognised_too(load, tiny_llama, tmp_path):
+    file = tmp_path / "train.yaml"
+    for text, trainer in ((AXOLOTL, "axolotl"), (LLAMA_FACTORY, "LLaMA-Factory"), (TRL, "TRL")):
+        lines = text.format(model=tiny_llama).splitlines()
+        file.write_text("\n".join(line for line in lines if str(tiny_llama) not in line))
+        assert any(f"is a config of {trainer}" in note for note in load(str(tiny_llama), lora=str(file)).notes)
+
+
+def test_numbers_with_an_exponent_are_numbers(inspect):
+    """YAML 1.1 takes 5e-2 for a text, and the trainers make a number of it."""
+    for text in (TRL, AXOLOTL):
+        assert inspect(text + "lora_dropout: 5e-2\n").requested["lora_dropout"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong", "message"),
+    [
+        (TRL, "lora_target_modules: 5", r"lora_target_modules is 5, and a list of names is needed"),
+        (TRL, "model_name_or_path: [a]", r'model_name_or_path is \["a"\], and a name is needed'),
+        (TRL, "gradient_checkpointing_kwargs: true", r"gradient_checkpointing_kwargs is true, and a mapping of fields is needed"),
+        (LLAMA_FACTORY, "lora_rank: {{a: 1}}", r'lora_rank is \{"a": 1\}, and a whole number is needed'),
+        (AXOLOTL, "overrides_of_model_config: 5", r"overrides_of_model_config is 5, and a mapping of fields is needed"),
+        (AXOLOTL, "unfrozen_parameters: ['((']", r"unfrozen_parameters holds no regular expression: missing \)"),
+        (
+            SECTIONS,
+            "trainer: {{gradient_checkpointing: true, gradient_checkpointing_kwargs: 1}}",
+            r"trainer: gradient_checkpointing_kwargs is 1",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_named(inspect, text, wrong, message):
+    with pytest.raises(InspectionError, match=message):
+        inspect(f"{text}{wrong}\n")

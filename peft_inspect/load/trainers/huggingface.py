@@ -1,53 +1,85 @@
-"""A LoraConfig as PEFT writes it, alone, beside a model id, or under a key of a larger file for a Trainer."""
+"""A LoraConfig as PEFT writes it, alone, beside a model id, or in a section of a larger file for a Trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, at_revision
+from peft_inspect.records import InspectionError
 
 _KEYS = ("peft_config", "lora_config", "peft", "lora", "adapter_config", "LoraConfig")
 _MODEL_KEYS = ("model_name_or_path", "model_id", "model_name", "base_model", "model")
 _NESTED_MODEL_KEYS = (*_MODEL_KEYS, "name_or_path", "name", "pretrained_model_name_or_path")  # under `model:`
-_MARKS = {"r", "lora_alpha", "target_modules", "target_parameters", "peft_type"}
+_MARKS = {"lora_alpha", "target_modules", "target_parameters", "peft_type"}
 _NOT_FIELDS = ("_target_", "_component_")  # hydra's and torchtune's way to name the class
+_DEEPEST = 3  # sections in sections
 
 
 def read(data: Mapping[str, Any], where: str) -> Recognised:
-    """The LoraConfig in a file; its fields are checked by the caller."""
-    reader = Reader(data)
-    key = next((key for key in _KEYS if isinstance(data.get(key), Mapping) and _MARKS & data[key].keys()), None)
-    model = _model(reader)
-    settings = _settings(reader)
-    if key is not None:
-        fields = {name: value for name, value in reader.take(key).items() if name not in _NOT_FIELDS}
-        return Recognised(fields, model, settings, (reader.note(f"a Trainer, with its LoraConfig under {key!r}", where),))
-    own = {name: value for name, value in reader.rest().items() if name not in _NOT_FIELDS}
-    return Recognised(own, model or _base(own), settings)
+    """The LoraConfig in a file; its fields are checked by the caller.
+
+    Raises:
+        InspectionError: the file holds several.
+    """
+    reader = Reader(data, where)
+    sections = dict(_sections(data))
+    model = _model(reader, sections)
+    settings = _settings(reader, sections, where)
+    name = None if _MARKS & data.keys() else _lora_section(sections, where)
+    if name is not None:
+        section = sections[name]
+        reader.take(name.partition(".")[0])
+        note = reader.note(f"a Trainer, with its LoraConfig under {name!r}")
+        return Recognised(_fields(section), model or _base(section, f"{where}: {name}"), settings, (note,))
+    own = _fields(reader.rest())
+    return Recognised(own, model or _base(own, where), settings)
 
 
-def _model(reader: Reader) -> str | None:
-    """The model that the file names, at its top or in a section of its own."""
+def _sections(data: Mapping[str, Any], above: str = "", depth: int = _DEEPEST) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Dotted name and contents of every mapping in a file, the outer ones first."""
+    inner = {f"{above}{name}": value for name, value in data.items() if isinstance(value, Mapping)}
+    yield from inner.items()
+    for name, value in inner.items() if depth > 1 else ():
+        yield from _sections(value, f"{name}.", depth - 1)
+
+
+def _lora_section(sections: Mapping[str, Mapping[str, Any]], where: str) -> str | None:
+    """The section that is a LoraConfig, by its name or by its fields."""
+    named = [name for name, section in sections.items() if name.rpartition(".")[2] in _KEYS and {"r", *_MARKS} & section.keys()]
+    found = named or [name for name, section in sections.items() if _MARKS & section.keys()]
+    if len(found) > 1:
+        raise InspectionError(f"{where} holds several LoRA configs, under {' and '.join(map(repr, found))}: give a file with one of them")
+    return found[0] if found else None
+
+
+def _fields(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if name not in _NOT_FIELDS}
+
+
+def _model(reader: Reader, sections: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The model that the file names, at its top, in a section of its own, or else in any other."""
     for name in _MODEL_KEYS:
         value = reader.take(name)
         keys = _NESTED_MODEL_KEYS if isinstance(value, Mapping) else ()
         found = value if isinstance(value, str) else next((value[key] for key in keys if isinstance(value.get(key), str)), None)
         if found is not None:
             return found
-    return None
+    inside = (section.get(_MODEL_KEYS[0]) for section in sections.values())
+    return next((value for value in inside if isinstance(value, str)), None)
 
 
-def _settings(reader: Reader) -> Settings:
+def _settings(reader: Reader, sections: Mapping[str, Mapping[str, Any]], where: str) -> Settings:
     """Of the TrainingArguments, at the top of the file or in the section that holds them, whatever it is called."""
-    sections = ((name, value) for name, value in reader.rest().items() if isinstance(value, Mapping))
-    section = next((name for name, value in sections if "gradient_checkpointing" in value), None)
-    training: Mapping[str, Any] = {} if section is None else reader.take(section)
-    checkpointing = reader.take("gradient_checkpointing", training.get("gradient_checkpointing", False))
-    kwargs = reader.take("gradient_checkpointing_kwargs", training.get("gradient_checkpointing_kwargs") or {})
-    return Settings(gradient_checkpointing=bool(checkpointing), checkpointing_kwargs=kwargs)
+    name = next((name for name, section in sections.items() if "gradient_checkpointing" in section), None)
+    training = reader if name is None else Reader(sections[name], f"{where}: {name}")
+    if name is not None:
+        reader.take(name.partition(".")[0])
+    checkpointing = bool(training.take("gradient_checkpointing", False))
+    return Settings(gradient_checkpointing=checkpointing, checkpointing_kwargs=training.mapping("gradient_checkpointing_kwargs"))
 
 
-def _base(fields: Mapping[str, Any]) -> str | None:
+def _base(fields: Mapping[str, Any], where: str) -> str | None:
     """The base that a saved adapter_config.json names."""
-    return at_revision(fields.get("base_model_name_or_path"), fields.get("revision"))
+    reader = Reader(fields, where)
+    return at_revision(reader.text("base_model_name_or_path"), reader.text("revision"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, names, quantisation_note
+from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, quantisation_note
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
@@ -22,13 +22,14 @@ _PARTS = {
 
 def read(data: Mapping[str, Any], where: str) -> Recognised | None:
     """A LLaMA-Factory config; None for any other."""
-    if "model_name_or_path" not in data or not ({"finetuning_type", "lora_target", "lora_rank"} & data.keys()):
+    if not {"finetuning_type", "lora_target", "lora_rank"} & data.keys():
         return None
-    reader = Reader(data)
+    reader = Reader(data, where)
     if (kind := reader.take("finetuning_type", "lora")) != "lora":
         raise InspectionError(f"{where} is a config of LLaMA-Factory with finetuning_type: {kind}, which trains no LoRA")
-    rank = reader.take("lora_rank", 8)
-    targets = names(reader.take("lora_target", "all"))
+    model = reader.text("model_name_or_path")
+    rank = reader.whole("lora_rank", 8)
+    targets = reader.names("lora_target") or ["all"]
     fields: dict[str, Any] = {
         "task_type": "CAUSAL_LM",
         "r": rank,
@@ -36,7 +37,7 @@ def read(data: Mapping[str, Any], where: str) -> Recognised | None:
         "target_modules": "all-linear" if targets == ["all"] else targets,
         **reader.renamed(_FIELDS),
     }
-    if (saved := names(reader.take("additional_target"))) is not None:
+    if (saved := reader.names("additional_target")) is not None:
         fields["modules_to_save"] = saved
     reader.take("use_reentrant_gc")
     settings = Settings(
@@ -46,6 +47,5 @@ def read(data: Mapping[str, Any], where: str) -> Recognised | None:
         # It freezes a part by leaving it out of the targets.
         left_out=tuple(pattern for name, pattern in _PARTS.items() if reader.take(name, name != "freeze_language_model")),
     )
-    model = reader.take("model_name_or_path")
-    notes = (*quantisation_note(reader), reader.note("LLaMA-Factory", where))
+    notes = (*quantisation_note(reader), reader.note("LLaMA-Factory"))
     return Recognised(fields, model, settings, notes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from peft_inspect.load.lora_values import another_kind
 from peft_inspect.load.words import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,13 @@ class Recognised:
 
 
 class Reader:
-    """Takes fields out of a trainer's file and keeps track of those that nobody asked for."""
+    """Takes fields out of a trainer's file and keeps track of those that nobody asked for.
 
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self._data = data
+    All but `take` and `rest` raise InspectionError where a value is of another kind than they give.
+    """
+
+    def __init__(self, data: Mapping[str, Any], where: str) -> None:
+        self._data, self._where = data, where
         self._taken: set[str] = set()
 
     def take(self, name: str, default: Any = None) -> Any:
@@ -47,6 +49,37 @@ class Reader:
         self._taken.add(name)
         value = self._data.get(name)
         return default if value is None else value
+
+    def text(self, name: str) -> str | None:
+        """The field's value, which is a name."""
+        value = self.take(name)
+        if not isinstance(value, str | None):
+            raise another_kind(self._where, name, value, "a name")
+        return value
+
+    def whole(self, name: str, default: int) -> int:
+        """The field's value, which is a whole number."""
+        value = self.take(name, default)
+        if not isinstance(value, int):
+            raise another_kind(self._where, name, value, "a whole number")
+        return value
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """The field's value, which holds fields itself."""
+        value = self.take(name, {})
+        if not isinstance(value, Mapping):
+            raise another_kind(self._where, name, value, "a mapping of fields")
+        return value
+
+    def names(self, name: str) -> list[str] | None:
+        """A list of names, also when it is written as one text with commas."""
+        value = self.take(name)
+        entries = value.split(",") if isinstance(value, str) else value
+        if entries is None:
+            return None
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise another_kind(self._where, name, value, "a list of names")
+        return [entry.strip() for entry in entries if entry.strip()]
 
     def renamed(self, names: Mapping[str, str]) -> dict[str, Any]:
         """The fields present, under the names that PEFT gives them. `names` maps trainer's to PEFT's."""
@@ -57,20 +90,13 @@ class Reader:
         """The fields that were not taken."""
         return {name: value for name, value in self._data.items() if name not in self._taken}
 
-    def note(self, trainer: str, where: str) -> str:
+    def note(self, trainer: str) -> str:
         """What was recognised, and which fields do not matter here."""
         rest = sorted(name for name, value in self.rest().items() if value is not None)
-        return f"{where} is a config of {trainer}" + (f"; these fields do not matter here: {listed(rest, 6)}" if rest else "")
+        return f"{self._where} is a config of {trainer}" + (f"; these fields do not matter here: {listed(rest, 6)}" if rest else "")
 
 
-def names(value: Any) -> list[str] | None:
-    """A list of names, also when it is written as one string with commas."""
-    if isinstance(value, str):
-        return [name.strip() for name in value.split(",") if name.strip()]
-    return None if value is None else [str(name) for name in value]
-
-
-def at_revision(model: str | None, revision: Any) -> str | None:
+def at_revision(model: str | None, revision: str | None) -> str | None:
     """The model with its revision, where it lies on the hub; trainers ignore one beside a folder."""
     on_hub = model and not model.startswith("arch:") and not Path(model).expanduser().exists()
     return f"{model}@{revision}" if on_hub and revision else model
