@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from peft_inspect.observe.bare import BareModel
 
 _TASK = re.compile(r"Classification|QuestionAnswering|MultipleChoice|Regression|Scoring|RewardModel")
+_CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
 _DYNAMIC = {"add_module", "register_module", "setattr", "__setattr__"}
 
 
@@ -54,12 +54,13 @@ def _added(bare: BareModel) -> Iterator[str]:
 
 @functools.cache
 def _attributes(cls: Any) -> frozenset[str] | None:
-    """Every name that the code of a model class of transformers mentions; None for other classes, and where names are computed.
+    """Every name that the code of a model class of transformers mentions.
 
-    A class of the user's own that is derived from one is read as the class it is derived from.
+    None for other classes, and where names are computed, as they are of what a container holds. A class of the user's own
+    that is derived from one is read as the class it is derived from.
     """
     lineage = [base for base in cls.__mro__ if base.__module__.startswith("transformers.models.")]
-    if not lineage:
+    if not lineage or issubclass(cls, _CONTAINERS):
         return None
     names: set[str] = set()
     for base in lineage:

@@ -92,7 +92,14 @@ def _experts_in(name: str, child: nn.Module) -> int:
     return expert_count(base) if holds_experts(base) else 1
 
 
-def _chooses(module: nn.Module, count: int) -> bool:
+def _base_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of a module without those of the adapters in it."""
     base = innermost_base(module)
-    matrices = [parameter.shape for parameter in base.parameters() if parameter.dim() >= 2]
+    yield from (parameter for parameter in base._parameters.values() if parameter is not None)
+    for child in base.children():
+        yield from _base_parameters(child)
+
+
+def _chooses(module: nn.Module, count: int) -> bool:
+    matrices = [parameter.shape for parameter in _base_parameters(module) if parameter.dim() >= 2]
     return bool(matrices) and all(len(shape) == 2 and shape[0] in (1, count) for shape in matrices)

@@ -17,8 +17,16 @@ def entries(adapter: AdapterInfo, field: str) -> tuple[Target, ...]:
 
 
 def is_feed_forward(row: Coverage) -> bool:
-    """Whether a layer belongs to the part of a block that treats every position alone."""
-    return _FEED_FORWARD.search(row.part) is not None
+    """Whether a layer belongs to the part of a block that treats every position alone, as the name of its class says."""
+    return _FEED_FORWARD.search(row.part[_model_name(row) :]) is not None
+
+
+def _model_name(row: Coverage) -> int:
+    """How much of the class's name is the model's, which the block's starts with too: the attention of a `Qwen3Moe` is no expert."""
+    if row.block.startswith(row.part):
+        return 0
+    words = (at for at, letter in enumerate(row.part) if letter.isupper() and row.block.startswith(row.part[:at]))
+    return max(words, default=0)
 
 
 def is_list(adapter: AdapterInfo, field: str) -> bool:

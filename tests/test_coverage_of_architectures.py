@@ -1,0 +1,44 @@
+"""What the rules on coverage find where an architecture is built in its own way: real types, at full size, without weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from peft_inspect.api import inspect
+from peft_inspect.records import Finding, Request
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+FOUND: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+    "attention alone, in a model whose classes are called after its experts": (
+        "arch:qwen3_moe",
+        {"target_modules": ATTENTION},
+        {"PI105": "note"},
+    ),
+    "mixers whose class is called after the experts": (
+        "arch:granitemoehybrid",
+        {"target_modules": ATTENTION},
+        {"PI104": "warning", "PI105": "note"},
+    ),
+    "a router that is a layer within the module that routes": (
+        "arch:afmoe",
+        {"target_modules": ["q_proj", "gate"]},
+        {"PI105": "warning", "PI106": "warning"},
+    ),
+    "experts in a dict under numbered names": ("arch:nllb-moe", {"target_modules": ["q_proj", "v_proj"]}, {}),
+}
+
+
+def found(model: str, fields: dict[str, Any]) -> dict[str, Finding]:
+    """The findings on coverage by their code; one fault is one finding."""
+    findings = inspect(Request(model=model, lora_fields=fields), "tree", select=["PI1"]).findings
+    assert len({finding.code for finding in findings}) == len(findings)
+    return {finding.code: finding for finding in findings}
+
+
+@pytest.mark.parametrize(("model", "fields", "expected"), FOUND.values(), ids=list(FOUND))
+def test_what_is_found(model: str, fields: dict[str, Any], expected: dict[str, str]) -> None:
+    assert {code: finding.severity.value for code, finding in found(model, fields).items()} == expected
