@@ -56,6 +56,14 @@ MENDED = {
         "arch:qwen3",
         {"target_modules": QKV, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
     ),
+    "one layer for three": ("PI101", "arch:llama", {"target_modules": ["query_key_value", "o_proj"]}),
+    "a layer of dense blocks and of experts": ("PI101", "arch:lfm2_moe", {"target_modules": [*QKV, *MLP]}),
+    "a misspelt name and an excluded one": (
+        "PI101",
+        "arch:llama",
+        {"target_modules": ["q_proj", "k_prj", "v_proj"], "exclude_modules": ["v_proj", "lm_head"]},
+    ),
+    "a layer that is saved in full": ("PI101", "arch:llama", {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["lm_head"]}),
     "a head outside all towers": ("PI103", "arch:gemma3", {"target_modules": [*QKV, *MLP, "embed_tokens", "lm_head"]}),
 }
 

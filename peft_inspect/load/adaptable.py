@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
@@ -16,12 +17,14 @@ _CONVOLUTION = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 _ADAPTABLE = (*_LINEAR, *_CONVOLUTION, torch.nn.Embedding, torch.nn.MultiheadAttention)
 _ROUTER = re.compile(r"(^|_)(router|gate)$")  # training it unsettles which expert gets which token: not to be suggested
 
+_INDEXED = re.compile(r"(?:.*?\.)?(?P<list>[^.]+)\.(?P<index>\d+)\.")  # by the first number in a path, as for layers_to_transform
+
 
 class Adaptable:
     """The modules of a base model by path, as they were before any wrapping: an adapter layer counts as its base layer."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: torch.nn.Module, config: Any) -> None:
+        self.model, self.config = model, config
         self.modules = _base_modules(model)
 
     @property
@@ -31,17 +34,33 @@ class Adaptable:
 
     def takes_adapter(self, path: str) -> bool:
         """Whether PEFT has an adapter layer for the module."""
-        return isinstance(self.modules[path], _ADAPTABLE)
+        return self.unsupported(path) is None
+
+    def unsupported(self, path: str) -> str | None:
+        """What keeps PEFT from adapting the module; None for nothing."""
+        module, rank = self.modules[path], getattr(self.config, "r", None)
+        if isinstance(module, _CONVOLUTION) and isinstance(rank, int) and rank % module.groups:
+            return f"has {module.groups} groups, and takes only ranks that are multiples of that, not {rank}"
+        if isinstance(module, _ADAPTABLE):
+            return None
+        return "is neither a linear layer nor an embedding, a convolution or nn.MultiheadAttention"
 
     def linear_names(self) -> list[str]:
-        """Last path parts of the linear layers, most frequent first, without the output head and routers."""
-        head = _output_head(self.model)
+        """Last path parts of the linear layers on which an adapter runs, most frequent first, without the output head and routers."""
+        head, dead = _output_head(self.model), self.dead
         counts: dict[str, int] = {}
         for path, module in self.modules.items():
             name = last(path)
-            if isinstance(module, _LINEAR) and module is not head and not name.isdecimal() and not _ROUTER.search(name):
+            routes = any(map(_ROUTER.search, path.split(".")[-2:]))
+            if isinstance(module, _LINEAR) and module is not head and not routes and not name.isdecimal() and name not in dead:
                 counts[name] = counts.get(name, 0) + 1
         return sorted(counts, key=lambda name: -counts[name])
+
+    @functools.cached_property
+    def dead(self) -> frozenset[str]:
+        """Names of the layers whose weights a fused kernel takes, where PEFT knows the architecture for having such kernels."""
+        refused = {name for name in distinct(map(last, self.modules)) if _is_refused(self.config, self.model, name)}
+        return frozenset(refused | self.read_directly()) if refused else frozenset()
 
     def linear_names_below(self, path: str) -> list[str]:
         """Entries of target_modules for the linear layers inside a module."""
@@ -61,20 +80,40 @@ class Adaptable:
         parent = ".".join(path.split(".")[-2:])
         return [f"{parent}.{name}" for name, parameter in module.named_parameters(recurse=False) if parameter.ndim == 3]
 
-    def matched(self, config: Any) -> list[str]:
-        """Paths that the target_modules of a PEFT config reach."""
+    def matched(self, **changed: Any) -> list[str]:
+        """Paths that the target_modules of the config reach, with other values for some of its fields."""
         from peft.tuners.tuners_utils import check_target_module_exists
 
-        if getattr(config, "target_modules", None) in (None, "all-linear"):
+        if getattr(self.config, "target_modules", None) in (None, "all-linear"):
             return []
+        config = copy.copy(self.config)
+        vars(config).update(changed)
         try:
             return [path for path in self.modules if check_target_module_exists(config, path)]
         except Exception:  # a value that the check itself cannot use, in a field that decides what is reached
             return []
 
-    def refused(self, config: Any) -> list[str]:
+    def refused(self) -> list[str]:
         """Names among the targets that PEFT refuses on this architecture, since its kernels take the raw weights."""
-        return [name for name in distinct(last(path) for path in self.matched(config)) if _is_refused(config, self.model, name)]
+        return [name for name in distinct(last(path) for path in self.matched()) if _is_refused(self.config, self.model, name)]
+
+    def language_model(self) -> str | None:
+        """Where the decoder of a model is, if that is only a part of it and the model says so."""
+        try:
+            decoder: Any = self.model.get_decoder()  # type: ignore[operator]
+        except (AttributeError, NotImplementedError):  # no model of transformers, or one that has none
+            return None
+        return next((path for path, module in self.modules.items() if module is decoder), None)
+
+    @staticmethod
+    def layers_of(paths: Iterable[str]) -> list[int]:
+        """The layer indices of modules."""
+        return [int(found["index"]) for found in map(_INDEXED.match, paths) if found]
+
+    @staticmethod
+    def lists_of(paths: Iterable[str]) -> list[str]:
+        """The names of the lists that modules are in, as layers_pattern takes them."""
+        return distinct(found["list"] for found in map(_INDEXED.match, paths) if found)
 
     def read_directly(self) -> set[str]:
         """Names of modules whose weight the code of the parent reads, instead of calling the module, on one of its paths at least."""

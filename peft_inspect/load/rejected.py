@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.layer_names import other_work, same_work
+from peft_inspect.layer_names import ending_of, other_work, same_work
 from peft_inspect.load.adaptable import Adaptable, distinct, last
-from peft_inspect.load.words import closest, listed
+from peft_inspect.load.whole_path import whole_path
+from peft_inspect.load.words import closest, listed, spans
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
     import torch
 
-_DROPPING = ("layers_to_transform", "layers_pattern", "exclude_modules", "modules_to_save")
+_DROPPING = ("layers_pattern", "layers_to_transform", "exclude_modules", "modules_to_save")
+_SPELLING = 0.85
 
 
 def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, error: Exception) -> InspectionError:
@@ -29,16 +31,16 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
     """
     from peft.utils import NoMatchingPeftModuleError
 
-    base = Adaptable(model)
-    unsupported = [path for path in base.matched(config) if not base.takes_adapter(path)]
-    if refused := base.refused(config):
+    base = Adaptable(model, config)
+    unsupported = [path for path in base.matched() if not base.takes_adapter(path)]
+    if refused := base.refused():
         message = _of_refused(base, fields, refused)
-    elif fields.get("target_modules") is fields.get("target_parameters") is None:
+    elif not fields.get("target_modules") and not fields.get("target_parameters"):
         message = _of_nothing_asked(base)
     elif isinstance(error, NoMatchingPeftModuleError):
         message = _of_no_match(base, fields)
-    elif unsupported and "not supported" in str(error):
-        message = _of_unsupported(base, fields, config, unsupported)
+    elif unsupported and "support" in str(error):
+        message = _of_unsupported(base, fields, unsupported)
     elif "modules_to_save cannot be applied" in str(error):
         message = _of_saved_target(base, fields)
     else:
@@ -48,13 +50,12 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
 
 def _of_refused(base: Adaptable, fields: Mapping[str, Any], refused: list[str]) -> str:
     example = next(path for path in base.modules if last(path) in refused)
-    dead = {*refused, *base.read_directly()}
     asked = fields.get("target_modules")
-    alive = [entry for entry in asked if last(entry) not in dead] if isinstance(asked, list | tuple | set) else []
+    alive = [entry for entry in asked if last(entry) not in base.dead] if isinstance(asked, list | tuple | set) else []
     return (
         f"{base.name} passes the weights of {', '.join(map(repr, refused))} to a fused kernel ({example}, for one), "
         "so an adapter there would never run and PEFT refuses it. "
-        f"{_works(target_modules=alive or [name for name in base.linear_names() if name not in dead])}"
+        f"{_works(target_modules=alive or base.linear_names())}"
     )
 
 
@@ -73,27 +74,62 @@ def _of_no_match(base: Adaptable, fields: Mapping[str, Any]) -> str:
     if not names:
         return _of_no_linear(base)
     entries = [asked] if isinstance(asked, str) else sorted(asked)
-    called = [path for path in base.modules if any(path == entry or path.endswith(f".{entry}") for entry in entries)]
-    reached = [path for path in base.modules if re.fullmatch(asked, path)] if isinstance(asked, str) else called
-    if called and not reached:
-        return (
-            f"target_modules={_shown(asked)} is a regular expression, since it is no list, and matches no whole path of {base.name} "
-            f"({called[0]}, for one). {_works(target_modules=entries)}"
-        )
-    if reached:
-        dropping = " and ".join(f"{name}={_shown(fields[name])}" for name in _DROPPING if fields.get(name))
-        return (
-            f"all {len(reached)} modules that target_modules={_shown(asked)} reaches in {base.name} ({reached[0]}, for one) "
-            f"are dropped by {dropping}: nothing is left to adapt"
-        )
-    kind = f"matches the regular expression {asked!r}" if isinstance(asked, str) else f"is called {' or '.join(map(repr, entries))}"
-    near = distinct(name for entry in entries for name in _meant(entry, names))
+    if reached := base.matched(**dict.fromkeys(_DROPPING)):
+        return _of_dropped(base, fields, reached)
+    if isinstance(asked, str):
+        return _of_pattern(base, asked, names)
+    kind = f"is called {' or '.join(map(repr, entries))}"
+    near = distinct(name for entry in entries for name in _meant(base, entry, names))
     return f"no module of {base.name} {kind}: its linear layers are called {listed(names, 12)}. {_works(target_modules=near or names)}"
 
 
-def _meant(entry: str, names: list[str]) -> list[str]:
-    """The layers that do the work of the entry, else a slip of the pen: q_proj is near c_proj, and means something else."""
-    spelt = closest(last(entry), names, limit=1, cutoff=0.85)
+def _of_dropped(base: Adaptable, fields: Mapping[str, Any], reached: list[str]) -> str:
+    """The targets exist, and other fields leave none of them."""
+    limits = {name: fields[name] for name in _DROPPING if fields.get(name)}
+    shown = " and ".join(f"{name}={_shown(value)}" for name, value in limits.items())
+    return (
+        f"all {len(reached)} modules that target_modules={_shown(fields['target_modules'])} reaches in {base.name} ({reached[0]}, for one) "
+        f"are dropped by {shown}: nothing is left to adapt. {_undropped(base, fields, limits, reached)}"
+    )
+
+
+def _undropped(base: Adaptable, fields: Mapping[str, Any], limits: Mapping[str, Any], reached: list[str]) -> str:
+    """What to do about the limits: the first of them without which something is left has to change, else all of them have to go."""
+    works = f"A config that works: target_modules={_shown(fields['target_modules'])}"
+    lists = base.lists_of(reached)
+    if "layers_to_transform" in limits and base.matched(layers_pattern=lists):  # PEFT did not look into the lists that were meant
+        return f"{works}, layers_to_transform={_shown(limits['layers_to_transform'])}, layers_pattern={_shown(lists)}"
+    guilty = next((name for name in limits if base.matched(**{name: None})), None)
+    if guilty == "layers_to_transform":
+        return f"{works} without layers_to_transform, or with indices of layers that have such modules: {spans(base.layers_of(reached))}"
+    return f"{works} without {guilty or ' and '.join(limits)}"
+
+
+def _of_pattern(base: Adaptable, pattern: str, names: list[str]) -> str:
+    """A regular expression that reaches nothing: most often it begins in the middle of the paths, or with those of another version."""
+    if called := [path for path in base.modules if path == pattern or path.endswith(f".{pattern}")]:
+        return (
+            f"target_modules={_shown(pattern)} is a regular expression, since it is no list, and matches no whole path of {base.name} "
+            f"({called[0]}, for one). {_works(target_modules=[pattern])}"
+        )
+    missed = f"no module of {base.name} matches the regular expression {pattern!r}"
+    adaptable = [path for path in base.modules if base.takes_adapter(path) and last(path) not in base.dead]
+    if meant := whole_path(pattern, adaptable, base.language_model()):
+        example = next(path for path in adaptable if re.fullmatch(meant, path))
+        return f"{missed}, which has to match whole module paths, as {example}. A config that works: target_modules={json.dumps(meant)}"
+    near = [name for name in closest(last(pattern), names, limit=1, cutoff=_SPELLING) if not other_work(last(pattern), name)]
+    return f"{missed}: its linear layers are called {listed(names, 12)}. {_works(target_modules=near or names)}"
+
+
+def _meant(base: Adaptable, entry: str, names: list[str]) -> list[str]:
+    """Where a path begins wrongly, its end; the layers that do the work of the entry; else a slip of the pen.
+
+    The last must mean the same: q_proj is near c_proj, which is another layer.
+    """
+    if end := ending_of(entry, filter(base.takes_adapter, base.modules)):
+        return [end]
+    others = distinct(last(path) for path in base.modules if base.takes_adapter(path) and last(path) not in base.dead)
+    spelt = closest(last(entry), others, limit=1, cutoff=_SPELLING)
     return same_work(entry, names) or [name for name in spelt if not other_work(last(entry), name)]
 
 
@@ -110,20 +146,19 @@ def _of_no_linear(base: Adaptable) -> str:
     return f"{base.name} has no linear layer that an adapter could go on. {works}".rstrip()
 
 
-def _of_unsupported(base: Adaptable, fields: Mapping[str, Any], config: Any, unsupported: list[str]) -> str:
+def _of_unsupported(base: Adaptable, fields: Mapping[str, Any], unsupported: list[str]) -> str:
     path = unsupported[0]
-    kind = type(base.modules[path]).__name__
+    kind, why = type(base.modules[path]).__name__, base.unsupported(path)
     bad = {last(name) for name in base.modules if not base.takes_adapter(name)}
     if fields.get("target_modules") == "all-linear":  # PEFT shortens the paths it found, and some endings fit other modules too
         names = [name for name in base.linear_names() if name not in bad]
         reached = f"PEFT's own list for all-linear reaches {path} of {base.name}, a {kind}, which is no linear layer."
         return f"{reached} {_works(target_modules=names)}"
-    good = distinct(last(name) for name in base.matched(config) if base.takes_adapter(name) and last(name) not in bad)
+    good = distinct(last(name) for name in base.matched() if base.takes_adapter(name) and last(name) not in bad)
     experts = base.expert_parameters(path)
     names = [*good, *base.linear_names_below(path)] or ([] if experts else base.linear_names())
     return (
-        f"target_modules={_shown(fields.get('target_modules'))} reaches {path}, a {kind}, which PEFT cannot adapt: "
-        "it is neither a linear layer nor an embedding, a convolution or nn.MultiheadAttention. "
+        f"target_modules={_shown(fields.get('target_modules'))} reaches {path}, a {kind}, which PEFT cannot adapt: it {why}. "
         f"{_works(target_modules=names, target_parameters=experts)}"
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from peft_inspect.records import runs_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -26,3 +28,8 @@ def listed(names: Iterable[str], limit: int = 8) -> str:
     names = list(names)
     shown = ", ".join(names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """`0–4, 6–10` for numbers in any order."""
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs_of(numbers))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from peft_inspect.layer_names import other_work, same_work
+from peft_inspect.layer_names import ending_of, other_work, same_work
 from peft_inspect.observe.kinds import CONVOLUTIONS, LINEARS, expert_weights, holds_experts
 
 if TYPE_CHECKING:
     from peft_inspect.observe.bare import BareModel
 
+_LAYERS = (*LINEARS, nn.Embedding, nn.MultiheadAttention, *CONVOLUTIONS)
 _MOST = 3
 _SPELLING = 0.8  # of difflib: a slip of the pen, not another word
 
@@ -21,11 +22,15 @@ _SPELLING = 0.8  # of difflib: a slip of the pen, not another word
 def nearest(entry: str, bare: BareModel, *, containers: bool = False) -> tuple[str, ...]:
     """Up to three names that exist in the model: what does the same work first, then what is spelt alike.
 
+    A path that only begins in another way than the model's has its end instead.
+
     Args:
         entry: an entry of a PEFT config field that reached nothing.
         bare: the model.
         containers: whether any module counts, not only layers that can carry an adapter.
     """
+    if (end := ending_of(entry, (name for name, module in bare.modules.items() if containers or isinstance(module, _LAYERS)))) is not None:
+        return (end,)
     known = dict.fromkeys(_modules(bare) if containers else _adaptable(bare))
     ending = entry.rpartition(".")[2]
     endings = dict.fromkeys(name.rpartition(".")[2] for name in known)
@@ -39,7 +44,7 @@ def _adaptable(bare: BareModel) -> Iterator[str]:
     """The last part of every layer name, and the last two where one alone names layers of several parents; of expert parameters, two."""
     parents: dict[str, dict[str, None]] = {}
     for name, module in bare.modules.items():
-        if isinstance(module, (*LINEARS, nn.Embedding, nn.MultiheadAttention, *CONVOLUTIONS)):
+        if isinstance(module, _LAYERS):
             above, _, last = name.rpartition(".")
             parents.setdefault(last, {})[above.rpartition(".")[2]] = None
     for last, of_last in parents.items():

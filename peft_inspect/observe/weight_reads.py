@@ -27,6 +27,19 @@ def weights_read(cls: Any) -> frozenset[str]:
 
 
 def _read_in(code: CodeType) -> set[str]:
-    attributes = [step.argval if step.opname in ("LOAD_ATTR", "LOAD_METHOD") else None for step in dis.get_instructions(code)]
+    steps = list(dis.get_instructions(code))
+    attributes = [step.argval if step.opname in ("LOAD_ATTR", "LOAD_METHOD") else None for step in steps]
     triples = zip(attributes, attributes[1:], [*attributes[2:], None], strict=False)
-    return {name for name, weight, after in triples if name is not None and weight in _WEIGHTS and after not in _HARMLESS}
+    return {
+        name
+        for at, (name, weight, after) in enumerate(triples)
+        if name is not None and weight in _WEIGHTS and after not in _HARMLESS and not _is_tested(steps, at)
+    }
+
+
+def _is_tested(steps: list[dis.Instruction], at: int) -> bool:
+    """Whether the dotted name around the attribute that is loaded at `at` is the argument of a test of its type."""
+    start = at
+    while start > 0 and steps[start].opname.startswith(("LOAD_ATTR", "LOAD_FAST")):
+        start -= 1
+    return steps[start].opname == "LOAD_GLOBAL" and steps[start].argval in ("isinstance", "hasattr")

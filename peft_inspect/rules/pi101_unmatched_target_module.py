@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from peft_inspect.layer_names import same_work
 from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
 from peft_inspect.rules.entries import adapters_with_targets, entries, layers_named, with_parameters
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import agreed, counted, literal, nearest, setting_fix
+
+_LIMITS = ("layers_to_transform", "layers_pattern", "exclude_modules", "modules_to_save")
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -28,8 +31,8 @@ def check(structure: Structure) -> Iterator[Finding]:
             continue
         suggestion = _suggestion(adapter, unmatched, structure)
         yield RULE.finding(
-            f"adapter {adapter.name!r}: " + "; ".join(_said(target) for target in unmatched),
-            (path for target in unmatched for name in target.closest[:1] for path in layers_named(structure, name)),
+            f"adapter {adapter.name!r}: " + "; ".join(_said(target, adapter) for target in unmatched),
+            (path for target in unmatched for name in _meant(target, structure) for path in layers_named(structure, name)),
             facts={
                 "adapter": adapter.name,
                 "unmatched": {target.entry: list(target.closest) for target in unmatched},
@@ -56,11 +59,12 @@ def _bare(target: Target) -> bool:
     return target.entry.count(".") == 0 or target.entry == "gate.weight"
 
 
-def _said(target: Target) -> str:
+def _said(target: Target, adapter: AdapterInfo) -> str:
     if target.dropped:
+        limits = [field for field in _LIMITS if adapter.config.get(field)]
         return (
             f"{literal(target.entry)} names {counted(len(target.dropped), 'module')} of this model ({target.dropped[0]}, for one), and "
-            f"layers_to_transform, exclude_modules or modules_to_save {agreed(len(target.dropped), 'drops it', 'drop all of them')}"
+            f"{' and '.join(limits)} {agreed(len(limits), 'drops', 'drop')} {agreed(len(target.dropped), 'it', 'all of them')}"
         )
     if target.rewritten:
         return (
@@ -71,30 +75,45 @@ def _said(target: Target) -> str:
 
 
 def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Structure) -> dict[str, Any]:
-    """The config with the nearest names in the place of those that reached nothing."""
+    """The config with the nearest names in the place of those that reached nothing, and without what drops the others."""
     dropped = [target for target in unmatched if target.dropped]
-    if dropped:
-        return _without_limits(adapter, dropped, structure)
-    experts = {row.name for row in structure.coverage if row.kind == "experts"}
+    limits = _without_limits(adapter, dropped, structure) if dropped else {}
+    if len(dropped) == len(unmatched):
+        return limits
     fields: dict[str, Any] = {}
     parameters = [target.entry for target in entries(adapter, "target_parameters") if target.matched]
-    modules = [target.entry for target in entries(adapter, "target_modules") if target.matched]
-    near = (next((name for name in target.closest if not _refused(name, structure)), None) for target in unmatched)
-    for name in dict.fromkeys(name for name in near if name):
-        expert = [entry for entry in experts if entry == name or entry.endswith(f".{name}")]
-        if expert:
-            parameters += sorted(expert)
+    kept = limits.get("target_modules") or [target.entry for target in entries(adapter, "target_modules")]
+    modules = [target.entry for target in entries(adapter, "target_modules") if target.entry in kept and (target.matched or target.dropped)]
+    for name in dict.fromkeys(name for target in unmatched if not target.dropped for name in _meant(target, structure)):
+        if experts := _experts(name, structure):
+            parameters += experts
         elif "." not in name or not name.endswith(".weight"):
             modules.append(name)
     if not modules and not parameters:
-        return {}
+        return limits
     if entries(adapter, "target_modules"):
         fields["target_modules"] = list(dict.fromkeys(modules))
     if parameters:
         fields.update(with_parameters(adapter, ()) | {"target_parameters": list(dict.fromkeys(parameters))})
     elif entries(adapter, "target_parameters"):
         fields["target_parameters"] = None
-    return fields
+    return limits | fields
+
+
+def _meant(target: Target, structure: Structure) -> list[str]:
+    """What stands for the entry: the layers that together do its work, else the nearest name; none that PEFT may refuse."""
+    near = [name for name in target.closest if not _refused(name, structure)]
+    same = [name for name in near if name.rpartition(".")[2] == target.entry.rpartition(".")[2]]
+    if not all(_experts(name, structure) for name in same):
+        return near[:1]
+    work = [*same, *same_work(target.entry, near)]
+    return [name for name in work if not any(name.endswith(f".{other}") for other in work)] or near[:1]
+
+
+def _experts(name: str, structure: Structure) -> list[str]:
+    """The expert parameters that a name stands for, where it is none of a layer."""
+    rows = [row for row in structure.coverage if row.name == name or row.name.endswith(f".{name}")]
+    return sorted({row.name for row in rows}) if all(row.kind == "experts" for row in rows) else []
 
 
 def _refused(name: str, structure: Structure) -> bool:
@@ -116,7 +135,12 @@ def _without_limits(adapter: AdapterInfo, dropped: list[Target], structure: Stru
             if path.startswith(f"{stack}.") and (index := path[len(stack) + 1 :].partition(".")[0]).isdecimal()
         }
         return {"layers_to_transform": sorted({*([asked] if isinstance(asked, int) else asked), *blocks})} if blocks else {}
-    return {"exclude_modules": None} if adapter.config.get("exclude_modules") else {}
+    excluded = entries(adapter, "exclude_modules")
+    if excluded:
+        lost = {path for target in dropped for path in target.dropped}
+        return {"exclude_modules": [target.entry for target in excluded if not target.regex and lost.isdisjoint(target.matched)] or None}
+    kept = [target.entry for target in entries(adapter, "target_modules") if target not in dropped]
+    return {"target_modules": kept} if kept else {}  # modules_to_save trains them in full
 
 
 def broken() -> Example:

@@ -13,7 +13,7 @@ from peft_inspect.records import InspectionError
 def offered(message):
     """The settings after "A config that works:"."""
     text = message.partition("A config that works: ")[2]
-    return {name: json.loads(value) for name, value in re.findall(r"(target_\w+)=(\[[^]]*\])", text)}
+    return {name: json.loads(value) for name, value in re.findall(r'(\w+)=(\[[^]]*\]|"(?:[^"\\]|\\.)*")', text)}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,15 @@ def offered(message):
         ),
         ("arch:mamba2", {"target_modules": ["in_proj", "out_proj"]}, r"an adapter there would never run and PEFT refuses it"),
         ("arch:falcon_h1", {"target_modules": ["q_proj", "conv1d"]}, r"passes the weights of 'conv1d' to a fused kernel"),
+        ("arch:mamba2", {"target_modules": ["q_proj", "o_proj"]}, r"is called 'o_proj' or 'q_proj'"),
+        ("arch:convnext", {"target_modules": ["dwconv"]}, r"takes only ranks that are multiples of that, not 8"),
+        (
+            "arch:llama",
+            {"target_modules": ["base_model.model.model.layers.0.self_attn.q_proj"]},
+            r"works: target_modules=\[\"model.layers.0.self_attn.q_proj\"\]",
+        ),
+        ("arch:llama", {"target_modules": ["embed_token"]}, r"works: target_modules=\[\"embed_tokens\"\]"),
+        ("arch:llama", {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["h"]}, r'layers_pattern=\["layers"\]'),
         ("arch:bert", {"target_modules": "all-linear", "task_type": "TOKEN_CLS"}, r"task_type=TOKEN_CLS does so with the head"),
     ],
 )
@@ -54,12 +63,45 @@ def test_the_offered_config_works(load, model, fields, explained):
         ("arch:deepseek_v3", ["q_proj", "v_proj"], ["q_b_proj", "kv_b_proj"]),
         ("arch:gpt2", ["query_key_value", "up_proj"], ["c_attn", "c_fc"]),
         ("arch:gpt2", ["q_proj", "v_prj"], ["c_attn"]),
+        ("arch:llama", ["Wqkv", "c_proj"], ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]),
+        ("arch:t5", ["o_proj", "down_proj"], ["wo", "o"]),
     ],
 )
 def test_layers_that_do_the_work_of_each_entry_are_offered(load, model, asked, works):
     with pytest.raises(InspectionError) as raised:
         load(model, lora_fields={"target_modules": asked}, config_fields={"num_hidden_layers": 1})
     assert offered(str(raised.value)) == {"target_modules": works}
+
+
+MIDDLE = r"model\.layers\.\d+\.self_attn\.(q|v)_proj"
+
+
+@pytest.mark.parametrize(
+    ("model", "pattern", "works"),
+    [
+        ("arch:gemma3", MIDDLE, r"model\.language_model\.layers\.\d+\.self_attn\.(q|v)_proj"),
+        ("arch:gemma3", "^self_attn.q_proj|self_attn.v_proj$", r"model\.language_model\.(?:.*\.)?(?:self_attn.q_proj|self_attn.v_proj$)"),
+        ("arch:llava", rf"language_model\.{MIDDLE}", r"(?:.*\.)?language_model\.layers\.\d+\.self_attn\.(q|v)_proj"),
+        ("arch:qwen3", rf"base_model\.model\.{MIDDLE}", MIDDLE),
+        ("arch:gpt2", r"h\.\d+\.attn\.c_attn", r"(?:.*\.)?h\.\d+\.attn\.c_attn"),
+    ],
+)
+def test_an_expression_that_begins_elsewhere_than_the_paths_is_offered_with_their_beginning(load, model, pattern, works):
+    with pytest.raises(InspectionError, match="has to match whole module paths, as ") as raised:
+        load(model, lora_fields={"target_modules": pattern})
+    assert offered(str(raised.value)) == {"target_modules": works}
+    assert load(model, lora_fields={"target_modules": works}).model.peft_config["default"]
+
+
+@pytest.mark.parametrize("fields", [{"target_modules": "*.q_proj"}, {"target_modules": ["q_proj"], "rank_pattern": {"*.q_proj": 4}}])
+def test_a_wildcard_is_no_regular_expression(load, fields):
+    with pytest.raises(InspectionError, match=r"='\*.q_proj' is no regular expression: nothing to repeat"):
+        load("arch:llama", lora_fields=fields)
+
+
+def test_an_empty_list_asks_for_nothing(load):
+    with pytest.raises(InspectionError, match="PEFT has no default target_modules for LlamaForCausalLM: say which"):
+        load("arch:llama", lora_fields={"target_modules": []})
 
 
 def test_a_mamba_that_is_offered_targets_is_not_offered_dead_ones(load):
@@ -75,8 +117,11 @@ def test_targets_that_other_fields_drop_again(load):
         InspectionError, match=r"all 32 modules that .* reaches .* are dropped by layers_to_transform=\[99\]: nothing is left to adapt"
     ):
         load("arch:llama", lora_fields=fields)
+    fields = {"target_modules": ["q_proj"], "layers_to_transform": [0]}
+    with pytest.raises(InspectionError, match=r"without layers_to_transform, or with indices of layers that .*: 4, 12, 20, 28"):
+        load("arch:jamba", lora_fields=fields)
     fields = {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}
-    with pytest.raises(InspectionError, match=r'are dropped by exclude_modules=\["q_proj"\]'):
+    with pytest.raises(InspectionError, match=r'are dropped by exclude_modules=\["q_proj"\].* works: .* without exclude_modules'):
         load("arch:llama", lora_fields=fields)
 
 
