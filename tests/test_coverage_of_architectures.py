@@ -28,6 +28,16 @@ FOUND: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
         {"target_modules": ["q_proj", "gate"]},
         {"PI105": "warning", "PI106": "warning"},
     ),
+    "one of several blocks that share their weights, as one finding": (
+        "arch:zamba",
+        {"target_modules": ATTENTION, "layers_to_transform": [0, 1, 2, 3]},
+        {"PI111": "warning"},
+    ),
+    "a list for the language model that is a full list of the vision tower too": (
+        "arch:mistral3",
+        {"target_modules": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]},
+        {"PI103": "warning"},
+    ),
     "experts in a dict under numbered names": ("arch:nllb-moe", {"target_modules": ["q_proj", "v_proj"]}, {}),
 }
 

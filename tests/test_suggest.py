@@ -35,6 +35,7 @@ def test_the_suggested_config_mends_what_was_found(tmp_path):
 
 
 QKV = ["q_proj", "k_proj", "v_proj"]
+FALCON = ["query_key_value"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 
 
@@ -55,6 +56,15 @@ MENDED = {
         "PI101",
         "arch:qwen3",
         {"target_modules": QKV, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
+    ),
+    "a router by its parameter": ("PI106", "arch:qwen3_moe", {"target_modules": QKV, "target_parameters": ["mlp.gate.weight"]}),
+    "a pattern for a module that holds layers": ("PI107", "arch:llama", {"target_modules": QKV, "rank_pattern": {"self_attn": 16}}),
+    "embeddings under another name, tied": ("PI110", "arch:falcon", {"target_modules": FALCON, "modules_to_save": ["embed_tokens"]}),
+    "a misspelt head, tied": ("PI101", "arch:falcon", {"target_modules": [*FALCON, "lm_haed"]}),
+    "one side of a tie saved and the other adapted": (
+        "PI111",
+        "arch:falcon",
+        {"target_modules": [*FALCON, "lm_head"], "modules_to_save": ["word_embeddings"]},
     ),
     "one layer for three": ("PI101", "arch:llama", {"target_modules": ["query_key_value", "o_proj"]}),
     "a layer of dense blocks and of experts": ("PI101", "arch:lfm2_moe", {"target_modules": [*QKV, *MLP]}),
@@ -105,3 +115,32 @@ def test_experts_are_missed_only_where_more_of_the_blocks_than_attention_was_ask
 def test_the_parts_of_a_module_that_is_saved_as_a_whole_are_not_added():
     fields = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
     assert findings("arch:csm", fields)["PI111"].facts["suggestion"] == {}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_projector_that_was_asked_for_stays_where_one_tower_is_kept():
+    fields = {"target_modules": ["q_proj", "linear_1", "linear_2"]}
+    mended = found_names("arch:llava", findings("arch:llava", fields)["PI103"].facts["suggestion"])
+    assert {name.rpartition(".")[2] for name in mended} == {"q_proj", "linear_1", "linear_2"}
+    assert not any("vision_tower" in name for name in mended)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_router_is_no_part_of_the_tower_that_is_kept():
+    suggestion = findings("arch:llama4", {"target_modules": "all-linear"})["PI103"].facts["suggestion"]
+    assert "router" not in suggestion["target_modules"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_was_asked_for_is_shown_as_it_was_written():
+    """PEFT puts the embedding in the place of the head, in the list that it was given."""
+    fields = {"target_modules": FALCON, "modules_to_save": ["lm_head"], "ensure_weight_tying": True}
+    report = inspect(Request(model="arch:falcon", lora_fields=fields), "check", select=["PI1"])
+    assert not report.findings
+    assert [target.entry for target in report.structure.adapters[0].targets if target.field == "modules_to_save"] == ["lm_head"]
+    assert fields["modules_to_save"] == ["lm_head"]
+
+
+def found_names(model, fields):
+    """The names of the layers that a config reaches."""
+    return [layer.name for layer in inspect(Request(model=model, lora_fields=fields), "tree").structure.adapter_layers]

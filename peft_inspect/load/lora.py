@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from peft_inspect.load.words import did_you_mean, listed
 from peft_inspect.records import InspectionError, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 # Fields that hold lists: a plain name or `a,b` from a flag is a list, anything else a regular expression or shorthand.
 _LISTS = ("target_modules", "target_parameters", "exclude_modules", "modules_to_save", "layers_pattern")
@@ -74,32 +75,11 @@ def peft_config(fields: Mapping[str, Any]) -> Any:
 
     from peft_inspect.load.quiet import quiet
 
-    for name, pattern in _patterns(fields):
-        _check_expression(name, pattern)
     try:
         with quiet():
-            return get_peft_config(dict(fields))
+            return get_peft_config(copy.deepcopy(dict(fields)))  # PEFT changes the lists of a config in place as it wraps
     except Exception as error:  # config classes check their values with errors of many types
         raise InspectionError(f"PEFT refuses this {fields['peft_type']} config: {error}") from error
-
-
-def _patterns(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The values that PEFT takes for regular expressions, with the names of their fields."""
-    for name in ("target_modules", "exclude_modules"):
-        if isinstance(value := fields.get(name), str):
-            yield name, value
-    for name in ("rank_pattern", "alpha_pattern"):
-        yield from ((name, key) for key in fields.get(name) or ())
-
-
-def _check_expression(name: str, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise InspectionError(
-            f"{name}={pattern!r} is no regular expression: {error}. As a string it is matched against whole module paths, "
-            r"as '.*\.q_proj'; names in a list need no expression"
-        ) from error
 
 
 def known_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,9 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
         message = _of_no_match(base, fields)
     elif unsupported and "support" in str(error):
         message = _of_unsupported(base, fields, unsupported)
+    elif fields.get("target_parameters") and fields.get("lora_dropout") and "lora_dropout" in str(error):
+        works = _works(target_modules=fields.get("target_modules") or [], target_parameters=fields["target_parameters"])
+        message = f"PEFT has no dropout for target_parameters, and lora_dropout is {fields['lora_dropout']}. {works}, lora_dropout=0.0"
     elif "modules_to_save cannot be applied" in str(error):
         message = _of_saved_target(base, fields)
     else:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from peft_inspect.records import AdapterInfo, Coverage, Structure, Target
 
 _FEED_FORWARD = re.compile(r"mlp|ffn|feed_?forward|moe|expert|intermediate|dense", re.IGNORECASE)
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where one begins in a class name: Jamba|MLP, MoE|Layer
 _INDEX = re.compile(r"(?:^|[.(|:\[])\d")  # a number that stands for a layer, as in layers.0 or (3|4), not one in a name
 
 
@@ -25,7 +27,7 @@ def _model_name(row: Coverage) -> int:
     """How much of the class's name is the model's, which the block's starts with too: the attention of a `Qwen3Moe` is no expert."""
     if row.block.startswith(row.part):
         return 0
-    words = (at for at, letter in enumerate(row.part) if letter.isupper() and row.block.startswith(row.part[:at]))
+    words = (start.start() for start in _WORD.finditer(row.part) if row.block.startswith(row.part[: start.start()]))
     return max(words, default=0)
 
 
@@ -69,6 +71,27 @@ def with_parameters(adapter: AdapterInfo, names: Iterable[str]) -> dict[str, obj
     if adapter.config.get("lora_dropout"):
         fields["lora_dropout"] = 0.0
     return fields
+
+
+def takes_tying(adapter: AdapterInfo, field: str) -> bool:
+    """Whether a field of this adapter can name both sides of a tie for PEFT to keep them one."""
+    return "ensure_weight_tying" in adapter.config and is_list(adapter, field)
+
+
+def with_ties(fields: dict[str, Any], adapter: AdapterInfo, structure: Structure) -> dict[str, Any]:
+    """The fields with both sides of every tie of which they name one, tied."""
+    tied = dict(fields)
+    for tie in structure.ties:
+        leaves = [name.rpartition(".")[2] for name in tie.names]
+        for field in ("modules_to_save", "target_modules"):
+            named = fields.get(field)
+            if (
+                isinstance(named, list)
+                and takes_tying(adapter, field)
+                and not {name.rpartition(".")[2] for name in named}.isdisjoint(leaves)
+            ):
+                tied |= {field: list(dict.fromkeys((*tied[field], *leaves))), "ensure_weight_tying": True}
+    return tied
 
 
 def adapters_with_targets(structure: Structure) -> Iterator[AdapterInfo]:

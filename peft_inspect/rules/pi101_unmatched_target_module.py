@@ -15,7 +15,7 @@ from typing import Any
 
 from peft_inspect.layer_names import same_work
 from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
-from peft_inspect.rules.entries import adapters_with_targets, entries, layers_named, with_parameters
+from peft_inspect.rules.entries import adapters_with_targets, entries, layers_named, with_parameters, with_ties
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import agreed, counted, literal, nearest, setting_fix
@@ -97,7 +97,7 @@ def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Struct
         fields.update(with_parameters(adapter, ()) | {"target_parameters": list(dict.fromkeys(parameters))})
     elif entries(adapter, "target_parameters"):
         fields["target_parameters"] = None
-    return limits | fields
+    return limits | with_ties(fields, adapter, structure)
 
 
 def _meant(target: Target, structure: Structure) -> list[str]:

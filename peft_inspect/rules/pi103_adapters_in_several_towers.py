@@ -46,7 +46,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "suggestions": {tower: _suggestion(adapter, tower, tuple(towers), structure) for tower in towers},
                 },
                 fix=setting_fix(suggestion, "name the tower in target_modules") + f" to adapt {kept!r} alone",
-                severity=Severity.NOTE if _meant(several, structure) else None,
+                severity=Severity.NOTE if _meant(several, adapter, structure) else None,
             )
 
 
@@ -55,13 +55,14 @@ def _names_each(target: Target, adapter: AdapterInfo) -> bool:
     return not is_list(adapter, "target_modules") and all(tower.rpartition(".")[2] in target.entry for tower in target.by_tower if tower)
 
 
-def _meant(several: list[Target], structure: Structure) -> bool:
-    """Every linear layer was asked for, or the towers are two halves of one comparison, which is learned by a scale of its own."""
+def _meant(several: list[Target], adapter: AdapterInfo, structure: Structure) -> bool:
+    """Every linear layer was asked for, by all-linear or by all names, or the towers are two halves of one comparison, which is learned by a scale of its own."""
     if any(is_shorthand(target) for target in several):
         return True
     towers = {tower for target in several for tower in target.by_tower if tower}
     linear = [row for row in structure.coverage if row.kind == "linear" and row.stack and row.tower in towers]
-    if all(row.adapted for row in linear):
+    named = {tower for target in entries(adapter, "target_modules") if len(target.by_tower) == 1 for tower in target.by_tower}
+    if all(row.adapted for row in linear) and len(towers - named) < 2:  # names that only the other towers have were listed too
         return True
     parents = {tower.rpartition(".")[0] for tower in towers}
     return len(parents) == 1 and any(p.role == "base" and p.numel == 1 and p.module in parents for p in structure.parameters)
@@ -96,7 +97,7 @@ def _suggestion(adapter: AdapterInfo, kept: str, towers: tuple[str, ...], struct
     indices = [limit] if isinstance(limit, int) else limit
     blocks = rf"(?:.*\.)?(?:{'|'.join(map(str, indices))})\." if indices else ""
     inside = rf"{start}{blocks}(?:.*\.)?(?:{endings})"
-    fields: dict[str, Any] = {"target_modules": "|".join((inside, *map(re.escape, names_outside(adapter))))}
+    fields: dict[str, Any] = {"target_modules": "|".join((inside, *map(re.escape, names_outside(adapter, structure))))}
     return fields | ({"layers_to_transform": None} if indices else {})
 
 

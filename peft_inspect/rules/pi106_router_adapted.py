@@ -56,8 +56,8 @@ def _suggestion(adapter: AdapterInfo, rows: list[AdapterLayerInfo], structure: S
     if asked and not any(is_shorthand(target) for target in asked) and not any(row.parameter_name for row in rows):
         modules = _without_routers([target for target in asked if target.matched], routed) or modules
     fields: dict[str, Any] = {"target_modules": list(dict.fromkeys(modules))}
-    if parameters:
-        fields["target_parameters"] = list(dict.fromkeys(parameters))
+    if parameters or entries(adapter, "target_parameters"):
+        fields["target_parameters"] = list(dict.fromkeys(parameters)) or None
     if {_leaf(row.name) for row in rows if row.parameter_name is None}.intersection(modules):
         fields["exclude_modules"] = "|".join(sorted({rf".*\.{re.escape(_kind(row))}" for row in rows}))
     return fields

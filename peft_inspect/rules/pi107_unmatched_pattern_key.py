@@ -63,10 +63,11 @@ def _corrected(adapter: AdapterInfo, field: str, names: set[str]) -> dict[str, A
 
 
 def _key(target: Target, names: set[str]) -> str | None:
-    """The longest end of the key that applies to a layer; else the nearest name that one has."""
+    """The longest end of the key that applies to a layer, or to all in a module of that name; else the nearest name that one has."""
     parts = target.entry.split(".")
-    ends = (".".join(parts[at:]) for at in range(1, len(parts)))
-    fitting = next((end for end in ends if end and any(_fits(end, name) for name in names)), None)
+    ends = [".".join(parts[at:]) for at in range(len(parts))]
+    tries = (*ends[1:], *(rf"{end}\..*" for end in ends))
+    fitting = next((key for key in tries if key and any(_fits(key, name) for name in names)), None)
     return fitting or next((name for name in target.closest if any(_fits(re.escape(name), known) for known in names)), None)
 
 

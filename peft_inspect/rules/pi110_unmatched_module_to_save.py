@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
-from peft_inspect.rules.entries import adapters_with_targets, entries, names_to_save, topmost_fresh
+from peft_inspect.rules.entries import adapters_with_targets, entries, names_to_save, topmost_fresh, with_ties
 from peft_inspect.rules.examples import tiny_classifier
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import quoted, setting_fix
@@ -26,8 +26,9 @@ def check(structure: Structure) -> Iterator[Finding]:
         if unmatched:
             meant = topmost_fresh(structure, adapter)
             kept = [target.entry for target in entries(adapter, "modules_to_save") if target.matched]
-            near = meant or [target.closest[0] for target in unmatched if target.closest]
-            suggestion = {"modules_to_save": list(dict.fromkeys((*kept, *names_to_save(near, structure)))) or None}
+            near = [name for target in unmatched for name in (target.closest[:1] or meant)]
+            saved = list(dict.fromkeys((*kept, *names_to_save(near, structure))))
+            suggestion = with_ties({"modules_to_save": saved}, adapter, structure) if saved else {"modules_to_save": None}
             yield RULE.finding(
                 f"adapter {adapter.name!r}: modules_to_save names {quoted(target.entry for target in unmatched)}, and there is none"
                 + (f"; it has {quoted(meant)}, which stays frozen" if meant else ""),

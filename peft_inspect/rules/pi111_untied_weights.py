@@ -13,22 +13,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Tie
-from peft_inspect.rules.entries import entries, is_list
+from peft_inspect.rules.entries import entries, is_list, takes_tying
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import quoted, setting_fix
 
+_SHOWN = 3
+
 
 def check(structure: Structure) -> Iterator[Finding]:
-    """One finding per tie that is broken, or that an adapter sits on one side of."""
+    """The ties that are broken, and those that an adapter sits on one side of; as one finding where one change of the config mends them."""
+    faults: dict[str, list[Tie]] = {}
     for tie in structure.ties:
-        if tie.one_tensor and not tie.one_sided:
-            continue
-        suggestion = _suggestion(tie, structure)
+        if not tie.one_tensor or tie.one_sided:
+            faults.setdefault(f"{tie.one_tensor} {_suggestion(tie, structure)}", []).append(tie)
+    for ties in faults.values():
+        suggestion = _suggestion(ties[0], structure)
         yield RULE.finding(
-            _said(tie),
-            (*tie.adapted, *(structure.parameter[path].module for path in tie.parameters)),
-            facts={"tied": list(tie.names), "one_tensor": tie.one_tensor, "suggestion": suggestion},
+            "; ".join(_said(tie) for tie in ties[:_SHOWN]) + (f"; and {len(ties) - _SHOWN} more such ties" if len(ties) > _SHOWN else ""),
+            (module for tie in ties for module in (*tie.adapted, *(structure.parameter[path].module for path in tie.parameters))),
+            facts={
+                "tied": [name for tie in ties for name in tie.names],
+                "one_tensor": ties[0].one_tensor,
+                "suggestion": suggestion,
+            },
             fix=setting_fix(suggestion, "tie the weights again, or set tie_word_embeddings=False in the model's config"),
         )
 
@@ -49,13 +57,24 @@ def _suggestion(tie: Tie, structure: Structure) -> dict[str, Any]:
             around = [name for target in entries(adapter, field) for name in target.names]
             if any(side.startswith(f"{name}.") for side in tie.names for name in around):
                 return {}  # a module that holds a side is in the field as a whole: its parts cannot be as well
-            if set(leaves) & {name.rpartition(".")[2] for name in named} and _takes(adapter, field):
-                return {field: list(dict.fromkeys((*named, *leaves))), "ensure_weight_tying": True}
+            if set(leaves) & {name.rpartition(".")[2] for name in named} and takes_tying(adapter, field):
+                tied = {field: list(dict.fromkeys((*named, *leaves))), "ensure_weight_tying": True}
+                return _not_adapted_as_well(tied, leaves, adapter) if field == "modules_to_save" else _unless_in_place(tied, named, adapter)
     return {}
 
 
-def _takes(adapter: AdapterInfo, field: str) -> bool:
-    return "ensure_weight_tying" in adapter.config and is_list(adapter, field)
+def _not_adapted_as_well(fields: dict[str, Any], leaves: list[str], adapter: AdapterInfo) -> dict[str, Any]:
+    """What is trained in full cannot carry an adapter: it is left out of the targets."""
+    asked = [target.entry for target in entries(adapter, "target_modules")]
+    kept = [entry for entry in asked if entry.rpartition(".")[2] not in leaves]
+    if kept == asked:
+        return fields
+    return {**fields, "target_modules": kept} if kept and is_list(adapter, "target_modules") else {}
+
+
+def _unless_in_place(fields: dict[str, Any], named: list[str], adapter: AdapterInfo) -> dict[str, Any]:
+    """Nothing where every side is among the targets already and other limits, such as layers_to_transform, keep one of them out."""
+    return {} if set(fields["target_modules"]) == set(named) and adapter.config.get("layers_to_transform") is not None else fields
 
 
 def broken() -> Example:

@@ -25,16 +25,17 @@ def endings_in(tower: str, adapter: AdapterInfo, structure: Structure) -> tuple[
     return tuple(dict.fromkeys(end for target in reaching for end in _endings(target, tower, structure)))
 
 
-def names_outside(adapter: AdapterInfo) -> tuple[str, ...]:
-    """Names of what lies in no tower and was asked for by an entry of its own, such as the head."""
-    apart = [target for target in entries(adapter, "target_modules") if set(target.by_tower) == {""}]
+def names_outside(adapter: AdapterInfo, structure: Structure) -> tuple[str, ...]:
+    """Names of what lies outside the towers or between them and was asked for by an entry of its own, such as head and projector."""
+    between = {"", *(tower.path for tower in structure.towers if not tower.stacks)}
+    apart = [target for target in entries(adapter, "target_modules") if target.by_tower and between.issuperset(target.by_tower)]
     return tuple(dict.fromkeys(name for target in apart for name in target.names))
 
 
 def _endings(target: Target, tower: str, structure: Structure) -> Iterable[str]:
     if not is_shorthand(target):
         return (target.entry,)
-    meant = {path for path in target.matched if structure.tower_of(path) == tower}
+    meant = {path for path in target.matched if structure.tower_of(path) == tower and not structure.module[path].routes}
     others = {module.path for module in structure.modules if structure.tower_of(module.path) == tower} - meant
     taken = {end for path in others for end in _ends(path)}
     return sorted({next((end for end in _ends(path) if end not in taken), path) for path in meant})

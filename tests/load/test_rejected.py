@@ -93,10 +93,10 @@ def test_an_expression_that_begins_elsewhere_than_the_paths_is_offered_with_thei
     assert load(model, lora_fields={"target_modules": works}).model.peft_config["default"]
 
 
-@pytest.mark.parametrize("fields", [{"target_modules": "*.q_proj"}, {"target_modules": ["q_proj"], "rank_pattern": {"*.q_proj": 4}}])
-def test_a_wildcard_is_no_regular_expression(load, fields):
-    with pytest.raises(InspectionError, match=r"='\*.q_proj' is no regular expression: nothing to repeat"):
-        load("arch:llama", lora_fields=fields)
+def test_dropout_on_parameters(load):
+    fields = {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"], "lora_dropout": 0.1}
+    with pytest.raises(InspectionError, match=r"no dropout for target_parameters, and lora_dropout is 0.1.* lora_dropout=0.0$"):
+        load("arch:mixtral", lora_fields=fields)
 
 
 def test_an_empty_list_asks_for_nothing(load):
