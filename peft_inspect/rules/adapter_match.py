@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from peft_inspect.records import AdapterFile, ModuleInfo, TensorInfo
 
 _RANK_AXIS = {"lora_A": 0, "lora_embedding_A": 0, "lora_B": 1, "lora_embedding_B": 1}
+_OPTIONAL = {"lora_magnitude_vector": "use_dora", "lora_B.bias": "lora_bias"}
+_LONGEST_KEY = 200
 _DEEPEST_TAIL = 3  # what follows a module's path in a key: lora_A.default.weight
 
 
@@ -46,7 +48,8 @@ def match(file: AdapterFile) -> Match:
     known = {key: tensor for key, tensor in by_key.items() if key in file.expected and key not in sizeless}
     strange = {key: tensor for key, tensor in by_key.items() if key not in file.expected and key not in sizeless}
     patterns = {_pattern(key) for key in file.expected}
-    too_deep = {key for key in strange if _pattern(key) in patterns and module_named(key, file) is None}
+    names = Names(file)
+    too_deep = {key for key in strange if _pattern(key) in patterns and names.module(key) is None}
     mismatched = [key for key, tensor in known.items() if tensor.shape != file.expected[key]]
     return Match(
         placed=tuple(tensor for key, tensor in known.items() if tensor.shape == file.expected[key]),
@@ -77,16 +80,62 @@ def incomparable(file: AdapterFile) -> str | None:
     return "the model has no adapter that the file could be compared with"
 
 
-def module_named(key: str, file: AdapterFile) -> ModuleInfo | None:
-    """The module of the model that a key speaks of: one that exists, whether or not it carries an adapter."""
-    modules = file.structure.module if file.structure else {}
-    parts = key.split(".")
-    for end in range(len(parts) - 1, max(len(parts) - 1 - _DEEPEST_TAIL, 0), -1):
-        for root, prefix in _roots(file):
-            path = root + ".".join(parts[:end]).removeprefix(prefix)
-            if path in modules and modules[path].kind != "container":
-                return modules[path]
-    return None
+def field_of(weight: str) -> str | None:
+    """The field of the config that gives adapter layers a weight of this name, where it is off by default."""
+    return next((field for part, field in _OPTIONAL.items() if weight.startswith(part)), None)
+
+
+def weight_of(key: str, file: AdapterFile) -> str:
+    """What an expected key has behind the path of its layer: `lora_A.weight`."""
+    return ".".join(_split(key, file.layer_of[key])[2])
+
+
+def shown(key: str) -> str:
+    """A key in a message; a file may hold keys of any length."""
+    return repr(key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…")
+
+
+def adapter_paths(file: AdapterFile) -> frozenset[str]:
+    """The adapter layers of the model; what modules_to_save copies is none."""
+    return frozenset(layer.path for layer in file.structure.adapter_layers) if file.structure else frozenset()
+
+
+class Names:
+    """What keys speak of, told by the keys whose modules are known."""
+
+    def __init__(self, file: AdapterFile) -> None:
+        self._modules = file.structure.module if file.structure else {}
+        self._adapted = adapter_paths(file)
+        split = [_split(key, path) for key, path in file.layer_of.items()]
+        self._root = next(((root, prefix) for root, prefix, _ in split if prefix is not None), ("", ""))
+        self._weights = {("weight",), ("bias",)} | {
+            tail
+            for (_, prefix, tail), path in zip(split, file.layer_of.values(), strict=True)
+            if prefix is not None and path in self._adapted
+        }
+
+    def module(self, key: str) -> ModuleInfo | None:
+        """The module of the model whose weights a key holds: one that exists, whether or not it carries an adapter."""
+        parts = key.split(".")
+        for end in range(len(parts) - 1, max(len(parts) - 1 - _DEEPEST_TAIL, 0), -1):
+            tail = tuple(parts[end:])
+            module = self._modules.get(self._path(parts[:end]))
+            if module is not None and module.kind != "container" and (tail in self._weights or (tail[0], *tail[2:]) in self._weights):
+                return module
+        return None
+
+    def adapted(self, key: str) -> tuple[str, str] | None:
+        """The adapter layer that a key speaks of, and the weight that it is to have there."""
+        parts = key.split(".")
+        for end in range(len(parts) - 1, 0, -1):
+            path = self._path(parts[:end])
+            if path in self._adapted:
+                return path, ".".join(parts[end:])
+        return None
+
+    def _path(self, parts: list[str]) -> str:
+        root, prefix = self._root
+        return root + ".".join(parts).removeprefix(prefix)
 
 
 def of_a_shallower_base(file: AdapterFile, fit: Match) -> bool:
@@ -100,16 +149,15 @@ def of_a_shallower_base(file: AdapterFile, fit: Match) -> bool:
     return all(pattern in depth and index > depth[pattern] for pattern, index in map(_block, fit.missing))
 
 
-def _roots(file: AdapterFile) -> tuple[tuple[str, str], ...]:
-    """What to put before a key, and what to take from it first, to get a module path: read off from a key whose path is known."""
-    for key, path in file.layer_of.items():
-        for prefix in ("", "base_model.model."):
-            parts = key.removeprefix(prefix).split(".")
-            tails = (".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
-            tail = next((tail for tail in tails if path == tail or path.endswith(f".{tail}")), None)
-            if tail is not None:
-                return ((path.removesuffix(tail), prefix),)
-    return ()
+def _split(key: str, path: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """What the path has before the part that the key shares with it, what the key has there (None: they share nothing), and behind it."""
+    for prefix in ("", "base_model.model."):
+        parts = key.removeprefix(prefix).split(".")
+        for end in range(len(parts) - 1, 0, -1):
+            tail = ".".join(parts[:end])
+            if path == tail or path.endswith(f".{tail}"):
+                return path.removesuffix(tail), prefix, tuple(parts[end:])
+    return "", None, ()
 
 
 def _pattern(key: str) -> str:

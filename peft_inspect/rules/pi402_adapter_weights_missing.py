@@ -13,20 +13,30 @@ from collections.abc import Iterator
 
 from peft_inspect.records import AdapterFile, Finding, Severity
 from peft_inspect.rules.adapter_examples import adapted, saved
-from peft_inspect.rules.adapter_match import adapter_layers, incomparable, match, of_a_shallower_base
+from peft_inspect.rules.adapter_match import (
+    Match,
+    adapter_layers,
+    adapter_paths,
+    field_of,
+    incomparable,
+    loaded,
+    match,
+    of_a_shallower_base,
+    weight_of,
+)
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.key_mapping import renaming
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import agreed, counted
+from peft_inspect.rules.words import agreed, counted, settings
 
 
 def check(file: AdapterFile) -> Iterator[Finding]:
     """Keys of adapter layers without a tensor, except those that tensors under another name are for."""
     fit = match(file)
-    if not (fit.placed or fit.mismatched) or of_a_shallower_base(file, fit):
+    if not (fit.placed or fit.mismatched) or fit.other_width or of_a_shallower_base(file, fit):
         return  # nothing of the file was recognised, or it is for another base: neither is about single layers
     renamed = set(renaming(fit.unplaced, fit.missing, file).places.values())
-    built = {layer.path for layer in file.structure.adapter_layers} if file.structure else set()
+    built = adapter_paths(file)
     missing = [key for key in fit.missing if key not in renamed and file.layer_of[key] in built]
     if missing:
         layers = adapter_layers(missing, file)
@@ -34,8 +44,17 @@ def check(file: AdapterFile) -> Iterator[Finding]:
             f"{file.path} lacks {len(missing)} of {len(file.expected)} tensors: {counted(len(layers), 'adapter layer')} {agreed(len(layers), 'stays', 'stay')} as initialised",
             layers,
             facts={"file": file.path, "missing": len(missing), "keys": missing[:8]},
-            fix="save the adapter again from the trained model, or take these modules out of target_modules in adapter_config.json",
+            fix=_fix(missing, fit, file),
         )
+
+
+def _fix(missing: list[str], fit: Match, file: AdapterFile) -> str:
+    """Weights of a sort that the file holds for no layer were not trained: the config asks for more than there was."""
+    held = {file.layer_of[loaded(tensor)] for tensor in fit.placed}
+    fields = {field: False for key in missing if (field := field_of(weight_of(key, file)))}
+    if fields and held.issuperset(file.layer_of[key] for key in missing) and all(field_of(weight_of(key, file)) for key in missing):
+        return f"set {settings(fields)} in adapter_config.json, if the adapter was trained so; else save it again from the trained model"
+    return "save the adapter again from the trained model, or take these modules out of target_modules in adapter_config.json"
 
 
 def broken() -> Example:

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 
 from peft_inspect.records import AdapterFile, Finding, Severity
 from peft_inspect.rules.adapter_examples import adapted, saved
-from peft_inspect.rules.adapter_match import incomparable, loaded, match
+from peft_inspect.rules.adapter_match import incomparable, loaded, match, shown
+from peft_inspect.rules.adapter_ranks import fields_of_rank
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import settings
 
 
 def check(file: AdapterFile) -> Iterator[Finding]:
@@ -27,9 +29,11 @@ def check(file: AdapterFile) -> Iterator[Finding]:
     first = fit.mismatched[0]
     if ranks:
         how = ", ".join(f"rank {found} in the file and {wanted} in the model" for found, wanted in ranks)
-        fix = f"build the adapter with the rank of the file (r={ranks[0][0]}): use the adapter_config.json that was saved with it"
+        fields = fields_of_rank(fit, file)
+        build = f"build the adapter with the rank of the file ({settings(fields)}): " if fields else ""
+        fix = f"{build}use the adapter_config.json that was saved with it"
     else:
-        how = f"{first.tensor.key!r} is {list(first.tensor.shape)} in the file and {list(first.wanted)} in the model"
+        how = f"{shown(first.tensor.key)} is {list(first.tensor.shape)} in the file and {list(first.wanted)} in the model"
         fix = "load the adapter onto the base it was trained on, with the same vocabulary size and the adapter_config.json saved with it"
     yield RULE.finding(
         f"{len(fit.mismatched)} of {len(file.tensors)} tensors in {file.path} have another shape than the model: {how}",

@@ -13,7 +13,7 @@ from typing import Any
 
 from peft_inspect.records import AdapterFile, Finding, Severity
 from peft_inspect.rules.adapter_examples import adapted, saved
-from peft_inspect.rules.adapter_match import Match, incomparable, loaded, match, of_a_shallower_base
+from peft_inspect.rules.adapter_match import Match, incomparable, loaded, match, of_a_shallower_base, shown
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.rule import Example, Rule
 
@@ -28,19 +28,19 @@ def check(file: AdapterFile) -> Iterator[Finding]:
     if trained_on and trained_on != file.base.get("class") and not fit.unplaced:
         reasons["class"] = f"class {trained_on} instead of {file.base.get('class')}"
     if fit.too_deep:
-        reasons["depth"] = f"{len(fit.too_deep)} tensors are for blocks that this base does not have, such as {fit.too_deep[0].key!r}"
+        reasons["depth"] = f"{len(fit.too_deep)} tensors are for blocks that this base does not have, such as {shown(fit.too_deep[0].key)}"
     shallower = of_a_shallower_base(file, fit)
     if shallower:
-        reasons["depth"] = f"{len(fit.missing)} tensors are lacking for the blocks that only this base has, such as {fit.missing[0]!r}"
+        reasons["depth"] = f"{len(fit.missing)} tensors are lacking for the blocks that only this base has, such as {shown(fit.missing[0])}"
     if fit.other_width:
         first = next(mismatch for mismatch in fit.mismatched if mismatch.ranks is None)
-        reasons["width"] = f"no tensor fits: {first.tensor.key!r} is {list(first.tensor.shape)} and {list(first.wanted)} is needed"
+        reasons["width"] = f"no tensor fits: {shown(first.tensor.key)} is {list(first.tensor.shape)} and {list(first.wanted)} is needed"
     if reasons:
         yield RULE.finding(
             f"{file.path} was made for another base model: {'; '.join(reasons.values())}",
             _layers(file, fit),
             facts={"file": file.path, "base": {key: value for key, value in file.base.items() if key != "same_name"}, "differs": reasons},
-            fix=_fix(file),
+            fix=_fix(file, trained_on if set(reasons) == {"class"} else None),
             severity=Severity.ERROR if fit.too_deep or shallower or fit.other_width else None,
         )
 
@@ -56,9 +56,9 @@ def _layers(file: AdapterFile, fit: Match) -> tuple[str, ...]:
     return tuple(file.layer_of[loaded(mismatch.tensor)] for mismatch in fit.mismatched) if fit.other_width else ()
 
 
-def _fix(file: AdapterFile) -> str:
-    name = file.config.get("base_model_name_or_path")
-    return f"load it onto {name}" if name else "load it onto the base model that it was trained on"
+def _fix(file: AdapterFile, other_class: str | None) -> str:
+    name = file.config.get("base_model_name_or_path") or "the base model that it was trained on"
+    return f"load it onto {name}" if other_class is None else f"load it onto a {other_class} of {name}"
 
 
 def broken() -> Example:

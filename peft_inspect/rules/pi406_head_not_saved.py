@@ -13,8 +13,9 @@ from typing import Any
 
 from peft_inspect.records import AdapterFile, Finding, Severity
 from peft_inspect.rules.adapter_examples import as_trained, saved
-from peft_inspect.rules.adapter_match import incomparable, loaded, match
+from peft_inspect.rules.adapter_match import adapter_paths, incomparable, loaded, match
 from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.key_mapping import renaming
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import agreed
 
@@ -25,9 +26,10 @@ def check(file: AdapterFile) -> Iterator[Finding]:
     if not fit.placed and not fit.mismatched:
         return  # an empty file, or one whose keys were not recognised at all
     held = {loaded(tensor) for tensor in file.tensors}
-    built = {layer.path for layer in file.structure.adapter_layers} if file.structure else set()
+    built = adapter_paths(file)
     lost = [path for path, key in file.new_modules.items() if not any(name.startswith(f"{key}.") for name in held)]
-    lost += [file.layer_of[key] for key in fit.missing if file.layer_of[key] not in built]
+    renamed = set(renaming(fit.unplaced, fit.missing, file).places.values())
+    lost += [file.layer_of[key] for key in fit.missing if file.layer_of[key] not in built and key not in renamed]
     if lost:
         names = sorted({path.rpartition(".")[2] for path in lost})
         yield RULE.finding(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import AdapterFile, Finding, Severity, TensorInfo
 from peft_inspect.rules.adapter_examples import adapted, saved
-from peft_inspect.rules.adapter_match import loaded
+from peft_inspect.rules.adapter_match import adapter_paths, loaded
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.rule import Example, Rule
 
@@ -35,7 +35,7 @@ def check(file: AdapterFile) -> Iterator[Finding]:
 
 def _layers(file: AdapterFile) -> dict[str, list[TensorInfo]]:
     """The tensors of each adapter layer; heads and other modules saved whole are none."""
-    built = {layer.path for layer in file.structure.adapter_layers} if file.structure else set()
+    built = adapter_paths(file)
     grouped: dict[str, list[TensorInfo]] = {}
     for tensor in file.tensors:
         layer = file.layer_of.get(loaded(tensor))

@@ -242,3 +242,11 @@ def test_live_refuses_what_is_no_model(value):
 def test_live_refuses_what_is_no_batch():
     with pytest.raises(InspectionError, match=r"a batch is a dict of keyword inputs, such as input_ids and labels, and not a list"):
         live(torch.nn.Linear(1, 1), batch=[torch.ones(1)], loss=None, optimizer=None, adapter=None)
+
+
+def test_a_generating_adapter_is_held_against_the_backbone_alone(adapter):
+    """As a server runs it; PEFT's class for the task asks for what only a generating model has."""
+    edit(adapter, task_type="CAUSAL_LM")
+    report = inspect(Request(model=str(adapter), base_class="LlamaModel"), select=["PI4"])
+    assert [found.code for found in report.findings] == ["PI401"]
+    assert report.findings[0].facts["mapping"] == {"base_model.model.model.": "base_model.model."}
