@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Weights = Literal["none", "random", "pretrained"]
+_INITIAL = 0.02  # the standard deviation that most architectures start from
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,20 @@ def build(plan: Plan, weights: Weights) -> PreTrainedModel:
     elif weights == "random":
         require_memory(_on_meta(plan, plan.config.dtype), plan.name)
         model = _create(plan, plan.config.dtype, "cpu")
+        _fill_zeros(model)
     else:
         model = _on_meta(plan, weightless_dtype(plan.config))
     return model.train()
+
+
+def _fill_zeros(model: PreTrainedModel) -> None:
+    """Random values for what an initialisation leaves at zero and every checkpoint has trained: gates, query tokens, biases.
+
+    A gate of zero in the place of a trained one would let no gradient through.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and not parameter.any():
+            torch.nn.init.normal_(parameter, std=_INITIAL)
 
 
 def weightless_dtype(config: PretrainedConfig) -> torch.dtype:

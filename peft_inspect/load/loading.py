@@ -14,6 +14,7 @@ from peft_inspect.load.base import base_model, location_of
 from peft_inspect.load.inputs import read_batch, read_loss, read_optimizer
 from peft_inspect.load.lora import Asked, asked
 from peft_inspect.load.named import Code, LocalFile, Named, named
+from peft_inspect.load.repeatable import repeatable
 from peft_inspect.load.trained_on import as_trained, task_type
 from peft_inspect.load.user_code import UserCode
 from peft_inspect.load.wrap import is_weightless, is_wrapped, wrap
@@ -34,12 +35,13 @@ def load(request: Request, step: Step) -> Subject:
     """
     lora = asked(request)
     name = request.model or _model_of(lora)
-    code = UserCode()
-    files = _adapter_files(request.adapter, step)
-    subject = _model(name, request, lora, files, code, step)
-    if lora is not None:
-        subject = _wrapped(subject, lora, step)
-    return _with_inputs(_with_adapter(subject, files), request, code)
+    with repeatable():
+        code = UserCode()
+        files = _adapter_files(request.adapter, step)
+        subject = _model(name, request, lora, files, code, step)
+        if lora is not None:
+            subject = _wrapped(subject, lora, step)
+        return _with_inputs(_with_adapter(subject, files), request, code)
 
 
 def live(

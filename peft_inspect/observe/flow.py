@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 Cut = tuple[CutKind, str, Line | Source | None]
 STARVED: CutKind = "starved-checkpoint"
 _FROM_VALUES = frozenset({"tensor", "empty", "as_tensor", "asarray", "from_numpy", "new_tensor", "scalar_tensor", "full"})
+_LIKE = frozenset(
+    {
+        *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"),
+        *("new_zeros", "new_ones", "new_empty", "new_empty_strided", "new_full", "new_tensor"),
+    }
+)
+"""They take the layout of their first operand and none of its values."""
+_AS = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
+"""They take the layout of their second operand and none of its values."""
 DETACHING = frozenset({"detach", "detach_", "data"})
 _ESCAPES = frozenset(
     {
@@ -92,7 +101,7 @@ class DataFlow(TorchFunctionMode):
         kwargs = kwargs or {}
         name = function_name(func)
         flat = list(_flat((*args, *kwargs.values())))
-        operands = [self._operand(value) for value in flat if isinstance(value, torch.Tensor)]
+        operands = [self._operand(value) for value in _with_values(name, flat) if isinstance(value, torch.Tensor)]
         result = func(*args, **kwargs)
         made = [value for value in _flat((result,)) if isinstance(value, torch.Tensor)]
         if not made and name not in _ESCAPES and name != "__setitem__":
@@ -146,6 +155,13 @@ def function_name(func: Callable[..., Any]) -> str:
     """How a torch function is called in Python: its name, for properties that of the property, without the overload."""
     name = str(getattr(func, "__name__", "")).partition(".")[0]
     return (resolve_name(func) or name).split(".")[-2] if name == "__get__" else name
+
+
+def _with_values(name: str, flat: list[Any]) -> list[Any]:
+    """The operands whose values count: a tensor that only lends its shape or dtype is none."""
+    if name in _LIKE:
+        return flat[1:]
+    return flat[:1] if name in _AS else flat
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from peft_inspect.observe.operations import Operations
 from peft_inspect.observe.runs import forward, fresh
 from peft_inspect.observe.sources import Line, source
 from peft_inspect.observe.undisturbed import undisturbed
-from peft_inspect.observe.values import all_zero, moves_loss
+from peft_inspect.observe.values import moves_loss
 from peft_inspect.records import GraphCut, Subject, Trace
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapp
     for layer in trace.structure.adapter_layers:
         for path in layer.parameters:
             layers_of.setdefault(id(layers.parameters[path]), set()).add(layer.path)
-    wanted = frozenset(layer.path for layer in trace.dead) | {layer.path for layer in all_zero(trace.structure, trace.gradient)}
+    wanted = frozenset(layer.path for layer in trace.dead) | trace.zero_for_good
     with undisturbed(subject.model) as guard:
         calls, reaches, data, functions = _run(subject, layers, inputs, Operations(guard))
         cuts = data.cuts(layers_of, wanted)
         line = data.loss_made_from() if not trace.loss.has_graph else None
     if trace.loss.value is not None:
-        cuts = tuple(cut for cut in cuts if cut.kind != "escape" or _flows(trace, subject, inputs, cut.layers))
+        cuts = tuple(left for cut in cuts if (left := _in_effect(trace, subject, inputs, cut)) is not None)
     out = {layer for cut in cuts if cut.kind == "escape" for layer in cut.layers}
     for call in calls:
         if layers.path[call.layer] in out:
@@ -73,8 +73,22 @@ def _run(
     return in_forward, {call.order: _any_reaches(data, ends.get(call.order, [])) for call in in_forward}, data, functions
 
 
+def _in_effect(trace: Trace, subject: Subject, inputs: Mapping[str, Any], cut: GraphCut) -> GraphCut | None:
+    """The cut, without layers whose data does not flow through it after all; None where none is left.
+
+    Numbers are taken out of torch to be logged as well. And a layer that is connected to the loss and gets zeros may be
+    multiplied by a zero further on: what is detached beside its way, a maximum that keeps a softmax stable, is no fault.
+    """
+    connected = trace.zero_for_good if cut.kind != "zero-derivative" else frozenset()
+    doubtful = cut.layers if cut.kind == "escape" else tuple(layer for layer in cut.layers if layer in connected)
+    if not doubtful or _flows(trace, subject, inputs, doubtful):
+        return cut
+    left = tuple(layer for layer in cut.layers if layer not in doubtful)
+    return replace(cut, layers=left) if left else None
+
+
 def _flows(trace: Trace, subject: Subject, inputs: Mapping[str, Any], paths: Iterable[str]) -> bool:
-    """Whether values that left torch came back: numbers are also taken out to be logged."""
+    """Whether what these layers compute has any effect on the loss."""
     layers = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in set(paths)]
     return moves_loss(subject, inputs, layers, trace.loss.value or 0.0)
 

@@ -37,6 +37,7 @@ def _generator() -> Iterator[None]:
     yield
 
 
+_MODULE_CALL = torch.nn.Module._call_impl.__code__.co_filename
 _DECORATED = frozenset(torch.no_grad()(function).__code__ for function in (lambda: None, _generator))
 
 
@@ -149,15 +150,18 @@ class GradSwitches:
 
 
 def _switch_line() -> Line | None:
-    """The line that switches: the decorator of the user's own function, else the nearest line of code.
+    """The line that switches: the decorator of the function that runs without gradients, else the nearest line of code.
 
     A library function that switches gradients off for its caller (`generate()`) is the caller's line: the
-    library does what it promises there, and the call is what has to change.
+    library does what it promises there, and the call is what has to change. The forward of a module is called by
+    its model, whose author put the decorator there.
     """
     for frame in frames(sys._getframe(1)):
         if frame.f_code in _DECORATED:
             function = _undecorated(frame)
-            return line_above(frame) if function is None or is_library(function.__code__) else decorator_line(function, _SWITCH_NAMES)
+            if function is None or (is_library(function.__code__) and not _is_forward(frame)):
+                return line_above(frame)
+            return decorator_line(function, _SWITCH_NAMES)
         if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
             return frame.f_code, frame.f_lineno
     return None
@@ -168,6 +172,12 @@ def _undecorated(frame: FrameType) -> Callable[..., Any] | None:
     while function is not None and not hasattr(function, "__code__"):
         function = getattr(function, "__wrapped__", None) or getattr(function, "func", None)
     return function
+
+
+def _is_forward(decorated: FrameType) -> bool:
+    """Whether it is a module that runs, through its own call."""
+    caller = decorated.f_back
+    return caller is not None and caller.f_code.co_filename == _MODULE_CALL
 
 
 def _function_region() -> GradRegion:

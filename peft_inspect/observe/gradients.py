@@ -11,7 +11,7 @@ import torch
 from peft_inspect.records import GradientInfo, GradientState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from torch import Tensor
 
@@ -89,6 +89,11 @@ def _zeros_of_initialisation(rows: tuple[GradientInfo, ...], structure: Structur
         if any(row.state == "ok" and structure.parameter[row.path].zero for row in of_layer):
             implied |= {row.path for row in of_layer if row.state == "zero"}
     return tuple(_with_state(row, "zero-at-init") if row.path in implied else row for row in rows)
+
+
+def zeros_at_init(rows: tuple[GradientInfo, ...], layers: Collection[str]) -> tuple[GradientInfo, ...]:
+    """The same rows where the zeros of these adapter layers are due to weights that start at zero and are trained."""
+    return tuple(_with_state(row, "zero-at-init") if row.state == "zero" and row.layer in layers else row for row in rows)
 
 
 def _with_state(row: GradientInfo, state: GradientState) -> GradientInfo:

@@ -48,7 +48,7 @@ def fresh(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
-def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = False) -> Loss:
+def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = False, draw: int = 0) -> Loss:
     """One forward, up to the loss.
 
     Args:
@@ -56,11 +56,12 @@ def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = Fals
         batch: keyword inputs of this run.
         weighted: where outputs are summed for want of a loss, give each element a weight of its own: the plain sum over
             what a layer norm returns is the same number whatever goes in, and its gradient is zero.
+        draw: which random numbers the run gets; all runs get the same ones, but for those that ask what chance has to do with it.
 
     Raises:
         InspectionError: the forward or the loss raised; names the module it happened in and shows the user's frames.
     """
-    _seed()
+    _seed(draw)
     try:
         with warnings.catch_warnings(), _uncompiled():
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
@@ -79,12 +80,26 @@ def _uncompiled() -> AbstractContextManager[object]:
     return stance
 
 
-def _seed() -> None:
+def _seed(draw: int) -> None:
     """Every run draws the same random numbers, so that the same input gives the same report; `undisturbed` puts them back."""
-    torch.manual_seed(0)
-    random.seed(0)
+    torch.manual_seed(draw)
+    random.seed(draw)
     if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(0)
+        sys.modules["numpy"].random.seed(draw)
+
+
+def drew(draw: int) -> bool:
+    """Whether the run that got this draw has taken random numbers from it: then another draw can come out differently."""
+    after = _generators()
+    _seed(draw)
+    return after != _generators()
+
+
+def _generators() -> tuple[object, ...]:
+    """Where the generators stand that `_seed` starts."""
+    states = (torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()))
+    numpy = sys.modules["numpy"].random.get_state(legacy=False)["state"] if "numpy" in sys.modules else {}
+    return (*(state.numpy().tobytes() for state in states), random.getstate(), *map(str, numpy.values()))
 
 
 def _forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool) -> Loss:

@@ -13,7 +13,7 @@ from peft_inspect.observe.conditions import waiting
 from peft_inspect.observe.copies import find_copies, references
 from peft_inspect.observe.following import followed
 from peft_inspect.observe.grad_mode import GradSwitches
-from peft_inspect.observe.gradients import read_gradients
+from peft_inspect.observe.gradients import read_gradients, zeros_at_init
 from peft_inspect.observe.layers import AdapterLayers
 from peft_inspect.observe.operations import Operations, WeightReads
 from peft_inspect.observe.reads import weight_reads
@@ -49,11 +49,11 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
     with runnable(subject):
         step("forward and backward")
         trace = _watched(subject, structure, layers, inputs)
+        if structure.weights != "none":
+            trace = _measured(trace, subject, inputs, step)
         if _needs_following(trace):
             step("following the data flow")
             trace = followed(trace, subject, layers, inputs.batch)
-        if structure.weights != "none":
-            trace = _measured(trace, subject, inputs, step)
     return trace
 
 
@@ -98,7 +98,7 @@ def _needs_following(trace: Trace) -> bool:
             return True
         if on and len(on) < len(calls):
             return True
-    return any(row.state == "zero" for row in trace.gradients if row.layer)
+    return bool(trace.zero_for_good)
 
 
 def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Trace:
@@ -106,11 +106,12 @@ def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Tra
     zero = all_zero(trace.structure, trace.gradient)
     if zero:
         step("perturbing zero factors")
-        dead = still_zero(subject, inputs.batch, zero, trace.structure)
+        dead = still_zero(subject, inputs.batch, zero)
         half = any(parameter.dtype in _HALF for parameter in trace.structure.parameters)
         candidates = tuple(layer for layer in zero if layer.path in dead)
         underflow = underflowing(subject, inputs.batch, candidates) if half and candidates else frozenset()
-        trace = replace(trace, dead_after_perturbing=dead, underflow=underflow)
+        awake = {layer.path for layer in zero} - dead
+        trace = replace(trace, gradients=zeros_at_init(trace.gradients, awake), dead_after_perturbing=dead, underflow=underflow)
     loss_is_finite = trace.loss.value is None or math.isfinite(trace.loss.value)
     if not loss_is_finite or any(row.state == "nonfinite" for row in trace.gradients):
         step("looking for the first non-finite value")

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, nll_loss
 from torch.nn.modules.module import register_module_forward_hook, register_module_full_backward_hook
 from torch.overrides import TorchFunctionMode
 
-from peft_inspect.observe.runs import backward, forward, fresh
+from peft_inspect.observe.runs import backward, drew, forward, fresh
 from peft_inspect.observe.undisturbed import undisturbed
 from peft_inspect.records import GradientInfo, InspectionError, LossTargets, NonFinite
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Phase = Literal["forward", "backward"]
 
 _PERTURBATION = 0.01  # the scale of an ordinary initialisation
+_DRAWS = 8  # with a rate of one half, a layer is left out of all of them in one of 256 models
 _PUSH = 0.1  # large enough to show in a loss of any size
 _LOSS_SCALES = (2.0**8, 2.0**16, 2.0**24)  # what gradient scalers use, below and above
 
@@ -43,18 +44,26 @@ def all_zero(structure: Structure, gradients: Mapping[str, GradientInfo]) -> tup
     return tuple(found)
 
 
-def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...], structure: Structure) -> frozenset[str]:
-    """Of `layers`, those whose gradients stay exactly zero once no weight of the adapters is zero."""
+def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...]) -> frozenset[str]:
+    """Of `layers`, those whose gradients stay exactly zero once no weight that is trained is zero.
+
+    The first step moves what starts at zero: the B side of the adapters, and gates and projections that are trained
+    beside them, which multiply everything before them by zero until then. A layer that stochastic depth has left out
+    is in the next draw.
+    """
     with undisturbed(subject.model) as guard:
-        for layer in layers:
-            for path in layer.parameters:
-                parameter = subject.model.get_parameter(path)
-                if structure.parameter[path].zero:
-                    guard.before_write(parameter)
-                    with torch.no_grad():
-                        parameter.add_(_PERTURBATION * torch.randn_like(parameter))
-        backward(subject, forward(subject, fresh(batch), weighted=True).tensor)
-        return frozenset(layer.path for layer in layers if not _any_gradient(subject.model, layer))
+        for parameter in subject.model.parameters():
+            if parameter.requires_grad and not parameter.any():
+                guard.before_write(parameter)
+                with torch.no_grad():
+                    parameter.add_(_PERTURBATION * torch.randn_like(parameter))
+        left = layers
+        for draw in range(_DRAWS):
+            backward(subject, forward(subject, fresh(batch), weighted=True, draw=draw).tensor)
+            left = tuple(layer for layer in left if not _any_gradient(subject.model, layer))
+            if not left or not drew(draw):
+                break
+        return frozenset(layer.path for layer in left)
 
 
 def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[AdapterLayerInfo], loss: float) -> bool:

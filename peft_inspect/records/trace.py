@@ -214,6 +214,11 @@ class Trace:
             if layer.active and layer.path not in self.explained | self.references and layer.parameters and not self.reached(layer)
         )
 
+    @property
+    def zero_for_good(self) -> frozenset[str]:
+        """Adapter layers that are connected to the loss and get exact zeros, which neither other weights nor a larger loss would change."""
+        return self.dead_after_perturbing - self.underflow
+
     def training_calls(self, layer: AdapterLayerInfo) -> tuple[CallInfo, ...]:
         """The calls of this layer that can carry gradients; reference passes are left out."""
         return tuple(call for call in self.calls_of.get(layer.path, ()) if call.trains)

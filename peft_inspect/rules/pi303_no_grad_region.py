@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from peft_inspect.records import CallInfo, Finding, GradRegion, Severity, Source, Trace
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import at_line, counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -39,8 +39,11 @@ def check(trace: Trace) -> Iterator[Finding]:
                 layers,
                 source=source,
                 facts={"switch": kind},
-                fix=f"keep gradients on {'at this line' if source else 'in the pass that is trained'}; switch them off only where no "
-                "adapter is trained",
+                fix=at_line(
+                    source,
+                    f"keep gradients on {'at this line' if source else 'in the pass that is trained'}; switch them off only where no "
+                    "adapter is trained",
+                ),
                 remedy="gradients-on",
             )
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import at_line, counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -27,7 +27,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             layers,
             source=source,
             facts={"operations": sorted({cut.operation for cut in of_place})},
-            fix="keep the graph at this line; detach or cache features only while nothing before them is trained",
+            fix=at_line(source, "keep the graph at this line; detach or cache features only while nothing before them is trained"),
             remedy="attached" if all(cut.kind == "detach" for cut in of_place) else None,
         )
 

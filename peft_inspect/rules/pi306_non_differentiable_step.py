@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import agreed, counted
+from peft_inspect.rules.words import agreed, at_line, counted
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isclose"})
 
@@ -33,7 +33,9 @@ def check(trace: Trace) -> Iterator[Finding]:
             layers,
             source=source,
             facts={"operations": operations},
-            fix="replace the step by a differentiable one: softmax or a straight-through estimate, or train on log-probabilities",
+            fix=at_line(
+                source, "replace the step by a differentiable one: softmax or a straight-through estimate, or train on log-probabilities"
+            ),
         )
 
 

@@ -1,7 +1,8 @@
 """All gradients of the adapter are exactly zero, beyond what its initialisation implies.
 
 A fresh LoRA has exact zeros on `lora_A`, because `lora_B` is zero; that is healthy. Here the
-zeros stay when no factor is zero: they come from further up.
+zeros stay when nothing that is trained is zero, whatever stochastic depth leaves out: they
+come from further up.
 
 Look for a saturated or masked output, a loss multiplied by zero, or a batch that contributes
 nothing.
@@ -19,7 +20,7 @@ from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
-    """Layers whose zeros outlive a perturbation of all adapter weights."""
+    """Layers whose zeros outlive a perturbation of everything that is trained."""
     zero = trace.dead_after_perturbing - trace.explained - trace.underflow
     layers = [layer for layer in trace.structure.adapter_layers if layer.path in zero and not _got_no_token(trace, layer.path)]
     if layers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from peft_inspect.records import runs_of
+from peft_inspect.records import Source, runs_of
 
 
 def quoted(names: Iterable[str], most: int = 6) -> str:
@@ -49,6 +49,11 @@ def settings(fields: Mapping[str, Any]) -> str:
 def setting_fix(fields: Mapping[str, Any], otherwise: str) -> str:
     """The fix that sets these fields, or in words where nothing can be suggested."""
     return f"set {settings(fields)}" if fields else otherwise
+
+
+def at_line(source: Source | None, fix: str) -> str:
+    """The fix of a line; where a library holds it, what its user can do comes first."""
+    return f"leave these layers out of target_modules, or change the library: {fix}" if source and source.library else fix
 
 
 def nearest(names: Iterable[str]) -> str:

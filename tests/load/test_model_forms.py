@@ -121,6 +121,21 @@ def test_random_weights_are_real_and_trainable_parts_are_the_adapter(load, tiny_
     assert subject.model.training
 
 
+def test_random_weights_are_the_same_each_time_and_whoever_draws_besides_is_left_alone(load, tiny_llama):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, second = (load(str(tiny_llama), weights="random", lora_fields={"target_modules": ["q_proj"]}).model for _ in range(2))
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(one, other) for one, other in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_random_weights_leave_no_gate_shut_that_a_checkpoint_opens(load):
+    """Evolla multiplies what its protein encoder says by gates that start at zero."""
+    model = load("arch:EvollaModel", weights="random", reduce=True).model
+    assert all(parameter.any() for parameter in model.parameters())
+
+
 def test_weights_that_do_not_fit_are_refused_before_they_are_allocated(load):
     with pytest.raises(
         InspectionError, match=r"the weights of arch:deepseek_v3 take [\d,.]+ GB and [\d,.]+ GB of memory are free: use --weights none"

@@ -7,7 +7,8 @@ from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 
 import peft_inspect
-from peft_inspect.records import InspectionError
+from peft_inspect.api import inspect
+from peft_inspect.records import InspectionError, Request
 
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
 
@@ -61,3 +62,12 @@ def test_an_embedding_that_peft_ties_as_a_linear_layer_is_told():
     model = get_peft_model(BartForConditionalGeneration(config), lora)
     with pytest.raises(InspectionError, match=r"PEFT trains a Linear in the place of this \w*Embedding, because ensure_weight_tying"):
         peft_inspect.gradcheck(model)
+
+
+def test_a_library_module_without_gradients_is_shown_at_its_own_decorator():
+    """The indexer of DeepSeek-V3.2 runs under no_grad, and its model calls it like any other module."""
+    request = Request(model="arch:deepseek_v32", lora_fields={"target_modules": ["q_a_proj", "wq_b"]}, reduce=True)
+    (found,) = inspect(request, "gradcheck", verify=False).findings
+    assert (found.code, found.source.code) == ("PI303", "@torch.no_grad()")
+    assert found.source.file.endswith("modeling_deepseek_v32.py")
+    assert found.fix.startswith("leave these layers out of target_modules")
