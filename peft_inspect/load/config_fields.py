@@ -16,7 +16,9 @@ WIDTH = re.compile(
     r"shared_intermediate_size|expert_intermediate_size|classifier_proj_size|output_hidden_size|fc_dim|text_dim|vision_dim|input_dim|"
     r"(mamba_)?d_ssm|vision_output_dim|index_hidden_size|out_channel|conv_channels)$"
 )
-NOT_WIDTH = re.compile(r"head_dim$|rope|patch|^dim$|position|mel|qk_|v_head|input_feat|codebook_dim|latent_dim|image_width|^width$|feature")
+NOT_WIDTH = re.compile(
+    r"head_dim$|rope|patch|^dim$|position|mel|qk_|v_head|input_feat|codebook_dim|latent_dim|(image|pos_emb)_width$|^width$|feature"
+)
 HEADS = re.compile(r"^(\w+_)?(num|n)_(\w+_)?heads?$|^(\w+_)?attention_heads$|^n_heads?$")
 SHARED_HEADS = re.compile(r"key|value|kv|group")
 MODEL_WIDTH = re.compile(r"^(hidden_size|d_model|n_embd|embed_dim|encoder_hidden_dim|decoder_hidden_dim)$")

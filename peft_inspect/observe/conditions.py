@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,29 +19,35 @@ from peft_inspect.observe.sources import source
 from peft_inspect.records import Source
 
 
-def waiting(model: nn.Module, paths: Iterable[str]) -> dict[str, Source]:
-    """Those of the uncalled layers that the code calls only under a condition on its inputs, with the line that does."""
-    found = {path: _line(*_around(model, path)) for path in paths}
+def waiting(model: nn.Module, paths: Iterable[str], executed: Container[str]) -> dict[str, Source]:
+    """Those of the uncalled layers that the code calls only under a condition on its inputs, with the line that does.
+
+    Where the forward around did not run itself (another method of the module did), all that it calls waits.
+    """
+    found = {}
+    for path in paths:
+        owner, module, name = _around(model, path)
+        found[path] = _line(module, name, ran=owner in executed)
     return {path: line for path, line in found.items() if line is not None}
 
 
-def _around(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+def _around(model: nn.Module, path: str) -> tuple[str, nn.Module, str]:
     """The nearest module around with code of its own, and the name it has for what leads to the layer."""
     owner, _, name = path.rpartition(".")
     module = model.get_submodule(owner)
     while owner and isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         owner, _, name = owner.rpartition(".")
         module = model.get_submodule(owner)
-    return module, name
+    return owner, module, name
 
 
-def _line(owner: nn.Module, name: str) -> Source | None:
+def _line(owner: nn.Module, name: str, *, ran: bool) -> Source | None:
     """The first mention, where every mention that the forward leads to depends on the inputs."""
     code = _Code(owner, name)
     mentions = list(code.mentions(vars(owner).get("forward") or type(owner).forward))
     if not mentions:  # only in methods that the forward does not call, as for generation
         mentions = [(line, True) for method in _methods(type(owner)) for line, _ in code.mentions(method)]
-    return source(mentions[0][0]) if mentions and all(conditional for _, conditional in mentions) else None
+    return source(mentions[0][0]) if mentions and (not ran or all(conditional for _, conditional in mentions)) else None
 
 
 def _methods(kind: type) -> Iterator[Callable[..., Any]]:

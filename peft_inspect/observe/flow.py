@@ -80,6 +80,7 @@ class Event:
     line: Line | None
     escaped: bool = False  # a Python value or NumPy array came out
     floating: bool = True
+    passes: bool = False  # every result has a graph, and a derivative: an operand without one has been written over since
     scalars: list[Event] = field(default_factory=list)  # escapes whose Python number went back in
     region: GradRegion | None = None  # for operands that require grad: the autograd function it runs in
 
@@ -130,7 +131,8 @@ class DataFlow(TorchFunctionMode):
             line = self._switches.line  # what has to change is the switch, not the operation in its reach
         floating = bool(made) and all(tensor.is_floating_point() for tensor in made)  # sort, topk and max give indices beside values
         region = self._switches.region() if ends and not self._switches.is_off and not torch.is_grad_enabled() else None
-        event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating, region=region)
+        passes = bool(made) and not ends and not zero
+        event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating, passes, region=region)
         self.events.append(event)
         return event
 
@@ -229,7 +231,7 @@ class Slice:
         return None if self.opaque or event is None else False
 
     def _is_dead(self, operand: Operand, event: Event) -> bool:
-        if not operand.requires_grad:
+        if not operand.requires_grad or event.passes:
             return False
         if operand.node is not None:
             return operand.node not in self._alive

@@ -38,7 +38,7 @@ def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapp
         cuts = data.cuts(layers_of, wanted)
         line = data.loss_made_from() if not trace.loss.has_graph else None
     if trace.loss.value is not None:
-        cuts = tuple(left for cut in cuts if (left := _in_effect(trace, subject, inputs, cut)) is not None)
+        cuts = tuple(kept for cut in cuts if (kept := _in_effect(trace, subject, inputs, cut)) is not None)
     out = {layer for cut in cuts if cut.kind == "escape" for layer in cut.layers}
     for call in calls:
         if layers.path[call.layer] in out:

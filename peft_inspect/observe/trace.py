@@ -86,7 +86,7 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
     )
     idle = [layer.path for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
     copies = find_copies(layers, calls, frozenset(layer.path for layer in trace.dead))
-    return replace(trace, copies=copies, references=references(layers, trace), waiting=waiting(subject.model, idle))
+    return replace(trace, copies=copies, references=references(layers, trace), waiting=waiting(subject.model, idle, trace.executed))
 
 
 def _needs_following(trace: Trace) -> bool:

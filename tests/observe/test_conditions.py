@@ -88,20 +88,25 @@ class Overridden(Unconditional):
 
 @pytest.mark.parametrize("kind", [UnderIf, AfterReturn, InMethod, ForGeneration, OnDerivedValue])
 def test_a_layer_behind_the_inputs_waits_and_its_line_is_named(kind):
-    found = waiting(kind(), ["extra"])
+    found = waiting(kind(), ["extra"], {""})
     assert "self.extra" in found["extra"].code
 
 
 @pytest.mark.parametrize("kind", [OnOwnState, OnEither, Unconditional, Nowhere, Overridden])
 def test_a_layer_behind_the_modules_own_state_is_out_of_use(kind):
-    assert waiting(kind(torch.eye(2)), ["extra"]) == {}
+    assert waiting(kind(torch.eye(2)), ["extra"], {""}) == {}
 
 
 @pytest.mark.parametrize("forward", [Unconditional.forward, Nowhere.forward])
 def test_a_forward_patched_onto_the_instance_is_the_one_that_counts(forward):
     module = UnderIf()
     module.forward = forward.__get__(module)
-    assert waiting(module, ["extra"]) == {}
+    assert waiting(module, ["extra"], {""}) == {}
+
+
+def test_a_layer_whose_forward_did_not_run_waits_though_another_method_did():
+    found = waiting(nn.ModuleDict({"model": Unconditional()}), ["model.extra"], {"", "model.body"})
+    assert "self.extra" in found["model.extra"].code
 
 
 def test_the_members_of_a_list_go_by_the_name_of_the_list():
@@ -113,7 +118,7 @@ def test_the_members_of_a_list_go_by_the_name_of_the_list():
         def forward(self, x, level):
             return self.scales[0](x) if level else x
 
-    assert set(waiting(nn.ModuleDict({"model": Scales()}), ["model.scales.1"])) == {"model.scales.1"}
+    assert set(waiting(nn.ModuleDict({"model": Scales()}), ["model.scales.1"], {"model"})) == {"model.scales.1"}
 
 
 def test_a_member_that_the_inputs_pick_from_a_list_waits():
@@ -125,7 +130,7 @@ def test_a_member_that_the_inputs_pick_from_a_list_waits():
         def forward(self, x, step):
             return self.heads[step](x)
 
-    assert "self.heads[step]" in waiting(nn.ModuleDict({"model": Heads()}), ["model.heads.1"])["model.heads.1"].code
+    assert "self.heads[step]" in waiting(nn.ModuleDict({"model": Heads()}), ["model.heads.1"], {"model"})["model.heads.1"].code
 
 
 def test_a_member_picked_by_a_number_of_the_code_does_not_wait():
@@ -137,4 +142,4 @@ def test_a_member_picked_by_a_number_of_the_code_does_not_wait():
         def forward(self, x):
             return self.heads[0](x)
 
-    assert waiting(nn.ModuleDict({"model": Heads()}), ["model.heads.1"]) == {}
+    assert waiting(nn.ModuleDict({"model": Heads()}), ["model.heads.1"], {"model"}) == {}

@@ -331,6 +331,32 @@ def test_an_operation_on_shapes_that_do_not_fit_is_the_error_it_would_be():
         floats(3, 4) @ floats(5, 6)
 
 
+OUT_OF_RANGE = {
+    "a token": (lambda x: F.embedding(torch.tensor([1, 4]), x), "index out of range in self: 1 to 4 for 4"),
+    "a bag of tokens": (lambda x: F.embedding_bag(torch.tensor([[1, 4]]), x), "index out of range"),
+    "a label": (lambda x: F.cross_entropy(x, torch.tensor([0, 1, 6, -100])), "Target 0 to 6 is out of bounds"),
+    "a row": (lambda x: x[torch.tensor([-5])], "index -5 is out of bounds for dimension 0 with size 4"),
+    "a column": (lambda x: x.gather(1, torch.tensor([[6]])), "out of range"),
+    "placeholders": (lambda x: x.clone().index_put_((torch.arange(4) < 2,), x[:3]), "shape mismatch"),
+}
+
+
+@pytest.mark.parametrize(("operation", "said"), OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
+def test_an_index_out_of_range_is_the_error_it_would_be(operation, said):
+    """Weightless or not: the indices are real, and so is their fault."""
+    for values in (torch.rand(4, 6), floats(4, 6)):
+        with running(), pytest.raises((IndexError, RuntimeError), match=said if is_weightless(values) else None):
+            operation(values)
+
+
+def test_indices_within_range_are_let_through(x):
+    with running():
+        assert F.embedding(torch.tensor([], dtype=torch.long), x).shape == (0, 6)
+        assert x[torch.tensor([-1, 3])].shape == (2, 6)
+        assert F.cross_entropy(x, torch.tensor([0, 5, -100, 2])).shape == ()
+        assert x.clone().index_put_((torch.tensor([0, 2]),), x[:1]).shape == (4, 6)
+
+
 def test_an_operation_that_needs_data_is_named():
     huge = floats(1 << 20, 1 << 20)
     with pytest.raises(WeightlessError, match="numpy") as caught:

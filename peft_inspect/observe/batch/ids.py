@@ -18,13 +18,18 @@ _UNICODE_LETTERS = 97  # models without a vocabulary read code points
 
 def vocabulary(plan: Plan, *, decoder: bool = False) -> int:
     """Number of ids that both the config and the embedding accept."""
+    return stated_vocabulary(plan, decoder=decoder) or 2 * _UNICODE_LETTERS
+
+
+def stated_vocabulary(plan: Plan, *, decoder: bool = False) -> int | None:
+    """The same where the config says so."""
     config = plan.config
     if decoder and isinstance(getattr(config, "decoder", None), PretrainedConfig):
         config = config.decoder
     size = find(config, "vocab_size", "text_vocab_size", "n_vocab", within=TEXT)
     if isinstance(size, (list, tuple)):
         size = min(size)
-    return size if isinstance(size, int) and size > 0 else 2 * _UNICODE_LETTERS
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def ordinary(plan: Plan, count: int, *, vocab: int | None = None) -> list[int]:

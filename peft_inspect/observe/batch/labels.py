@@ -66,6 +66,11 @@ def _tokens(plan: Plan) -> torch.Tensor:
     return torch.where(labels < vocab, labels, labels % vocab)
 
 
+def _masked(plan: Plan) -> torch.Tensor:
+    """Other tokens than those that go in: a head tied to the embeddings knows these by heart, and has nothing to learn."""
+    return _tokens(plan).roll(1, dims=-1)
+
+
 def _of_text(plan: Plan) -> torch.Tensor:
     """The input ids, with placeholders of other modalities ignored."""
     labels: torch.Tensor = plan.inputs["input_ids"].clone()
@@ -124,7 +129,7 @@ _TASKS: tuple[tuple[str, Callable[[Plan], object]], ...] = (
     ("ForTDT", lambda _: None),
     ("ForCausalLM", _tokens),
     ("ForConditionalGeneration", _tokens),
-    ("ForMaskedLM", _tokens),
+    ("ForMaskedLM", _masked),
     ("LMHead", _tokens),
     ("ForSpeechSeq2Seq", _tokens),
     ("ForTokenClassification", _class_per_token),

@@ -42,6 +42,7 @@ class Plan:
     dropped: set[str] = field(default_factory=set)  # inputs that the model does not take, as a trial showed
     size: int = 1  # samples in the batch
     text_length: int = TEXT_LENGTH  # words, without placeholders
+    positions: int = 0  # words whose place features take, where a mask says so instead of a token
 
     def __post_init__(self) -> None:
         parameter = next((p for p in self.target.module.parameters() if p.dtype in _FLOATS), None)

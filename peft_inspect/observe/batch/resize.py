@@ -21,8 +21,22 @@ _UNPACKED = re.compile(r"too many values to unpack \(expected (\d)\)")
 _IMAGE_SIZE = re.compile(r"image size \((\d+)\*(\d+)\) doesn't match model \((\d+)\*(\d+)\)")
 _VIEWED = re.compile(r"shape '\[(\d+), [\d, -]+\]' is invalid for input of size")
 _VIEWED_AS = re.compile(r"shape '\[([\d, ]+)\]' is invalid for input of size (\d+)")
+_EMBEDDINGS = re.compile(r"index out of range .*for ([\d,]+) embeddings")
 _LONGER = 16  # what a chain of strided convolutions takes from the length at a time
 _CODES = 3  # dimensions of ids with several codes per step
+
+
+def vocabulary(plan: Plan, complaint: str) -> bool:
+    """Ids within the embeddings that read them: an encoder may have other ones than the decoder that the config speaks of."""
+    found = _EMBEDDINGS.search(complaint)
+    if found is None or plan.placeholders:
+        return False
+    size = int(found[1].replace(",", ""))
+    tensors = ((name, value) for name, value in plan.inputs.items() if name.endswith("_ids") and isinstance(value, torch.Tensor))
+    beyond = [(name, value) for name, value in tensors if value.max() >= size]
+    for name, value in beyond:
+        plan.inputs[name] = value % size
+    return bool(beyond)
 
 
 def width(plan: Plan, complaint: str) -> bool:

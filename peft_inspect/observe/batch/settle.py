@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from peft_inspect.observe.batch import bare, labels, resize, rest, text
-from peft_inspect.observe.batch.plan import Placeholder, Plan
+from peft_inspect.observe.batch.plan import TEXT_LENGTH, Placeholder, Plan
 from peft_inspect.observe.batch.rest import give_documented
 from peft_inspect.observe.batch.towers import MODALITIES
 
@@ -34,6 +34,8 @@ _COUNTS = re.compile(
     re.IGNORECASE,
 )
 _LENGTHS = re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton dimension 1")
+
+_WRITTEN = re.compile(r"value tensor of shape \[(\d+), \d+\] cannot be broadcast to indexing result of shape \[0, ")
 
 
 def needs_trial(plan: Plan) -> bool:
@@ -69,7 +71,7 @@ def _complaint(plan: Plan) -> str | None:
         with torch.no_grad():
             plan.target.called(**plan.target.spelled(plan.inputs))
     except Exception as error:  # whatever the model raises is what there is to mend
-        return " ".join([str(error) or type(error).__name__, *_absent(error)])
+        return " ".join([str(error) or type(error).__name__, *_absent(error), *_embeddings(error)])
     return None
 
 
@@ -86,6 +88,14 @@ def _absent(error: Exception) -> Iterator[str]:
         if not names:
             return
         yield from (f"{name}=None" for name in dict.fromkeys(names) if not _MADE_BY_THE_MODEL.search(name))
+
+
+def _embeddings(error: Exception) -> Iterator[str]:
+    """`for N embeddings`: what an id out of range had to choose from; the error itself says so only without weights."""
+    if isinstance(error, IndexError) and "embeddings" not in str(error):
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code is torch.nn.functional.embedding.__code__:
+                yield f"for {frame.f_locals['weight'].shape[0]} embeddings"
 
 
 def _count(plan: Plan, complaint: str) -> bool:
@@ -110,6 +120,18 @@ def _length(plan: Plan, complaint: str) -> bool:
     if any("input_ids" in layout for layout in plan.alternatives):
         return False
     plan.text_length = int(found[2])
+    _rewrite(plan)
+    return True
+
+
+def _positions(plan: Plan, complaint: str) -> bool:
+    """As many positions for features as there are, where a mask over the text says where they go."""
+    found = _WRITTEN.search(complaint)
+    if found is None or plan.positions or "image_embeds_position_mask" not in plan.inputs or int(found[1]) % plan.size:
+        return False
+    plan.positions = int(found[1]) // plan.size
+    plan.text_length = max(plan.text_length, plan.positions + TEXT_LENGTH)
+    del plan.inputs["image_embeds_position_mask"]
     _rewrite(plan)
     return True
 
@@ -245,6 +267,8 @@ _MENDS: tuple[Callable[[Plan, str], bool], ...] = (
     _named,
     _other_labels,
     _labels_at_fault,
+    resize.vocabulary,
+    _positions,
     resize.stacked_width,
     resize.number_of_patches,
     resize.image_size,

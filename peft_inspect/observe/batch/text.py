@@ -33,7 +33,9 @@ def make(plan: Plan) -> None:
         plan.give("input_ids", plan.integers([row] * plan.size))
         kinds = plan.integers([types] * plan.size)
         plan.give("mm_token_type_ids", kinds)
-        plan.give("image_embeds_position_mask", (kinds == _TYPE["image"]).long())
+        places = kinds == _TYPE["image"]
+        places[:, 1 : 1 + plan.positions] = True
+        plan.give("image_embeds_position_mask", places.long())
         pixels = plan.inputs.get("pixel_values")
         if plan.wants("image_attention_mask") and isinstance(pixels, torch.Tensor) and pixels.dim() == 5:
             plan.give("image_attention_mask", plan.ones(plan.size, len(row), pixels.shape[1]))
@@ -76,7 +78,7 @@ def _row(plan: Plan) -> tuple[list[int], list[int]]:
     words = ids.ordinary(plan, length)
     row, types = words[:piece], [0] * piece
     for index, run in enumerate(plan.placeholders, start=1):
-        tokens = [*_single(run.start), *[run.token] * run.count, *_single(run.end)]
+        tokens = [*_single(plan, run.start), *[run.token] * run.count, *_single(plan, run.end)]
         after = words[index * piece : (index + 1) * piece]
         row += [*tokens, *after]
         types += [_TYPE[run.modality] if token == run.token else 0 for token in tokens] + [0] * len(after)
@@ -86,8 +88,9 @@ def _row(plan: Plan) -> tuple[list[int], list[int]]:
     return row, types
 
 
-def _single(token: int | None) -> list[int]:
-    return [] if token is None else [token]
+def _single(plan: Plan, token: int | None) -> list[int]:
+    """A token around placeholders, where the vocabulary has it."""
+    return [] if token is None or token >= (ids.stated_vocabulary(plan) or token + 1) else [token]
 
 
 def _mask_of_main_input(plan: Plan) -> None:

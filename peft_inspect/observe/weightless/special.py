@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.observe.weightless import ranges
 from peft_inspect.observe.weightless.tensor import Weightless, make
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def _with_index_lists(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
 
     indexed, indices = args[:2]
     if not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices):
+        ranges.check_positions(indexed, indices)
         return NotImplemented
     positions: list[torch.Tensor | None] = []
     for index in indices:
@@ -52,6 +54,14 @@ def _with_index_lists(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
         else:
             positions.append(index)
     return execute(func, (indexed, positions, *args[2:]), kwargs)
+
+
+def _written_at(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As many values as there are positions; placeholders that are too few for their features are an error."""
+    indexed, indices, values = args[:3]
+    if values.numel() > 1 and not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices):
+        ranges.check_written(indexed, indices, values)
+    return _with_index_lists(func, args, kwargs)
 
 
 def _masked_select(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Weightless:
@@ -101,10 +111,17 @@ SPECIAL: dict[Any, Special] = {
     _aten._assert_async.msg: _nothing,
     _aten.index.Tensor: _with_index_lists,
     _aten._unsafe_index.Tensor: _with_index_lists,
-    _aten.index_put.default: _with_index_lists,
-    _aten.index_put_.default: _with_index_lists,
-    _aten._index_put_impl_.default: _with_index_lists,
-    _aten._unsafe_index_put.default: _with_index_lists,
+    _aten.index_put.default: _written_at,
+    _aten.index_put_.default: _written_at,
+    _aten._index_put_impl_.default: _written_at,
+    _aten._unsafe_index_put.default: _written_at,
+    _aten.embedding.default: ranges.of_embedding,
+    _aten._embedding_bag.default: ranges.of_embedding,
+    _aten._embedding_bag_forward_only.default: ranges.of_embedding,
+    _aten.index_select.default: ranges.of_choice,
+    _aten.gather.default: ranges.of_choice,
+    _aten.nll_loss_forward.default: ranges.of_classes,
+    _aten.nll_loss2d_forward.default: ranges.of_classes,
     _aten.masked_select.default: _masked_select,
     _aten._fused_sdp_choice.default: _attention_kernel,
     _aten._grouped_mm.default: _grouped_product,
