@@ -16,6 +16,7 @@ from peft_inspect.api import Report
 from peft_inspect.cli import main, run
 from peft_inspect.cli.progress import progress
 from peft_inspect.diagnose import named
+from peft_inspect.formats import FORMATS
 from peft_inspect.records import Finding, InspectionError, ModuleInfo, Outcome, Request, Severity, Structure
 from peft_inspect.rules import all_rules
 from peft_inspect.rules import page as rule_text
@@ -352,6 +353,19 @@ def test_help_fits_80_columns(command):
     done = shell(*command, "--help", env={**os.environ, "COLUMNS": "80"})
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_help_names_values_as_people_do_and_cuts_no_sentence():
+    assert "..." not in shell("--help", env={**os.environ, "COLUMNS": "80"}).stdout.partition("Commands:")[2]
+    for command in ("tree", "gradcheck", "check", "explain"):
+        text = shell(command, "--help").stdout
+        assert not [line for line in text.splitlines() if "<" in line.partition("  ")[0]], command
+        assert "<str>" not in text
+
+
+def test_help_lists_the_formats_that_the_command_has():
+    for command, formats in FORMATS.items():
+        assert ", ".join(formats) in " ".join(shell(command, "--help").stdout.split()), command
 
 
 def test_the_options_are_listed_under_headings():

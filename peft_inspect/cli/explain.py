@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peft_inspect.cli import completion
+from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.output import Output
 from peft_inspect.cli.run import failures
 from peft_inspect.diagnose import OWN, named, names
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(explain)
+    app.command(cls=GroupedCommand, short_help="The page of a rule, with a broken and a fixed program.")(explain)
 
 
 def explain(
     rule: Annotated[
-        str | None, typer.Argument(help="A code, a name, or a prefix such as PI3.", show_default=False, autocompletion=completion.rules)
+        str | None,
+        typer.Argument(
+            metavar="RULE",
+            help="A code, a name, or a prefix such as PI3.",
+            show_default=False,
+            rich_help_panel="Argument",
+            autocompletion=completion.rules,
+        ),
     ] = None,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.")] = False,
 ) -> None:

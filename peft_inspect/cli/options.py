@@ -15,7 +15,7 @@ from peft_inspect.records import Request
 
 LORA, MODEL, RUN, REPORT = "LoRA", "Model", "Run", "Report"
 JOBS = Annotated[
-    int, typer.Option("-j", "--jobs", min=1, help="Targets inspected at a time, each in its own process.", rich_help_panel=RUN)
+    int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Targets inspected at a time, each in its own process.", rich_help_panel=RUN)
 ]
 
 
@@ -43,29 +43,36 @@ def _request(
         ),
     ] = None,
     lora: Annotated[
-        str | None, typer.Option(help="A LoRA config: PEFT's JSON, YAML or TOML, or a trainer's config file.", rich_help_panel=LORA)
+        str | None,
+        typer.Option(metavar="FILE", help="A LoRA config: PEFT's JSON, YAML or TOML, or a trainer's config file.", rich_help_panel=LORA),
     ] = None,
     target_modules: Annotated[
-        str | None, typer.Option(help="Names with commas, all-linear, or a regular expression.", rich_help_panel=LORA)
+        str | None, typer.Option(metavar="NAMES", help="Names with commas, all-linear, or a regular expression.", rich_help_panel=LORA)
     ] = None,
     target_parameters: Annotated[
-        str | None, typer.Option(help="Parameter names with commas, such as experts.gate_up_proj.", rich_help_panel=LORA)
+        str | None, typer.Option(metavar="NAMES", help="Parameter names with commas, such as experts.gate_up_proj.", rich_help_panel=LORA)
     ] = None,
-    exclude_modules: Annotated[str | None, typer.Option(help="Names with commas, or a regular expression.", rich_help_panel=LORA)] = None,
-    modules_to_save: Annotated[str | None, typer.Option(help="Names with commas.", rich_help_panel=LORA)] = None,
-    rank: Annotated[int | None, typer.Option("-r", "--rank", help="Rank of the adapter.", rich_help_panel=LORA)] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="Numerator of the scaling.", rich_help_panel=LORA)] = None,
-    task_type: Annotated[str | None, typer.Option(help="PEFT's task type, such as CAUSAL_LM.", rich_help_panel=LORA)] = None,
+    exclude_modules: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Names with commas, or a regular expression.", rich_help_panel=LORA)
+    ] = None,
+    modules_to_save: Annotated[str | None, typer.Option(metavar="NAMES", help="Names with commas.", rich_help_panel=LORA)] = None,
+    rank: Annotated[int | None, typer.Option("-r", "--rank", metavar="N", help="Rank of the adapter.", rich_help_panel=LORA)] = None,
+    lora_alpha: Annotated[float | None, typer.Option(metavar="X", help="Numerator of the scaling.", rich_help_panel=LORA)] = None,
+    task_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="PEFT's task type, such as CAUSAL_LM.", rich_help_panel=LORA)
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of LoraConfig.", rich_help_panel=LORA)
     ] = None,
     adapter: Annotated[
-        str | None, typer.Option(help="An adapter to load, or to check against a wrapped MODEL.", rich_help_panel=LORA)
+        str | None, typer.Option(metavar="DIR", help="An adapter to load, or to check against a wrapped MODEL.", rich_help_panel=LORA)
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="The base model, instead of the one that an adapter names.", rich_help_panel=MODEL)
+        str | None, typer.Option(metavar="MODEL", help="The base model, instead of the one that an adapter names.", rich_help_panel=MODEL)
     ] = None,
-    base_class: Annotated[str | None, typer.Option(help="Check an adapter against this model class.", rich_help_panel=MODEL)] = None,
+    base_class: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Check an adapter against this model class.", rich_help_panel=MODEL)
+    ] = None,
     config_set: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Override a field of the model's config; dots for nested ones.", rich_help_panel=MODEL),
@@ -83,12 +90,18 @@ def _request(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.", rich_help_panel=MODEL)
     ] = False,
-    batch: Annotated[str | None, typer.Option(help="Inputs: .safetensors, .json, or file.py:make_batch.", rich_help_panel=RUN)] = None,
-    loss: Annotated[str | None, typer.Option(help="file.py:loss, called as loss(model, batch).", rich_help_panel=RUN)] = None,
-    optimizer: Annotated[str | None, typer.Option(help="file.py:optimizer, called as optimizer(model).", rich_help_panel=RUN)] = None,
-    text: Annotated[str | None, typer.Option(help="Text for the batch.", rich_help_panel=RUN)] = None,
-    image: Annotated[str | None, typer.Option(help="An image file for the batch.", rich_help_panel=RUN)] = None,
-    audio: Annotated[str | None, typer.Option(help="An audio file for the batch.", rich_help_panel=RUN)] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="FILE|CALLABLE", help="Inputs: .safetensors, .json, or file.py:make_batch.", rich_help_panel=RUN)
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="CALLABLE", help="file.py:loss, called as loss(model, batch).", rich_help_panel=RUN)
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(metavar="CALLABLE", help="file.py:optimizer, called as optimizer(model).", rich_help_panel=RUN)
+    ] = None,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="Text for the batch.", rich_help_panel=RUN)] = None,
+    image: Annotated[str | None, typer.Option(metavar="FILE", help="An image file for the batch.", rich_help_panel=RUN)] = None,
+    audio: Annotated[str | None, typer.Option(metavar="FILE", help="An audio file for the batch.", rich_help_panel=RUN)] = None,
 ) -> Request:
     """Flags as a Request."""
     fields: dict[str, Any] = {
@@ -127,21 +140,32 @@ def _reporting(
         str,
         typer.Option(
             "--format",
+            metavar="NAME",
             help="text, json or markdown; tree, gradcheck also html, svg; check also html, sarif, github, junit.",
             rich_help_panel=REPORT,
             autocompletion=completion.formats,
         ),
     ] = "text",
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.", rich_help_panel=REPORT)
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.", rich_help_panel=REPORT)
     ] = None,
     select: Annotated[
         list[str] | None,
-        typer.Option(help="Codes, names or prefixes of the rules to judge by.", rich_help_panel=REPORT, autocompletion=completion.rules),
+        typer.Option(
+            metavar="RULES",
+            help="Codes, names or prefixes of the rules to judge by.",
+            rich_help_panel=REPORT,
+            autocompletion=completion.rules,
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None,
-        typer.Option(help="Codes, names or prefixes of the rules to leave out.", rich_help_panel=REPORT, autocompletion=completion.rules),
+        typer.Option(
+            metavar="RULES",
+            help="Codes, names or prefixes of the rules to leave out.",
+            rich_help_panel=REPORT,
+            autocompletion=completion.rules,
+        ),
     ] = None,
     fail_on: Annotated[
         str | None,

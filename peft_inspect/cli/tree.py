@@ -21,14 +21,14 @@ TREE = "Tree"
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(cls=GroupedCommand)(with_shared_options(tree))
+    app.command(cls=GroupedCommand, short_help="The model as a tree: towers, folded blocks, adapters, faults.")(with_shared_options(tree))
 
 
 def tree(
     request: Request,
     reporting: Reporting,
     depth: Annotated[
-        int | None, typer.Option(min=0, help="Levels below the root; HTML is folded by its reader.", rich_help_panel=TREE)
+        int | None, typer.Option(metavar="N", min=0, help="Levels below the root; HTML is folded by its reader.", rich_help_panel=TREE)
     ] = None,
     match: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only modules whose path matches, and the way to them.", rich_help_panel=TREE)
@@ -40,7 +40,7 @@ def tree(
     diff: Annotated[
         str | None, typer.Option(metavar="OTHER", help="Another LoRA config, adapter or MODEL: what changes with it.", rich_help_panel=TREE)
     ] = None,
-    columns: Annotated[str, typer.Option(help=f"Any of {', '.join(get_args(Column))}.", rich_help_panel=TREE)] = "params",
+    columns: Annotated[str, typer.Option(metavar="NAMES", help=f"Any of {', '.join(get_args(Column))}.", rich_help_panel=TREE)] = "params",
     exact: Annotated[bool, typer.Option("--exact", help="Numbers to the last digit.", rich_help_panel=TREE)] = False,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=TREE)] = False,
 ) -> None:

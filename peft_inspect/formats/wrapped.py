@@ -10,7 +10,7 @@ from rich.cells import cell_len, chop_cells
 if TYPE_CHECKING:
     from rich.text import Text
 
-_INSIDE = re.compile(r"[.,/|]")
+_INSIDE = re.compile(r"[.,/|(]")
 
 
 def wrapped(text: Text, room: int) -> list[Text]:

@@ -1,8 +1,11 @@
 from dataclasses import replace
 from io import StringIO
 
+from rich.text import Text
+
 from peft_inspect.formats.text import plain, write
 from peft_inspect.formats.view import View
+from peft_inspect.formats.wrapped import wrapped
 from peft_inspect.records import GradientInfo, Outcome
 
 
@@ -113,3 +116,12 @@ def test_a_model_without_adapter_layers_has_no_map_and_no_gap_for_one(make_llama
     write(make_report(bare, replace(make_trace(bare, "ok"), gradients=())), out, View("gradcheck", width=80, color=False))
     assert "LoRA params with gradients: 0/0" in out.getvalue()
     assert "\n\n\n" not in out.getvalue()
+
+
+def test_code_breaks_where_python_lets_it():
+    """Not inside a name or a string."""
+    code = Text('model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})')
+    assert [line.plain for line in wrapped(code, 60)] == [
+        "model.gradient_checkpointing_enable(",
+        'gradient_checkpointing_kwargs={"use_reentrant": True})',
+    ]
