@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
 import peft_inspect
 from peft_inspect.integrations.transformers import PeftInspectCallback
@@ -29,7 +29,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", bos_token="<bos>")
 
 
-def sft(folder: Path, callback: PeftInspectCallback, **arguments: Any) -> Any:
+def sft(folder: Path, callback: TrainerCallback, **arguments: Any) -> Any:
     torch.manual_seed(0)
     shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(**shape, num_key_value_heads=2, bos_token_id=3, eos_token_id=1, pad_token_id=0))
@@ -66,6 +66,19 @@ def test_a_healthy_training_passes(tmp_path: Path, arguments: dict[str, Any]) ->
     sft(tmp_path, callback, **arguments).train()
     assert callback.report is not None
     assert callback.report.findings == ()
+
+
+def test_the_logs_are_those_of_the_training_alone(tmp_path: Path) -> None:
+    """TRL counts tokens and keeps metrics while it computes the loss; the check computes it, too."""
+    logs = []
+    for callback in (PeftInspectCallback(), TrainerCallback()):
+        training = sft(tmp_path, callback, logging_steps=1, max_steps=2)
+        training.train()
+        logs.append(
+            [{name: value for name, value in log.items() if "loss" in name or "num_tokens" in name} for log in training.state.log_history]
+        )
+    assert logs[0] == logs[1]
+    assert logs[0][0]["num_tokens"] > 0
 
 
 @pytest.mark.parametrize("arguments", WAYS, ids=str)

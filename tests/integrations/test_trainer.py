@@ -56,7 +56,7 @@ def frozen(model: Any) -> Any:
     return model
 
 
-def trainer(model: Any, folder: Path, *callbacks: PeftInspectCallback, **arguments: Any) -> Trainer:
+def trainer(model: Any, folder: Path, *callbacks: PeftInspectCallback, kind: Any = Trainer, **arguments: Any) -> Any:
     rows = torch.arange(8 * 12).reshape(8, 12) % 60
     data = [{"input_ids": row, "labels": row.clone()} for row in rows]
     settings = {
@@ -67,7 +67,7 @@ def trainer(model: Any, folder: Path, *callbacks: PeftInspectCallback, **argumen
         "disable_tqdm": True,
         "report_to": [],
     }
-    return Trainer(model, TrainingArguments(str(folder), **{**settings, **arguments}), train_dataset=data, callbacks=list(callbacks))
+    return kind(model, TrainingArguments(str(folder), **{**settings, **arguments}), train_dataset=data, callbacks=list(callbacks))
 
 
 def test_a_training_with_dead_adapters_stops_before_its_first_step_with_the_cause(tmp_path: Path) -> None:
@@ -104,6 +104,86 @@ def test_dead_adapters_are_found_in_every_way_of_training(tmp_path: Path, argume
         trainer(frozen(get_peft_model(base(), lora())), tmp_path, callback, **arguments).train()
     assert callback.report is not None
     assert callback.report.at_or_above("error")
+
+
+class Own(Trainer):
+    """What people do in a compute_loss of their own: take the labels out, keep numbers, compute the loss from the logits."""
+
+    seen = 0
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        labels = inputs.pop("labels")
+        self.seen += 1
+        vars(self).setdefault("losses", []).append(self.seen)
+        loss = self.trained(torch.nn.functional.cross_entropy(model(**inputs).logits.flatten(0, 1), labels.flatten()))
+        return (loss, None) if return_outputs else loss
+
+    def trained(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss
+
+
+class Detaching(Own):
+    """The fault lies in the loss, where the model alone cannot show it."""
+
+    def trained(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss.detach().requires_grad_()
+
+
+class Late(Own):
+    """The first batches train nothing, as a group of completions with equal rewards does."""
+
+    healthy_from = 2
+
+    def trained(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss * float(self.state.global_step >= self.healthy_from)
+
+
+class Never(Late):
+    """No batch ever does."""
+
+    healthy_from = 100
+
+
+class Stepping(Trainer):
+    """A step that does without compute_loss."""
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        loss = model.train()(**inputs).loss
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+
+@pytest.mark.parametrize("kind", [Own, Stepping])
+def test_a_loss_of_ones_own_is_what_is_checked_and_leaves_no_trace(tmp_path: Path, kind: type[Trainer]) -> None:
+    left = []
+    for callbacks in ([], [callback := PeftInspectCallback()]):
+        training = trainer(get_peft_model(base(), lora()), tmp_path, *callbacks, kind=kind)
+        training.train()
+        left.append((training.state.log_history[-1]["train_loss"], getattr(training, "losses", None), "compute_loss" in vars(training)))
+    assert left[0] == left[1]
+    assert_healthy(callback)
+    with pytest.raises(peft_inspect.FindingsError, match="PI302 frozen-after-wrapping"):
+        trainer(frozen(get_peft_model(base(), lora())), tmp_path, PeftInspectCallback(verify=False), kind=kind).train()
+
+
+def test_a_fault_in_the_loss_is_found_on_its_line(tmp_path: Path) -> None:
+    with pytest.raises(peft_inspect.FindingsError, match="PI305 detached-activation") as raised:
+        trainer(get_peft_model(base(), lora()), tmp_path, PeftInspectCallback(), kind=Detaching).train()
+    assert "return loss.detach().requires_grad_()" in str(raised.value)
+
+
+def test_batches_without_any_gradient_are_waited_for(tmp_path: Path) -> None:
+    training = trainer(get_peft_model(base(), lora()), tmp_path, callback := PeftInspectCallback(), kind=Late, max_steps=4)
+    training.train()
+    assert_healthy(callback)
+    assert training.losses == [1, 2, 3, 4]
+    with pytest.raises(peft_inspect.FindingsError, match="PI310 zero-gradient"):
+        trainer(get_peft_model(base(), lora()), tmp_path, PeftInspectCallback(), kind=Never).train()
+
+
+def test_a_training_in_which_nothing_was_checked_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer(get_peft_model(base(), lora()), tmp_path, PeftInspectCallback(), kind=Stepping, max_steps=0, num_train_epochs=0).train()
+    assert "checked nothing" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,0 +1,82 @@
+"""The loss that a Trainer computes, as the check runs it: on inputs of its own, and without a trace in the Trainer's logs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from peft_inspect.observe.reachable import remembered
+
+_DATA = frozenset({"train_dataset", "eval_dataset"})  # large, and no loss writes into them
+
+
+Check = Callable[[Mapping[str, Any], Callable[[Any, Any], torch.Tensor]], None]  # given the batch and the loss of a step
+
+
+def watched(trainer: Any, check: Check) -> Callable[[], None]:
+    """Have `check` called before the first loss that is computed with gradients on; returns what ends the waiting."""
+    own = vars(trainer).get("compute_loss")
+    compute: Callable[..., Any] = trainer.compute_loss
+
+    def end() -> None:
+        if vars(trainer).get("compute_loss") is first:
+            del trainer.compute_loss
+            if own is not None:
+                trainer.compute_loss = own
+
+    def first(model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
+        if torch.is_grad_enabled():  # else an evaluation before the first step
+
+            def loss(inspected: Any, _: Mapping[str, Any]) -> torch.Tensor:
+                with _unlogged(trainer):
+                    found = compute(inspected, _fresh(inputs), *arguments, **keywords)
+                loss = found[0] if isinstance(found, tuple) else found
+                return loss.mean() if isinstance(loss, torch.Tensor) else loss  # as for several devices
+
+            end()
+            check(inputs if isinstance(inputs, Mapping) else {"inputs": inputs}, loss)
+        return compute(model, inputs, *arguments, **keywords)
+
+    trainer.compute_loss = first
+    return end
+
+
+def _fresh(inputs: Any) -> Any:
+    """Inputs of the same kind whose items may be taken out and whose tensors may be written into."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs.detach().clone()
+    if isinstance(inputs, Mapping):
+        new: Any = copy.copy(inputs)
+        new.update({name: _fresh(value) for name, value in inputs.items()})
+        return new
+    if type(inputs) in (list, tuple):
+        return type(inputs)(map(_fresh, inputs))
+    return inputs
+
+
+@contextmanager
+def _unlogged(trainer: Any) -> Iterator[None]:
+    """What a loss leaves on its Trainer, such as metrics in lists and counters, is gone afterwards."""
+    attributes = dict(vars(trainer))
+    restore = remembered(_containers(value for name, value in attributes.items() if name not in _DATA))
+    try:
+        yield
+    finally:
+        restore()
+        vars(trainer).clear()
+        vars(trainer).update(attributes)
+
+
+def _containers(values: Iterator[Any]) -> list[Any]:
+    found: dict[int, Any] = {}
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        if isinstance(value, (dict, list, set)) and id(value) not in found:
+            found[id(value)] = value
+            pending.extend(value.values() if isinstance(value, dict) else value)
+    return list(found.values())
