@@ -14,6 +14,10 @@ from peft_inspect.formats.table import Section, table
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Coverage, Structure
 
+LAST = 8  # columns that the layer indices have at least
+BAR = 10  # columns of the longest bar
+FULL, EMPTY = "█", "░"
+
 
 @dataclass(frozen=True)
 class CoveredRow:
@@ -52,16 +56,39 @@ def covered(structure: Structure) -> Covered | None:
     )
 
 
-def coverage_lines(structure: Structure) -> Iterator[Line]:
-    """The table as text."""
+def coverage_lines(structure: Structure, width: int) -> Iterator[Line]:
+    """The table as text, with a bar for each sort of layer where a screen of `width` columns has room for them."""
     found = covered(structure)
     if found is None:
         return
     yield Line(Text(f"covered: {found.said}", style="bold"))
-    sections: list[Section] = [(found.heads, ())]
-    sections += [((visible(place),), [row.cells for row in rows]) for place, rows in found.places]
-    last = len(found.heads)
-    yield from table(sections, right=frozenset({1, 2, last - 3, last - 2}), wide=48)
+    drawn = list(_table(found, bars=True))
+    room = width - max(line.indent + line.hang for line in drawn)  # for the last column, whose cells may go on below
+    yield from drawn if room >= LAST else _table(found, bars=False)
+
+
+def _table(found: Covered, *, bars: bool) -> Iterator[Line]:
+    most = max(row.part for _, rows in found.places for row in rows)
+    at = 3 if bars else len(found.heads)  # the bars stand beside the shares
+
+    def cells(row: CoveredRow) -> tuple[str, ...]:
+        return (*row.cells[:at], *((_bar(row, most),) if bars else ()), *row.cells[at:])
+
+    heads = (*found.heads[:at], *((f"{FULL} adapted",) if bars else ()), *found.heads[at:])
+    sections: list[Section] = [(heads, ())]
+    sections += [((visible(place),), [cells(row) for row in rows]) for place, rows in found.places]
+    yield from table(sections, right=frozenset({1, 2, len(heads) - 3, len(heads) - 2}), wide=48)
+
+
+def _bar(row: CoveredRow, most: float) -> str:
+    """As long as the part of the parameters, filled as far as it is adapted; what is there at all is seen."""
+    if not row.part:
+        return ""
+    long = max(1, round(BAR * row.part / most))
+    filled = round(long * row.adapted / row.part)
+    if 0 < row.adapted < row.part and long > 1:
+        filled = min(max(filled, 1), long - 1)
+    return FULL * filled + EMPTY * (long - filled)
 
 
 def _rows(coverage: Coverage, total: int, tower: str, *, several: bool) -> Iterator[CoveredRow]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from io import StringIO
 from typing import TextIO
 
+from peft_inspect.formats.coverage import coverage_lines, covered
 from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import gradient_map
 from peft_inspect.formats.heatmap import map_lines
@@ -63,6 +64,7 @@ def _lines(report: Diagnosis, view: View) -> Iterator[str]:
         screen = Screen(StringIO(), replace(view, width=WIDTH))
         yield from _fenced("\n".join(text.plain.rstrip() for line in lines for text in screen.fitted(line)))
     yield from _targets(report)
+    yield from _coverage(report)
     yield from _outcomes(report)
 
 
@@ -109,6 +111,17 @@ def _targets(report: Diagnosis) -> Iterator[str]:
             yield from (f"| {' | '.join(map(_text, row))} |" for row in rows)
             yield ""
             yield "</details>"
+
+
+def _coverage(report: Diagnosis) -> Iterator[str]:
+    found = covered(report.structure)
+    if found is not None:
+        _, *drawn = coverage_lines(report.structure, WIDTH)
+        yield ""
+        yield f"<details><summary>Coverage: {_text(found.said)}</summary>"
+        yield from _fenced("\n".join(line.plain for line in drawn))
+        yield ""
+        yield "</details>"
 
 
 def _outcomes(report: Diagnosis) -> Iterator[str]:

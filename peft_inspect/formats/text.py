@@ -40,7 +40,7 @@ def lines(report: Diagnosis, screen: Screen | None = None) -> Iterator[Line]:
     if screen is not None and screen.view.command == "check" and report.structure.adapters:
         yield Line(Text())
         yield from target_lines(report.structure)
-        yield from coverage_lines(report.structure)
+        yield from coverage_lines(report.structure, screen.width)
     if report.trace is not None:
         yield Line(Text())
         yield from _gradient_lines(report.trace)

@@ -89,7 +89,7 @@ class ModelTree:
         yield from self._notes()
         if self.view.targets:
             yield from target_lines(self.report.structure)
-            yield from coverage_lines(self.report.structure)
+            yield from coverage_lines(self.report.structure, width)
         for finding in self.report.findings:
             yield from _brief(finding)
         yield _verdict(self.report)

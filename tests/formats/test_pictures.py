@@ -10,6 +10,7 @@ from peft_inspect.formats import markdown, svg
 from peft_inspect.formats.gradient_map import gradient_map
 from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.view import View
+from peft_inspect.records import Carried, Coverage
 
 
 def drawn(trace, width=80, **options):
@@ -140,5 +141,21 @@ def test_hostile_names_in_markdown_neither_ping_nor_break_out(broken_report):
     markdown.write(replace(broken_report, source=hostile, findings=(finding,)), out, View("check"))
     assert "<b>" not in [line for line in out.getvalue().splitlines() if "octocat" in line][-1]
     assert "&#64;octocat" in out.getvalue()
-    assert "\n# head" not in out.getvalue()
+    assert "\n# head" not in out.getvalue().replace("```diff\n# head\n```", "")  # a further line is a difference, in a fence
     assert "````a`b```c````" in out.getvalue()
+
+
+def test_markdown_tells_what_is_covered_in_a_fold_of_its_own(make_llama, make_report):
+    tower = "base_model.model.model"
+    layers = tuple(f"{tower}.layers.{index}.q_proj" for index in range(4))
+    place = (tower, f"{tower}.layers", "LlamaDecoderLayer", "LlamaAttention", "q_proj", "linear")
+    row = Coverage(*place, layers, layers, (0, 1, 2, 3), (0, 1, 2, 3), 10**9, 10**9, (Carried("default", 4, (0, 1, 2, 3), (8,), 10**9),))
+    text = write_markdown(make_report(replace(make_llama(4), coverage=(row,))))
+    assert "<details><summary>Coverage: layers with 100.0% of 1.00B parameters carry an adapter</summary>\n\n```text\n" in text
+    assert "    q_proj   1.00B  100.0%  ██████████      4/4  8  0–3\n" in text
+
+
+def write_markdown(report):
+    out = StringIO()
+    markdown.write(report, out, View("check"))
+    return out.getvalue()

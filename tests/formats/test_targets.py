@@ -120,11 +120,11 @@ def test_the_other_way_round_every_sort_of_layer_and_how_many_carry_an_adapter(m
     found = lines(make_report(replace(make_llama(4), coverage=rows)), width=100)
     at = found.index("covered: layers with 58.3% of 3,072 parameters carry an adapter")
     assert found[at + 1 : at + 6] == [
-        "  layer               params  share  adapted     r  layers",
+        "  layer               params  share  █ adapted   adapted     r  layers",
         "  model LlamaDecoderLayer",
-        "    self_attn.q_proj   1,024  33.3%      4/4     8  0–3",
-        "    self_attn.v_proj   1,024  33.3%      3/4  8,16  0–1, 3",
-        "    self_attn.o_proj   1,024  33.3%      0/4",
+        "    self_attn.q_proj   1,024  33.3%  ██████████      4/4     8  0–3",
+        "    self_attn.v_proj   1,024  33.3%  ████████░░      3/4  8,16  0–1, 3",
+        "    self_attn.o_proj   1,024  33.3%  ░░░░░░░░░░      0/4",
     ]
 
 
@@ -133,7 +133,7 @@ def test_all_towers_share_their_columns_and_name_their_layers_within_them(make_l
         sort_of_layer("model.projector.linear_1"), tower="base_model.model.model.projector", stack="", block="", indices=(), layers=("x",)
     )
     rows = (sort_of_layer("self_attn.q_proj", default={0: 8}), projector)
-    found = lines(make_report(replace(make_llama(4), coverage=rows)), width=100)
+    found = lines(make_report(replace(make_llama(4), coverage=rows)), width=66)
     at = found.index("covered: layers with 12.5% of 2,048 parameters carry an adapter")
     assert found[at + 1 : at + 6] == [
         "  layer               params  share  adapted  r  layers",
@@ -148,7 +148,7 @@ def test_each_of_several_adapters_has_a_row(make_llama, make_report):
     structure = make_llama(4)
     rows = (sort_of_layer("q_proj", default=dict.fromkeys(range(4), 8), ref={0: 4}), sort_of_layer("o_proj"))
     adapters = (structure.adapters[0], replace(structure.adapters[0], name="ref"))
-    found = lines(make_report(replace(structure, coverage=rows, adapters=adapters)), width=100)
+    found = lines(make_report(replace(structure, coverage=rows, adapters=adapters)), width=66)
     at = found.index("covered: layers with 50.0% of 2,048 parameters carry an adapter")
     assert found[at + 1 : at + 6] == [
         "  layer     params  share  adapter  adapted  r  layers",
@@ -157,6 +157,29 @@ def test_each_of_several_adapters_has_a_row(make_llama, make_report):
         "                           ref          1/4  4  0",
         "    o_proj   1,024  50.0%               0/4",
     ]
+
+
+def bars(make_llama, make_report, *sorts, **view):
+    rows = []
+    for name, parameters, adapted in sorts:
+        row = sort_of_layer(name, default={0: 8})
+        rows.append(replace(row, parameters=parameters, adapted_parameters=adapted))
+    out = StringIO()
+    report = make_report(replace(make_llama(4), coverage=tuple(rows)))
+    write(report, out, View("tree", **{"width": 80, "color": False, "targets": True, **view}))
+    return {line.split()[0]: line.split()[3] for line in out.getvalue().splitlines() if line.startswith("    ") and "%" in line}
+
+
+def test_bars_are_as_long_as_the_part_of_the_parameters_and_filled_as_far_as_it_is_adapted(make_llama, make_report):
+    sorts = (("wide", 1000, 500), ("half", 500, 500), ("tiny", 1, 0), ("nearly", 1000, 999), ("hardly", 1000, 1))
+    assert bars(make_llama, make_report, *sorts) == {
+        "wide": "█████░░░░░",
+        "half": "█████",
+        "tiny": "░",
+        "nearly": "█████████░",
+        "hardly": "█░░░░░░░░░",
+    }
+    assert bars(make_llama, make_report, *sorts, ascii=True)["wide"] == "#####....."
 
 
 @pytest.mark.parametrize(
