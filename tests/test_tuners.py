@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import AdaptionPromptConfig, LoraConfig, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
 
@@ -203,3 +204,21 @@ def test_faults_of_adapters_of_transformers_are_named(state: Callable[[Any], Los
     model = tiny_llama()
     model.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"]))
     assert said(model, text_batch(), state(model)) == [rule]
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_what_it_saves_fits_it(tuner: Tuner, tmp_path: Path) -> None:
+    """A fresh adapter may be called untrained, and nothing else is said of its file."""
+    try:
+        model = tuner.model()
+    except ImportError as error:
+        pytest.skip(f"PEFT itself refuses: {error}")
+    model.save_pretrained(str(tmp_path))
+    report = peft_inspect.check(model, adapter=str(tmp_path), select=["PI4"])
+    assert {found.code for found in report.findings} <= {"PI407"}
+    assert not [outcome for outcome in report.outcomes if outcome.status == "crashed"]
+
+
+def test_prompts_inside_attention_are_no_layers_that_were_asked_for() -> None:
+    model = get_peft_model(tiny_llama(), AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_layers=1, adapter_len=4))
+    assert not peft_inspect.check(model, text_batch()).findings

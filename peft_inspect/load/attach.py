@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -81,17 +82,28 @@ def attach(subject: Subject, files: Sequence[AdapterFile]) -> Subject:
     Raises:
         InspectionError: PEFT does not take a config for this model, or the file does not load.
     """
-    first, *others = files
+    first, *others = (_nameable(adapter, subject.model) for adapter in files)
     model = _first(subject, first)
     for other in others:
         _add(model, subject, other)
     return replace(
         subject,
         model=model.train(),
-        adapter_files=(*subject.adapter_files, *files),
+        adapter_files=(*subject.adapter_files, first, *others),
         requested=first.config,
         source_file=_config_file(first) or subject.source_file,
     )
+
+
+def _nameable(adapter: AdapterFile, model: torch.nn.Module) -> AdapterFile:
+    """The adapter under a name that it can have in the model: a folder may be called as a module or an attribute is, or with dots."""
+    from torch.nn import ModuleDict, ParameterDict
+
+    taken = {part for path in (*dict(model.named_modules()), *dict(model.named_parameters())) for part in path.split(".")}
+    name = re.sub(r"\W", "_", adapter.adapter)
+    if name in taken or hasattr(ModuleDict, name) or hasattr(ParameterDict, name) or name == "training" or name.startswith("lora_"):
+        name = f"adapter_{name}"
+    return replace(adapter, adapter=name)
 
 
 def _first(subject: Subject, adapter: AdapterFile) -> torch.nn.Module:
@@ -108,7 +120,7 @@ def _first(subject: Subject, adapter: AdapterFile) -> torch.nn.Module:
 def _add(model: Any, subject: Subject, adapter: AdapterFile) -> None:
     """A further adapter as PEFT loads it: frozen and inactive."""
     fields = _fields(subject, adapter, inference_mode=True)
-    with _loading(adapter):
+    with _loading(adapter, "; to check it by itself, name its folder as MODEL"):
         model.add_adapter(adapter.adapter, peft_config(fields), low_cpu_mem_usage=subject.weights == "none")
         if subject.weights != "none":
             _fill(model, adapter)
@@ -145,12 +157,14 @@ def _fill(model: Any, adapter: AdapterFile) -> None:
 
 
 @contextmanager
-def _loading(adapter: AdapterFile) -> Iterator[None]:
+def _loading(adapter: AdapterFile, advice: str = "") -> Iterator[None]:
     try:
         with quiet():
             yield
     except Exception as error:  # PEFT's own checks, damaged files, layers that the base does not have
-        raise InspectionError(f"the adapter {adapter.path} does not load onto its base model: {type(error).__name__}: {error}") from error
+        raise InspectionError(
+            f"the adapter {adapter.path} does not load onto its base model: {type(error).__name__}: {error}{advice}"
+        ) from error
 
 
 def _folder(adapter: AdapterFile) -> str:

@@ -35,6 +35,8 @@ def load(request: Request, step: Step) -> Subject:
     """
     lora = asked(request)
     name = request.model or _model_of(lora)
+    if request.adapter is not None and request.reduce:
+        raise _no_smaller_model(request.adapter)
     with repeatable():
         code = UserCode()
         files = _adapter_files(request.adapter, step)
@@ -95,6 +97,8 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
         if onto and lora is None and not isinstance(form, Code):
             return base_model(name, form, as_trained(request, onto), task_type(onto), code, step)
         return base_model(name, form, _as_the_trainer_sets(request, form, lora), lora.task_type if lora else None, code, step)
+    if request.reduce:
+        raise _no_smaller_model(name)
     files = _adapter_files(name, step)
     base, base_form = attach.base_of(files, request.base)
     if _is_adapter(base_form):
@@ -108,7 +112,16 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
         raise InspectionError(f"{error} (this is the base model that {name} names: --base MODEL names another)") from error
     step("attaching the adapter")
     attached = subject if is_wrapped(subject.model) else attach.attach(subject, files)
-    return replace(attached, source=name, base_name=base, adapter_files=files, notes=(f"base model: {base}", *attached.notes))
+    return replace(
+        attached, source=name, base_name=base, adapter_files=attached.adapter_files or files, notes=(f"base model: {base}", *attached.notes)
+    )
+
+
+def _no_smaller_model(adapter: str) -> InspectionError:
+    return InspectionError(
+        f"--reduce makes a smaller model, which the file of the adapter {adapter} does not fit: leave it out, "
+        f"or take its config alone, as MODEL --lora {adapter} --reduce"
+    )
 
 
 def _as_the_trainer_sets(request: Request, form: Named, lora: Asked | None) -> Request:

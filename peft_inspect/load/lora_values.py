@@ -24,11 +24,17 @@ def check_values(fields: Mapping[str, Any], where: str) -> None:
     """
     for name, (needed, fits) in _KINDS.items():
         value = fields.get(name)
-        if not fits(value) and (value is not None or (name in _NEEDED and name in fields)):
+        if not fits(value) and (value is not None or _needed(name, fields)):
             raise another_kind(where, name, value, needed)
         for pattern in _patterns(name, value):
             if why := not_a_pattern(pattern):
                 raise InspectionError(f"{where}: {name} is no regular expression: {why} in {_shown(pattern)}")
+
+
+def _needed(name: str, fields: Mapping[str, Any]) -> bool:
+    """Whether None is no value of the field. Other tuners than LoRA have a rank that may be left open."""
+    kind = fields.get("peft_type", "LORA")
+    return name in fields and name in _NUMBERS_OF_LORA and getattr(kind, "value", kind) == "LORA"
 
 
 def another_kind(where: str, name: str, value: Any, needed: str) -> InspectionError:
@@ -103,7 +109,7 @@ _NAME: Kind = ("a name", _name)
 _LIST: Kind = ("a list of names", _names)
 _FLAG: Kind = ("true or false", _flag)
 _NAMES: Kind = ("a list of names or one regular expression", _names_or_pattern)
-_NEEDED = ("r", "lora_alpha", "lora_dropout")
+_NUMBERS_OF_LORA = ("r", "lora_alpha", "lora_dropout")
 _KINDS: Mapping[str, Kind] = {
     "peft_type": _NAME,
     "task_type": _NAME,

@@ -1,4 +1,4 @@
-"""The tensors of a safetensors file by its header, and of their values only whether they are zero or finite."""
+"""The tensors of a safetensors file by its header, and of their values only whether they are zero, one or finite."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def _tensor(key: str, entry: Entry, file: BufferedReader) -> TensorInfo:
     if entry.begin == entry.end:
         return TensorInfo(key, entry.shape, name)
     extremes = [_extremes(values) for values in _chunks(file, entry, dtype or torch.uint8)]
-    zero = all(low == high == 0 for low, high in extremes)
+    zero, one = (all(low == high == value for low, high in extremes) for value in (0, 1))
     finite = all(map(math.isfinite, (end for pair in extremes for end in pair))) if dtype and dtype.is_floating_point else None
-    return TensorInfo(key, entry.shape, name, zero=zero, finite=finite)
+    return TensorInfo(key, entry.shape, name, zero=zero, one=one, finite=finite)
 
 
 def _chunks(file: BufferedReader, entry: Entry, dtype: torch.dtype) -> Iterator[Tensor]:

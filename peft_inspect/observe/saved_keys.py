@@ -21,7 +21,8 @@ PREFIX = "base_model.model."  # what PEFT writes before the path of every module
 class SavedKeys:
     """The adapter `name` of one owner: `live` maps each key of its file to the live key, which has the adapter's name in it.
 
-    `shapes` holds the shape of everything below the owner by live key. Values are neither read nor copied.
+    `shapes` holds the shape of everything below the owner by live key. What PEFT saves though no parameter or buffer holds it
+    (the indices of a sparse tuner) is its own live key. Values are neither read nor copied.
     """
 
     def __init__(self, owner: Owner, name: str) -> None:
@@ -62,7 +63,8 @@ class SavedKeys:
         finally:
             if rank_pattern is not None:
                 config.rank_pattern = rank_pattern  # AdaLoRA respells it while saving
-        return {self._bare + key: live_key[id(mark)] for key, mark in saved.items() if id(mark) in live_key}
+        self.shapes |= {key: tuple(value.shape) for key, value in saved.items() if id(value) not in live_key}
+        return {self._bare + key: live_key.get(id(value), key) for key, value in saved.items()}
 
     def _spellings(self) -> Iterator[tuple[str, str]]:
         """Other spellings that PEFT loads: with the adapter's own name in the key, and DoRA's magnitude as a module's weight."""

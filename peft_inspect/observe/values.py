@@ -11,8 +11,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch.nn.functional import cross_entropy, nll_loss
-from torch.nn.modules.module import register_module_forward_hook, register_module_full_backward_hook
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+)
 from torch.overrides import TorchFunctionMode
 
 from peft_inspect.observe.runs import backward, drew, forward, fresh
@@ -49,9 +54,11 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
 
     The first step moves what starts at zero: the B side of the adapters, and gates and projections that are trained
     beside them, which multiply everything before them by zero until then. A layer that stochastic depth has left out
-    is in the next draw.
+    is in the next draw. Embeddings of trained tokens are none of them where the batch has no such token: it does not
+    exercise them.
     """
-    with undisturbed(subject.model) as guard:
+    absent: dict[nn.Module, bool] = {}
+    with undisturbed(subject.model) as guard, _watching_tokens(absent):
         for parameter in subject.model.parameters():
             if parameter.requires_grad and not parameter.any():
                 guard.before_write(parameter)
@@ -63,7 +70,7 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
             left = tuple(layer for layer in left if not _any_gradient(subject.model, layer))
             if not left or not drew(draw):
                 break
-        return frozenset(layer.path for layer in left)
+        return frozenset(layer.path for layer in left if not absent.get(subject.model.get_submodule(layer.path)))
 
 
 def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[AdapterLayerInfo], loss: float) -> bool:
@@ -116,6 +123,22 @@ class _CrossEntropies(TorchFunctionMode):
                 self.total += target.numel()
                 self.supervised += int((target != self.ignore_index).sum())
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _watching_tokens(absent: dict[nn.Module, bool]) -> Iterator[None]:
+    """Collects the embeddings with trained tokens that are given ids, and whether none of these tokens is ever among them."""
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, TrainableTokensLayer) and args and not args[0].is_floating_point():
+            trained = {token for indices in module.token_indices.values() for token in indices}
+            absent[module] = absent.get(module, True) and trained.isdisjoint(args[0].flatten().tolist())
+
+    handle = register_module_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _any_gradient(model: nn.Module, layer: AdapterLayerInfo) -> bool:

@@ -17,6 +17,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: str
     zero: bool | None = None
+    one: bool | None = None
     finite: bool | None = None
     loads_as: str | None = None  # the key under which PEFT loads it, where that is not the file's own
 

@@ -95,8 +95,8 @@ def with_ties(fields: dict[str, Any], adapter: AdapterInfo, structure: Structure
 
 
 def adapters_with_targets(structure: Structure) -> Iterator[AdapterInfo]:
-    """The adapters that have a target table."""
-    return (adapter for adapter in structure.adapters if adapter.targets)
+    """The adapters that have a target table; what a prompt goes on is no target of layers."""
+    return (adapter for adapter in structure.adapters if adapter.targets and not adapter.prompt_learning)
 
 
 def layers_named(structure: Structure, name: str) -> tuple[str, ...]:

@@ -19,10 +19,10 @@ from peft_inspect.rules.rule import Example, Rule
 
 
 def check(file: AdapterFile) -> Iterator[Finding]:
-    """Every adapter layer has a weight that is zero throughout. Biases are zero in trained adapters too."""
+    """Every adapter layer has a weight that is zero throughout, or multiplies by one. Biases are zero in trained adapters too."""
     layers = _layers(file)
     weights = [[tensor for tensor in tensors if not tensor.key.endswith(".bias")] for tensors in layers.values()]
-    if weights and all(any(tensor.zero for tensor in of_layer) for of_layer in weights):
+    if weights and all(any(tensor.zero or _multiplies_by_one(tensor) for tensor in of_layer) for of_layer in weights):
         where = f"the adapter {file.adapter!r}" if file.in_memory else file.path
         yield RULE.finding(
             f"{where} changes nothing: each of its adapter layers ({len(layers)}) has a factor that is exactly zero, as before the first step",
@@ -31,6 +31,10 @@ def check(file: AdapterFile) -> Iterator[Finding]:
             fix="run `peft-inspect gradcheck` on the training script to see why nothing was trained, and train again",
             explains=file.in_memory,  # loaded for use; beside a file that was named, the model may be one to be trained
         )
+
+
+def _multiplies_by_one(tensor: TensorInfo) -> bool:
+    return bool(tensor.one) and "ia3_l" in tensor.key.split(".")
 
 
 def _layers(file: AdapterFile) -> dict[str, list[TensorInfo]]:

@@ -124,6 +124,24 @@ def test_several_adapters_in_one_folder_are_loaded_side_by_side(load, adapter, t
         assert all(parameter.requires_grad for name, parameter in model.named_parameters() if ".default." in name)
 
 
+@pytest.mark.parametrize("name", ["1", "v1.5", "weight", "training", "keys", "lora_A", "layers", "policy"])
+@pytest.mark.parametrize("weights", ["none", "random"])
+def test_a_folder_may_be_called_as_no_adapter_can(load, adapter, name, weights):
+    """PEFT finds the tensors of an adapter by its name between dots, and holds its modules as attributes."""
+    shutil.copytree(adapter, adapter / name)
+    report = inspect(Request(model=str(adapter), weights=weights))
+    assert not report.findings
+    assert len(report.structure.adapters) == 2
+    assert name != "policy" or {info.name for info in report.structure.adapters} == {"default", "policy"}
+
+
+def test_a_smaller_model_fits_no_adapter(load, adapter, tiny_llama):
+    for request in ({"model": str(adapter)}, {"model": str(tiny_llama), "adapter": str(adapter)}):
+        with pytest.raises(InspectionError, match=r"--reduce makes a smaller model, .* as MODEL --lora .*adapter --reduce"):
+            load(**request, reduce=True)
+    assert load(str(tiny_llama), lora=str(adapter), reduce=True).model.peft_config["default"].r == 2
+
+
 def test_adapter_is_loaded_onto_an_unwrapped_model(load, adapter, tiny_llama):
     subject = load(str(tiny_llama), adapter=str(adapter), weights="random")
     assert isinstance(subject.model, PeftModel)
