@@ -38,6 +38,12 @@ FOUND: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
         {"target_modules": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]},
         {"PI103": "warning"},
     ),
+    "a part of a task's head that the masked language model has too": (
+        "arch:modernbert",
+        {"target_modules": ["Wqkv"], "task_type": "SEQ_CLS"},
+        {},
+    ),
+    "a head that no pretraining brings": ("arch:convnext", {"target_modules": ["pwconv1"]}, {"PI113": "warning"}),
     "experts in a dict under numbered names": ("arch:nllb-moe", {"target_modules": ["q_proj", "v_proj"]}, {}),
 }
 

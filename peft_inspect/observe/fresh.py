@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -12,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from peft_inspect.observe.untouched import untouched_layers
+
 if TYPE_CHECKING:
     from peft_inspect.observe.bare import BareModel
 
 _TASK = re.compile(r"Classification|QuestionAnswering|MultipleChoice|Regression|Scoring|RewardModel")
+_PRETRAINING = re.compile(r"For(MaskedLM|PreTraining|CausalLM|ConditionalGeneration)$|LMHeadModel$")
 _CONTAINERS = (nn.ModuleDict, nn.ModuleList, nn.Sequential)
 _DYNAMIC = {"add_module", "register_module", "setattr", "__setattr__"}
 
@@ -24,10 +29,20 @@ def fresh_paths(bare: BareModel) -> frozenset[str]:
     """Live paths of fresh modules and of all below them.
 
     Where the model was loaded, transformers has marked what the checkpoint brought. Where it was only built, the head
-    of a task class counts as fresh, and so does a module that the code of its parent's class does not know.
+    of a task class counts as fresh, and so does a module that the code of its parent's class does not know. Beside the
+    pretrained model in a module of the user's own, layers are fresh that still are as torch initialised them.
     """
     fresh = {name for name in (*_heads(bare), *_added(bare)) if _has_unloaded_weights(bare.modules[name])}
+    fresh.update(_around(frozenset(untouched_layers(bare.modules)), bare))
     return frozenset(live for name, live in bare.live.items() if name in fresh or any(outer in fresh for outer in _outer(name)))
+
+
+def _around(layers: frozenset[str], bare: BareModel) -> Iterator[str]:
+    """These layers, and the modules all of whose weights are theirs."""
+    holders = {outer for layer in layers for outer in _outer(layer)}
+    weighed = {name for name, module in bare.modules.items() if any(p is not None and p.dim() > 1 for p in module._parameters.values())}
+    yield from layers
+    yield from (holder for holder in holders if layers.issuperset(name for name in weighed if name.startswith(f"{holder}.")))
 
 
 def _heads(bare: BareModel) -> Iterator[str]:
@@ -36,9 +51,20 @@ def _heads(bare: BareModel) -> Iterator[str]:
     if type(model).__name__ in (getattr(getattr(model, "config", None), "architectures", None) or ()):
         return  # saved as this very class, so its checkpoint brings the head
     if isinstance(model, PreTrainedModel) and _TASK.search(type(model).__name__):
+        cls: Any = type(model)
+        known = {model.base_model_prefix, *_of_pretraining(cls)}
         for name, child in model._modules.items():
-            if child is not None and name != model.base_model_prefix and not isinstance(bare.modules[name], PreTrainedModel):
+            if child is not None and name not in known and not isinstance(bare.modules[name], PreTrainedModel):
                 yield name
+
+
+@functools.cache
+def _of_pretraining(cls: Any) -> frozenset[str]:
+    """Names that the classes of the same architecture set which are made to be pretrained: a part of the head may be theirs too."""
+    beside = vars(sys.modules[cls.__module__])
+    models: list[Any] = [value for name, value in beside.items() if _PRETRAINING.search(name) and isinstance(value, type)]
+    made = [dis.get_instructions(model.__init__) for model in models]
+    return frozenset(step.argval for steps in made for step in steps if step.opname == "STORE_ATTR")
 
 
 def _added(bare: BareModel) -> Iterator[str]:

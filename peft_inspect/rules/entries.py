@@ -113,15 +113,22 @@ def topmost_fresh(structure: Structure, adapter: AdapterInfo) -> dict[str, str]:
 
 
 def names_to_save(names: Iterable[str], structure: Structure) -> list[str]:
-    """The names as `modules_to_save` takes them: for a list of modules, which PEFT cannot save as one, what it holds."""
+    """The names as `modules_to_save` takes them: for a list of modules, which PEFT cannot save as one, what it holds.
+
+    PEFT compares the end of a path without regard to its dots: what would reach `q_proj` as well, as `proj` does, is left out.
+    """
     lists = {module.path for module in structure.modules if not module.has_forward}
     found: list[str] = []
     for name in names:
         held = [path for path in lists if f".{path}".endswith(f".{name}")]
         inside = [module.path for module in structure.modules if module.path.rpartition(".")[0] in held]
         children = dict.fromkeys(f"{name}.{path.rpartition('.')[2]}" for path in inside)
-        found += names_to_save(children, structure) if held else [name]
+        found += names_to_save(children, structure) if held else [name] if not _ends_others(name, structure) else []
     return list(dict.fromkeys(found))
+
+
+def _ends_others(name: str, structure: Structure) -> bool:
+    return any(module.path.endswith(name) and not f".{module.path}".endswith(f".{name}") for module in structure.modules)
 
 
 def _around(path: str) -> Iterator[str]:

@@ -25,14 +25,17 @@ def check(structure: Structure) -> Iterator[Finding]:
         if frozen and not adapter.inference_mode:
             seen.update(frozen.values())
             saved = [target.entry for target in entries(adapter, "modules_to_save") if target.matched]
-            suggestion = {"modules_to_save": [*saved, *names_to_save(frozen, structure)]}
+            names = names_to_save(frozen, structure)
+            suggestion = {"modules_to_save": [*saved, *names]} if names else {}
             weights = sum(p.numel for p in structure.parameters if any(_in(p.module, path) for path in frozen.values()))
             yield RULE.finding(
                 f"{quoted(frozen)} {'is' if len(frozen) == 1 else 'are'} new to the pretrained model ({counted(weights, 'parameter')}) and "
                 "frozen: no checkpoint brings these weights and nothing trains them",
                 frozen.values(),
                 facts={"adapter": adapter.name, "parameters": weights, "suggestion": suggestion},
-                fix=setting_fix(suggestion, ""),
+                fix=setting_fix(
+                    suggestion, "unfreeze it after the wrapping: modules_to_save would reach other modules by the end of its name"
+                ),
             )
 
 

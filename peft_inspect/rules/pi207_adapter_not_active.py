@@ -95,4 +95,13 @@ def fixed() -> Example:
     return Example(model, text_batch())
 
 
-RULE = Rule("PI207", "adapter-not-active", Severity.WARNING, over=Trace, check=check, broken=broken, fixed=fixed)
+RULE = Rule(
+    "PI207",
+    "adapter-not-active",
+    Severity.WARNING,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    explained_by=("PI115", "PI116"),
+)
