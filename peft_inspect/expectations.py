@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from peft_inspect.config import Expectations
 from peft_inspect.diagnose import OWN, names
-from peft_inspect.records import Diagnosis, Finding, Outcome, Severity
+from peft_inspect.records import Diagnosis, Finding, Outcome, Severity, Trace
+from peft_inspect.records.diagnosis import Status
 
 D = TypeVar("D", bound=Diagnosis)
 CODE = "PI001"
@@ -22,12 +23,17 @@ def with_expectations(report: D, expect: Expectations, ignore: Mapping[str, str]
     """The report with one finding for each expectation that does not hold."""
     if expect == Expectations():
         return report
-    return with_findings(report, CODE, HELP, tuple(_unmet(report, expect)), ignore)
+    unjudged = "gradients: no selected rule needed a batch" if expect.gradients and report.trace is None else ""
+    return with_findings(report, CODE, HELP, tuple(_unmet(report, expect)), ignore, unjudged)
 
 
-def with_findings(report: D, code: str, text: str, findings: tuple[Finding, ...], ignore: Mapping[str, str]) -> D:
-    """The report with the findings of a judgement that is no rule of the catalogue, unless that is ignored."""
-    outcome = Outcome(code, OWN[code], "found" if findings else "clean", severity=Severity.ERROR, help=text)
+def with_findings(report: D, code: str, text: str, findings: tuple[Finding, ...], ignore: Mapping[str, str], unjudged: str = "") -> D:
+    """The report with the findings of a judgement that is no rule of the catalogue, unless that is ignored.
+
+    `unjudged` says what of it could not be judged.
+    """
+    status: Status = "found" if findings else "skipped" if unjudged else "clean"
+    outcome = Outcome(code, OWN[code], status, unjudged, Severity.ERROR, text)
     reason = next((reason for pattern, reason in ignore.items() if names(pattern, code, OWN[code])), None)
     if reason is not None:
         outcome, findings = replace(outcome, status="ignored", why=reason), ()
@@ -50,17 +56,14 @@ def _unmet(report: Diagnosis, expect: Expectations) -> Iterator[Finding]:
             yield _finding(
                 f"{wanted} trainable parameters are expected, and there are {trainable:,}", expected=[least, most], found=trainable
             )
-    if expect.gradients == "all":
-        yield from _without_gradient(report)
+    if expect.gradients == "all" and report.trace is not None:
+        yield from _without_gradient(report, report.trace)
 
 
-def _without_gradient(report: Diagnosis) -> Iterator[Finding]:
-    """Adapter parameters without a gradient; where no selected rule needed a batch, none is known to have one."""
-    if report.trace is None:
-        yield _finding("gradients are expected, and no batch was run: select a rule that needs one, such as PI309", found=None)
-        return
+def _without_gradient(report: Diagnosis, trace: Trace) -> Iterator[Finding]:
+    """Adapter parameters without a gradient."""
     adapter = [path for layer in report.structure.adapter_layers for path in layer.parameters]
-    arrived = {gradient.path for gradient in report.trace.gradients if gradient.arrived}
+    arrived = {gradient.path for gradient in trace.gradients if gradient.arrived}
     dead = [path for path in dict.fromkeys(adapter) if path not in arrived]
     if dead:
         owner = {path: layer.path for layer in report.structure.adapter_layers for path in layer.parameters}

@@ -64,7 +64,8 @@ def _lines(structure: Structure, adapter: str) -> Iterator[str]:
             ]
             alike.setdefault(", ".join(told), []).append(layer)
     for what, layers in alike.items():
-        for path in fold((layer.path for layer in layers), dash="-"):
+        # sorted: in which order a library registers its modules is no business of the lock
+        for path in fold(sorted(layer.path for layer in layers), dash="-"):
             yield f"{path}: {what}"
 
 

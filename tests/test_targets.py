@@ -13,9 +13,11 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 import yaml
+from peft import LoraConfig, get_peft_model
 
 import peft_inspect
-from peft_inspect.lock import read_lock
+from peft_inspect.lock import locked, read_lock
+from peft_inspect.rules.examples import tiny_llama
 
 TRAIN = """
 import torch
@@ -155,6 +157,10 @@ def test_what_the_project_pins_is_ignored_with_a_reason_and_explained(project: P
     done = call(project, "check", "good")
     assert done.returncode == 0, done.stdout
     assert "ignored: PI001 (being moved)" in done.stdout
+    (project / "peft-inspect.toml").write_text(CONFIG)
+    structure_only = call(project, "check", "good", "--select", "PI002")
+    assert structure_only.returncode == 0
+    assert "skipped: PI001 (gradients: no selected rule needed a batch)" in structure_only.stdout
     assert "`expect` in the configuration" in call(project, "explain", "PI001").stdout
     assert "peft-inspect lock" in call(project, "explain", "lock-changed").stdout
 
@@ -224,6 +230,18 @@ def test_the_lock_catches_adapter_layers_that_were_renamed_and_lost(project: Pat
     difference = next(finding["facts"]["difference"] for finding in json.loads(changed.stdout)["findings"] if finding["code"] == "PI002")
     assert '- "base_model.model.model.layers.0-1.self_attn.{q_proj,v_proj}: Linear, r=8, alpha=8"' in difference
     assert '+ "base_model.model.model.layers.0-1.self_attn.q_proj: Linear, r=8, alpha=8"' in difference
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, in code of PEFT
+def test_the_order_in_which_modules_are_registered_does_not_change_the_lock() -> None:
+    def built(*, reordered: bool) -> object:
+        model = tiny_llama()
+        for layer in model.model.layers if reordered else ():
+            layer.self_attn.q_proj = layer.self_attn._modules.pop("q_proj")
+        model = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"]))
+        return locked(peft_inspect.check(model, select=("PI112",)).structure)
+
+    assert built(reordered=False) == built(reordered=True)
 
 
 def test_a_lock_that_is_missing_or_damaged_is_said(project: Path) -> None:

@@ -58,12 +58,12 @@ def _sarif(reports: Mapping[str, Diagnosis], out: TextIO, view: View) -> None:
 
 
 def _junit(reports: Mapping[str, Diagnosis], failed: Mapping[str, str], out: TextIO, view: View) -> None:
-    suites = ET.Element("testsuites", {"name": "peft-inspect"})
+    suites = []
     for target, report in reports.items():
         suite = ET.fromstring(_text("junit", report, view).encode())[0]  # noqa: S314  # our own output
         suite.set("name", visible(target))
         suites.append(suite)
-    suites.extend(junit.not_inspected(target, why) for target, why in failed.items())
+    suites += (junit.not_inspected(target, why) for target, why in failed.items())
     out.write(junit.document(suites))
 
 
