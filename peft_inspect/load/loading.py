@@ -107,7 +107,7 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
     try:
         subject = base_model(base, base_form, wanted, task_type(files), code, step)
     except InspectionError as error:
-        if request.base is not None:
+        if request.base is not None or request.base_class is not None:
             raise
         raise InspectionError(f"{error} (this is the base model that {name} names: --base MODEL names another)") from error
     step("attaching the adapter")
@@ -120,7 +120,7 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
 def _no_smaller_model(adapter: str) -> InspectionError:
     return InspectionError(
         f"--reduce makes a smaller model, which the file of the adapter {adapter} does not fit: leave it out, "
-        f"or take its config alone, as MODEL --lora {adapter} --reduce"
+        f"or take its config alone, as MODEL --lora {adapter} --set inference_mode=false --reduce"
     )
 
 

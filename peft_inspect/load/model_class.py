@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from typing import TYPE_CHECKING, Any
 
 import transformers
@@ -25,6 +26,8 @@ _OF_TASK = {
     "QUESTION_ANS": ("QUESTION_ANSWERING", "DOCUMENT_QUESTION_ANSWERING", "VISUAL_QUESTION_ANSWERING"),
     "FEATURE_EXTRACTION": ("",),
 }
+
+_CLASS_NAME = re.compile(r"^(?!Auto).+(Model$|For[A-Z])")
 
 # Without architectures and task: what the model type is for, the whole before its parts. A multimodal config has a
 # causal LM for its text part, a dual encoder an image classifier for one tower, an encoder a causal variant.
@@ -104,7 +107,8 @@ def _named_class(name: str) -> type[PreTrainedModel]:
     found = getattr(transformers, name, None)
     if isinstance(found, type) and issubclass(found, PreTrainedModel):
         return found
-    raise InspectionError(f"transformers {transformers.__version__} has no model class {name!r}{did_you_mean(name, dir(transformers))}")
+    models = (known for known in dir(transformers) if _CLASS_NAME.search(known) and known != name)
+    raise InspectionError(f"transformers {transformers.__version__} has no model class {name!r}{did_you_mean(name, models)}")
 
 
 def _architectures(config: PretrainedConfig) -> Iterator[type[PreTrainedModel]]:

@@ -111,6 +111,10 @@ def test_a_classifiers_adapter_counts_the_labels(load, tiny_llama, tmp_path):
 
 def test_the_base_can_be_built_as_another_class(load, adapter):
     assert type(load(str(adapter), base_class="LlamaModel").model.get_base_model()).__name__ == "LlamaModel"
+    for name in ("AutoModel", "LlamaConfig", "LlamaMdel"):
+        with pytest.raises(InspectionError, match=rf"has no model class '{name}'; the closest are '(?!{name}')\w+") as raised:
+            load(str(adapter), base_class=name)
+        assert "names another" not in str(raised.value)
 
 
 def test_several_adapters_in_one_folder_are_loaded_side_by_side(load, adapter, tmp_path):
@@ -137,7 +141,9 @@ def test_a_folder_may_be_called_as_no_adapter_can(load, adapter, name, weights):
 
 def test_a_smaller_model_fits_no_adapter(load, adapter, tiny_llama):
     for request in ({"model": str(adapter)}, {"model": str(tiny_llama), "adapter": str(adapter)}):
-        with pytest.raises(InspectionError, match=r"--reduce makes a smaller model, .* as MODEL --lora .*adapter --reduce"):
+        with pytest.raises(
+            InspectionError, match=r"--reduce makes a smaller model, .* as MODEL --lora .*adapter --set inference_mode=false"
+        ):
             load(**request, reduce=True)
     assert load(str(tiny_llama), lora=str(adapter), reduce=True).model.peft_config["default"].r == 2
 
