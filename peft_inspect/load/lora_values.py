@@ -34,7 +34,7 @@ def check_values(fields: Mapping[str, Any], where: str) -> None:
 def _needed(name: str, fields: Mapping[str, Any]) -> bool:
     """Whether None is no value of the field. Other tuners than LoRA have a rank that may be left open."""
     kind = fields.get("peft_type", "LORA")
-    return name in fields and name in _NUMBERS_OF_LORA and getattr(kind, "value", kind) == "LORA"
+    return name in fields and name in _NEVER_NONE and getattr(kind, "value", kind) == "LORA"
 
 
 def another_kind(where: str, name: str, value: Any, needed: str) -> InspectionError:
@@ -80,7 +80,7 @@ def _names_or_pattern(value: Any) -> bool:
 
 
 def _indices(value: Any) -> bool:
-    return _whole(value) or (isinstance(value, list | tuple) and all(map(_whole, value)))
+    return _whole(value) or _tokens(value)
 
 
 def _of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -95,8 +95,12 @@ def _flag(value: Any) -> bool:
     return value in (True, False)
 
 
-def _indices_by_name(value: Any) -> bool:
-    return _indices(value) or _of(_indices)(value)
+def _tokens(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_whole, value))
+
+
+def _tokens_by_name(value: Any) -> bool:
+    return _tokens(value) or _of(_tokens)(value)
 
 
 def _rank(value: Any) -> bool:
@@ -109,7 +113,7 @@ _NAME: Kind = ("a name", _name)
 _LIST: Kind = ("a list of names", _names)
 _FLAG: Kind = ("true or false", _flag)
 _NAMES: Kind = ("a list of names or one regular expression", _names_or_pattern)
-_NUMBERS_OF_LORA = ("r", "lora_alpha", "lora_dropout")
+_NEVER_NONE = ("r", "lora_alpha", "lora_dropout", "bias", "rank_pattern", "alpha_pattern")
 _KINDS: Mapping[str, Kind] = {
     "peft_type": _NAME,
     "task_type": _NAME,
@@ -130,7 +134,7 @@ _KINDS: Mapping[str, Kind] = {
     "layers_pattern": _NAMES,
     "target_parameters": _LIST,
     "modules_to_save": _LIST,
-    "trainable_token_indices": ("a list of token ids, or a mapping of names to such lists", _indices_by_name),
+    "trainable_token_indices": ("a list of token ids, or a mapping of names to such lists", _tokens_by_name),
     "layers_to_transform": ("a whole number or a list of them", _indices),
     "rank_pattern": ("a mapping of names to whole numbers", _of(_rank)),
     "alpha_pattern": ("a mapping of names to numbers", _of(_number)),

@@ -94,6 +94,8 @@ def adapter(load, tiny_llama, tmp_path):
         ({"r": "8"}, r'r is "8", and a whole number is needed'),
         ({"r": True}, r"r is true, and a whole number is needed"),
         ({"r": None}, r"r is null, and a whole number is needed"),
+        ({"rank_pattern": None}, r"rank_pattern is null, and a mapping of names to whole numbers is needed"),
+        ({"trainable_token_indices": 0}, r"trainable_token_indices is 0, and a list of token ids"),
         ({"lora_alpha": [1]}, r"lora_alpha is \[1\], and a number is needed"),
         ({"lora_dropout": "a"}, r'lora_dropout is "a", and a number is needed'),
         ({"use_dora": "yes"}, r'use_dora is "yes", and true or false is needed'),
