@@ -47,6 +47,7 @@ class Call:
     base_used: bool = False
     reaches_loss: bool | None = None
     switched: Line | None = None
+    empty: bool = False
 
 
 class Calls:
@@ -106,6 +107,7 @@ class Calls:
             active=tuple(layer.active_adapters),
             input_requires_grad=any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args),
             switched=self._states.line(layer),
+            empty=any(isinstance(arg, torch.Tensor) and not arg.numel() for arg in args[:1]),
         )
         self.calls.append(call)
         self._open.setdefault(id(layer), []).append(call)
@@ -199,6 +201,7 @@ class Calls:
                 base_used=call.base_used,
                 reaches_loss=call.reaches_loss,
                 switched=source(call.switched),
+                empty=call.empty,
             )
             for call in self.calls
         )

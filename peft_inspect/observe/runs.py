@@ -118,11 +118,13 @@ def _forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool) -> L
             f"nothing to train on: the forward returned {type(output).__name__} without a loss and without a floating tensor. "
             "Pass labels in the batch, or --loss file.py:loss"
         )
-    sums = [(tensor.float() * _weights(tensor)).sum() if weighted else tensor.float().sum() for tensor in floating]
+    values = [tensor.float().clamp(min=_MASKED) for tensor in floating]
+    sums = [(tensor * _weights(tensor)).sum() if weighted else tensor.sum() for tensor in values]
     return Loss(torch.stack(sums).sum(), f"the sum of {len(floating)} floating outputs")
 
 
 boundary(_forward)
+_MASKED = -1e30  # masks write the lowest number there is, or minus infinity; summed, they would be all there is of the loss
 
 
 def _weights(tensor: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class CallInfo:
     base_used: bool = False
     reaches_loss: bool | None = None  # data of its output flows into the loss; None: not looked at
     switched: Source | None = None  # the line that disabled or merged the layer or chose its adapter, where the run itself did
+    empty: bool = False  # for no token at all
 
     @property
     def carries(self) -> bool:

@@ -34,7 +34,10 @@ def check(trace: Trace) -> Iterator[Finding]:
 
 
 def _got_no_token(trace: Trace, path: str) -> bool:
-    """Whether it lies in an expert that runs for every token and is multiplied by zero, while another one of the same list trains."""
+    """Whether all its calls were for no token at all, or are those of an expert that is multiplied by zero beside one that trains."""
+    calls = trace.calls_of.get(path, ())
+    if calls and all(call.empty for call in calls):
+        return True
     parts = path.split(".")
     for end in range(1, len(parts) + 1):
         if is_expert(trace.structure, ".".join(parts[:end])):

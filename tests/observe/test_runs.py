@@ -1,5 +1,7 @@
 """What a forward that cannot run says, and what to do about it."""
 
+import math
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -71,3 +73,18 @@ def test_a_library_module_without_gradients_is_shown_at_its_own_decorator():
     assert (found.code, found.source.code) == ("PI303", "@torch.no_grad()")
     assert found.source.file.endswith("modeling_deepseek_v32.py")
     assert found.fix.startswith("leave these layers out of target_modules")
+
+
+@pytest.mark.parametrize("mask", [-math.inf, torch.finfo(torch.float32).min])
+def test_masked_outputs_do_not_make_the_loss_infinite(mask):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.score = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return {"logits": self.score(x).masked_fill(torch.tensor([True, True, False, False]), mask)}
+
+    torch.manual_seed(0)
+    report = peft_inspect.gradcheck(get_peft_model(Masked(), LoraConfig(target_modules=["score"])), batch={"x": torch.rand(2, 4)})
+    assert not report.findings
