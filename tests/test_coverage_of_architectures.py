@@ -43,6 +43,16 @@ FOUND: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
         {"target_modules": ["Wqkv"], "task_type": "SEQ_CLS"},
         {},
     ),
+    "a router beside experts in a dict": (
+        "arch:switch_transformers",
+        {"target_modules": ["q", "v", "classifier"]},
+        {"PI106": "warning"},
+    ),
+    "mixers that are excluded on purpose": (
+        "arch:jamba",
+        {"target_modules": ATTENTION, "exclude_modules": r".*\.mamba\..*"},
+        {"PI105": "note"},
+    ),
     "a head that no pretraining brings": ("arch:convnext", {"target_modules": ["pwconv1"]}, {"PI113": "warning"}),
     "experts in a dict under numbered names": ("arch:nllb-moe", {"target_modules": ["q_proj", "v_proj"]}, {}),
 }

@@ -44,6 +44,8 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
     elif fields.get("target_parameters") and fields.get("lora_dropout") and "lora_dropout" in str(error):
         works = _works(target_modules=fields.get("target_modules") or [], target_parameters=fields["target_parameters"])
         message = f"PEFT has no dropout for target_parameters, and lora_dropout is {fields['lora_dropout']}. {works}, lora_dropout=0.0"
+    elif "Cannot convert PEFT target" in str(error):
+        message = _of_half_fused(base, fields, str(error))
     elif "modules_to_save cannot be applied" in str(error):
         message = _of_saved_target(base, fields)
     else:
@@ -163,6 +165,17 @@ def _of_unsupported(base: Adaptable, fields: Mapping[str, Any], unsupported: lis
     return (
         f"target_modules={_shown(fields.get('target_modules'))} reaches {path}, a {kind}, which PEFT cannot adapt: it {why}. "
         f"{_works(target_modules=names, target_parameters=experts)}"
+    )
+
+
+def _of_half_fused(base: Adaptable, fields: Mapping[str, Any], error: str) -> str:
+    """One of two layers that are one parameter of the experts now."""
+    fused = set(re.findall(r"\w+", error))
+    names = [name for name in distinct(last(path) for path in base.matched()) if name in base.linear_names() and name not in fused]
+    experts = distinct(entry for path in base.modules for entry in base.expert_parameters(path))
+    return (
+        f"target_modules={_shown(fields.get('target_modules'))} names one of two layers that the experts of {base.name} hold as one "
+        f"parameter, and PEFT adapts them together or not at all: {error} {_works(target_modules=names, target_parameters=experts)}"
     )
 
 

@@ -87,7 +87,7 @@ def routers_of(inventory: Inventory) -> Iterator[str]:
 
 def _experts_in(name: str, child: nn.Module) -> int:
     base = innermost_base(child)
-    if isinstance(base, nn.ModuleList) and "expert" in name and len({type(expert) for expert in base}) == 1:
+    if isinstance(base, (nn.ModuleList, nn.ModuleDict)) and "expert" in name and len({type(expert) for expert in base.children()}) == 1:
         return len(base)
     return expert_count(base) if holds_experts(base) else 1
 

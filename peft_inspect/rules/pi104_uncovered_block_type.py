@@ -10,11 +10,12 @@ kernels do with `out_proj`, cannot be adapted and are not suggested.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from peft_inspect.records import AdapterInfo, Coverage, Finding, Severity, Structure
-from peft_inspect.rules.entries import adapters_with_targets, entries, is_feed_forward, is_list, is_shorthand, names_layers
+from peft_inspect.rules.entries import adapters_with_targets, entries, is_feed_forward, is_list, is_shorthand, names_layers, within
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import quoted, ranges, setting_fix
 
@@ -25,8 +26,7 @@ def check(structure: Structure) -> Iterator[Finding]:
         targets = entries(adapter, "target_modules")
         if not targets or _picks_blocks(adapter):
             continue
-        excluded = {path for target in entries(adapter, "exclude_modules") for path in target.matched}
-        uncovered = [row for row in (*_mixers(structure), *_other_names(structure)) if not excluded.issuperset(row.layers)]
+        uncovered = [row for row in (*_mixers(structure), *_other_names(structure)) if not _excluded(row, adapter)]
         if uncovered:
             suggestion = _suggestion(adapter, uncovered)
             yield RULE.finding(
@@ -45,6 +45,18 @@ def _picks_blocks(adapter: AdapterInfo) -> bool:
     """Whether the config says which blocks it wants."""
     named = any(names_layers(target) for target in entries(adapter, "target_modules") if not is_shorthand(target))
     return named or adapter.config.get("layers_to_transform") is not None
+
+
+def _excluded(row: Coverage, adapter: AdapterInfo) -> bool:
+    """Whether exclude_modules names these layers, as PEFT reads it, be they among the targets or not."""
+    fields = entries(adapter, "exclude_modules")
+    endings = [target.entry for target in fields if not target.regex]
+    patterns = [re.compile(target.entry) for target in fields if target.regex]
+    names = [within(adapter, path) for path in row.layers]
+    return all(
+        any(f".{name}".endswith(f".{ending}") for ending in endings) or any(pattern.fullmatch(name) for pattern in patterns)
+        for name in names
+    )
 
 
 def _rows(structure: Structure) -> Iterator[Coverage]:

@@ -34,6 +34,7 @@ def offered(message):
         ("arch:mamba2", {"target_modules": ["in_proj", "out_proj"]}, r"an adapter there would never run and PEFT refuses it"),
         ("arch:falcon_h1", {"target_modules": ["q_proj", "conv1d"]}, r"passes the weights of 'conv1d' to a fused kernel"),
         ("arch:mamba2", {"target_modules": ["q_proj", "o_proj"]}, r"is called 'o_proj' or 'q_proj'"),
+        ("arch:deepseek_v3", {"target_modules": ["q_a_proj", "up_proj"]}, r"names one of two layers that the experts .* hold as one"),
         ("arch:convnext", {"target_modules": ["dwconv"]}, r"takes only ranks that are multiples of that, not 8"),
         (
             "arch:llama",
