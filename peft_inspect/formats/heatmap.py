@@ -45,7 +45,7 @@ class Sign:
         "frozen": "frozen",
         "not-run": "not run",
         "zero": "zero",
-        "partial": "some of them",
+        "partial": "some without gradient",
         "connected": "connected to the loss",
     }
 

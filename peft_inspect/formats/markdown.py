@@ -16,6 +16,7 @@ from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.names import fold, visible
 from peft_inspect.formats.screen import Screen
 from peft_inspect.formats.targets import HEADS, target_rows
+from peft_inspect.formats.text import missing_states
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.tree import ModelTree
 from peft_inspect.formats.view import View
@@ -72,6 +73,7 @@ def _gradients(trace: Trace) -> Iterator[str]:
     totals = gradient_totals(trace)
     yield ""
     yield f"**LoRA params with gradients: {totals.with_grad}/{totals.total}**  "
+    yield f"LoRA params without gradients: {totals.without_grad}/{totals.total}{missing_states(trace)}  "
     yield f"Other trainable params with gradients: {totals.other_with_grad}/{totals.other}"
 
 

@@ -88,12 +88,12 @@ def _gradient_lines(trace: Trace) -> Iterator[Line]:
     good = totals.total and totals.with_grad == totals.total
     yield Line(Text(f"LoRA params with gradients: {totals.with_grad}/{totals.total}", style="green" if good else "bold red"))
     without = f"LoRA params without gradients: {totals.without_grad}/{totals.total}"
-    yield Line(Text(without + _states(trace), style="" if good else "red"))
+    yield Line(Text(without + missing_states(trace), style="" if good else "red"))
     yield Line(Text(f"Other trainable params with gradients: {totals.other_with_grad}/{totals.other}"))
 
 
-def _states(trace: Trace) -> str:
-    """` (380 none, 4 frozen)`."""
+def missing_states(trace: Trace) -> str:
+    """Why they have none: ` (380 no gradient, 4 frozen)`; nothing where all have one."""
     words = {"none": "no gradient", "frozen": "frozen", "nonfinite": "NaN or infinite"}
     missing: list[GradientInfo] = [gradient for gradient in trace.gradients if gradient.layer is not None and not gradient.arrived]
     counts = {state: sum(gradient.state == state for gradient in missing) for state in words}

@@ -53,7 +53,7 @@ def test_every_state_has_a_sign_of_its_own(make_llama, make_trace):
         "  self_attn.v_proj ████████",
         (
             "gradient norm ▁ 7.1e-05 to █ 7.1e-01, log scale   N NaN or infinite   ✗ no gradient   f frozen   "
-            "· not run   0 zero   ~ some of them"
+            "· not run   0 zero   ~ some without gradient"
         ),
     ]
 
@@ -120,7 +120,7 @@ def test_markdown_for_a_pull_request(broken_report):
     markdown.write(broken_report, out, View("check"))
     text = out.getvalue()
     assert text.startswith("## peft-inspect: 1 error\n")
-    assert "**LoRA params with gradients: 0/16**" in text
+    assert "**LoRA params with gradients: 0/16**  \nLoRA params without gradients: 16/16 (16 no gradient)  \n" in text
     assert "`train.py:54` in `forward`" in text
     assert "- `base_model.model.model.layers.0–3.self_attn.{q_proj,v_proj}`" in text
     assert "(verified: 16/16 parameters train with use\\_reentrant=False)" in text
