@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from peft_inspect.formats.columns import cells_of
@@ -23,6 +23,7 @@ from peft_inspect.formats.names import visible
 from peft_inspect.formats.nodes import Node, saved_copies
 from peft_inspect.formats.numbers import count
 from peft_inspect.formats.runs import Run, runs, said_differences
+from peft_inspect.formats.screen import seven_bit
 from peft_inspect.formats.view import Column, View
 from peft_inspect.formats.wrappers import WRAPPERS
 from peft_inspect.records import Structure
@@ -39,6 +40,11 @@ class Row:
     label: tuple[Part, ...]
     cells: Mapping[Column, tuple[str, ...]] = field(default_factory=dict)
     remark: bool = False
+
+    def in_seven_bits(self) -> Row:
+        """The same for a screen that has no other characters."""
+        label = tuple(replace(part, text=seven_bit(part.text)) for part in self.label)
+        return replace(self, label=label, cells={column: tuple(map(seven_bit, cells)) for column, cells in self.cells.items()})
 
 
 def rows(root: Node, structure: Structure, view: View, *, narrow: bool = False) -> Iterator[Row]:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
     """Write the tree for a person to read."""
-    tree = ModelTree(report, view)
-    screen = Screen(out, tree.view)
+    screen = Screen(out, view or View(command="tree"))
+    tree = ModelTree(report, replace(screen.view, ascii=screen.ascii))
     screen.show(tree.lines(screen.width))
 
 
@@ -100,6 +100,8 @@ class ModelTree:
             yield Text(f"no module path matches {visible(self.view.match or '')}")
             return
         drawn: list[Row] = list(rows(self.shown, self.structure, self.view, narrow=width < NARROW))
+        if self.view.ascii:  # before the columns are laid out: a name that is spelled out takes more room
+            drawn = [row.in_seven_bits() for row in drawn]
         yield from Fit(drawn, self.view, width).lines()
 
     def _notes(self) -> Iterator[Line]:

@@ -53,3 +53,13 @@ def test_the_signs_are_explained_in_markdown_as_well(make_llama, make_report):
         "+ added  - removed  ~ changed\n◆ trains  ◇ does not train  ✗ ! · error, warning, note  ×N: sum of N, one shown\n```"
         in out.getvalue()
     )
+
+
+def test_names_that_are_spelled_out_keep_the_columns_in_line(make_llama, make_report):
+    structure = make_llama(1)
+    wide = ModuleInfo("base_model.model.名前", "Dropout", "torch", "other", training=True)
+    text = screen(make_report(replace(structure, modules=(*structure.modules, wide))), width=140, ascii=True, columns=("path",))
+    starts = [line.rindex("base_model.model") for line in text.splitlines() if line.endswith(("q_proj", "\\u540d\\u524d"))]
+    assert len(starts) == 2
+    assert len(set(starts)) == 1
+    assert text.isascii()

@@ -62,9 +62,10 @@ if (data.map && data.map.stacks.length) {
   const legend = byId("legend");
   byId("cell").textContent = "Point at a cell for its value; a click leads to the module. Arrow keys walk, Enter leads there.";
   if (data.map.norms) {
-    legend.append("gradient norm " + norm(data.map.norms[0]) + " ");
-    for (let level = 0; level < 8; level += 1) legend.append(make("span", { class: "scale level-" + level }));
-    legend.append(" " + norm(data.map.norms[1]) + " (log scale)  ");
+    const [low, high] = data.map.norms;
+    legend.append("gradient norm " + (low < high ? norm(low) + " " : ""));
+    for (let level = low < high ? 0 : 7; level < 8; level += 1) legend.append(make("span", { class: "scale level-" + level }));
+    legend.append(" " + norm(high) + (low < high ? " (log scale)  " : "  "));
   }
   for (const [state, sign] of Object.entries(data.map.signs)) {
     if (states.has(state)) legend.append(" ", make("span", { class: "scale state-" + state, text: sign }), " " + data.map.words[state] + " ");
