@@ -108,13 +108,16 @@ def _nested(config: PretrainedConfig, overrides: Mapping[str, Any]) -> dict[str,
     return nested
 
 
+_IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")  # every configuration takes them, and keeps them under another name
+
+
 def _require_key(holder: Any, key: str, dotted: str) -> None:
     if isinstance(holder, Mapping):
         return  # free-form values such as rope_parameters take any key
     if not isinstance(holder, PretrainedConfig):
         raise InspectionError(f"{dotted}: {key!r} lies inside a plain value, not a configuration")
     known = _keys(holder)
-    if key not in known and not hasattr(holder, key):
+    if key not in known and key not in _IMPLEMENTATIONS and not hasattr(holder, key):
         nested = [
             f"{name}.{key}"
             for name in sorted(known)

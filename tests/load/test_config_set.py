@@ -21,6 +21,11 @@ def test_values_of_the_config_and_of_its_parts(load):
     assert config.text_config.vocab_size == untouched.text_config.vocab_size
 
 
+def test_the_implementation_of_attention_and_experts_is_a_value_like_others(load):
+    config = config_of(load("arch:mixtral", config_fields={"attn_implementation": "eager", "experts_implementation": "batched_mm"}))
+    assert (config._attn_implementation, config._experts_implementation) == ("eager", "batched_mm")
+
+
 def test_what_a_class_derives_follows_the_new_value(load):
     config = config_of(load("arch:gemma4_text", config_fields={"num_hidden_layers": 4}))
     assert len(config.layer_types) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import transformers
 from transformers import (
     BltConfig,
     DiaDecoderConfig,
@@ -111,6 +112,33 @@ def series_of_their_own_length():
     )  # fmt: skip
 
 
+def an_encoder_of_fewer_tokens():
+    """Its text has a vocabulary of its own, and the config speaks of the decoder's."""
+    encoder = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 16}
+    decoder = {**encoder, "cross_num_attention_heads": 2, "cross_num_key_value_heads": 2, "cross_hidden_size": 16}
+    config = {"encoder_config": {**encoder, "vocab_size": 64}, "decoder_config": {**decoder, "vocab_size": 1028}}
+    return transformers.DiaForConditionalGeneration(transformers.DiaConfig(**config))
+
+
+def features_where_a_mask_says():
+    """No token stands for an image: a mask over the text says where its features go."""
+    text = {"layers": 1, "embed_dim": 16, "ffn_dim": 16, "attention_heads": 2, "vocab_size": 64}
+    vision = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    return transformers.Kosmos2ForConditionalGeneration(transformers.Kosmos2Config(text_config=text, vision_config=vision))
+
+
+def as_many_decoder_ids_as_text():
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 64}
+    return transformers.T5ForSequenceClassification(transformers.T5Config(**sizes, decoder_start_token_id=0))
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -126,6 +154,9 @@ def series_of_their_own_length():
         only_what_the_error_names,
         several_codes_per_step,
         series_of_their_own_length,
+        an_encoder_of_fewer_tokens,
+        features_where_a_mask_says,
+        as_many_decoder_ids_as_text,
     ],
 )
 def test_a_complaint_leads_to_a_batch_that_fits(build):

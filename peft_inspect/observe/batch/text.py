@@ -62,6 +62,8 @@ def make_decoder(plan: Plan) -> None:
             plan.alternatives.append({"decoder_input_ids": flat.reshape(plan.size, -1, flat.shape[-1]).transpose(1, 2).contiguous()})
         labels = plan.inputs.get("labels")
         length = labels.shape[1] if isinstance(labels, torch.Tensor) and labels.dim() == 2 else TEXT_LENGTH // 2
+        if classifies and "input_ids" in plan.inputs:  # the decoder reads the same text, and is pooled where that ends
+            length = plan.inputs["input_ids"].shape[1]
         plan.give("decoder_input_ids", ids.text(plan, length, vocab=ids.vocabulary(plan, decoder=True)))
 
 
