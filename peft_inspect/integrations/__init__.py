@@ -1,7 +1,7 @@
 """Where training happens: one check of the real model, batch and optimizer before the first step.
 
 `before_training` is for a loop of one's own; `.transformers` has a callback for Trainer and TRL, `.lightning` one for
-Lightning, `.pytest` a fixture. Nothing here imports torch until it is used.
+Lightning, `.pytest` a fixture. Nothing here is imported further until it is used.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.api import Report, check
-from peft_inspect.records import Severity
-
 if TYPE_CHECKING:
     import torch
+
+    from peft_inspect.api import Report
+    from peft_inspect.records import Severity
 
 __all__ = ["before_training"]
 
@@ -24,7 +24,7 @@ def before_training(
     *,
     loss: Callable[[Any, Any], torch.Tensor] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    fail_on: Severity | str = Severity.ERROR,
+    fail_on: Severity | str = "error",
     select: Iterable[str] = (),
     ignore: Iterable[str] | Mapping[str, str] = (),
     verify: bool = True,
@@ -37,6 +37,8 @@ def before_training(
         FindingsError: with the text report as its message.
         InspectionError: the model could not be inspected.
     """
+    from peft_inspect.api import check
+
     report = check(model, batch, loss=loss, optimizer=optimizer, select=select, ignore=ignore, verify=verify)
     report.raise_for_findings(fail_on)
     return report

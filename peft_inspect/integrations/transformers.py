@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -39,6 +40,11 @@ class PeftInspectCallback(FirstStep, TrainerCallback):  # type: ignore[misc]  # 
         report: of the check; None before it ran.
     """
 
+    @cached_property
+    def _waiting(self) -> list[Callable[[], None]]:
+        """What ends each way of waiting for the first step."""
+        return []
+
     def on_train_begin(
         self,
         args: TrainingArguments,  # noqa: ARG002  # the Trainer's signature
@@ -55,20 +61,23 @@ class PeftInspectCallback(FirstStep, TrainerCallback):  # type: ignore[misc]  # 
         """
         if model is None:
             return
+        self._end_waiting()  # of a training that never came to its first step
         self.report = None
-        ends: list[Callable[[], None]] = []
 
         def check(batch: Mapping[str, Any], loss: Callable[[Any, Any], torch.Tensor] | None = None) -> None:
-            for end in ends:
-                end()
+            self._end_waiting()
             self._check(model, batch, optimizer, loss)
 
         trainer = _trainer()
         if trainer is not None:
-            ends.append(self._watch(trainer, check, _PATIENCE))
-        ends.append(_at_first_forward(model, check))
+            self._watch(trainer, check, _PATIENCE)
+        self._waiting.append(_at_first_forward(model, check))
 
-    def _watch(self, trainer: Any, check: Check, patience: int) -> Callable[[], None]:
+    def _end_waiting(self) -> None:
+        while self._waiting:
+            self._waiting.pop()()
+
+    def _watch(self, trainer: Any, check: Check, patience: int) -> None:
         """Check at the next loss of the Trainer, and again at the one after it while a batch alone can be the cause."""
 
         def patient(batch: Mapping[str, Any], loss: Callable[[Any, Any], torch.Tensor]) -> None:
@@ -79,7 +88,7 @@ class PeftInspectCallback(FirstStep, TrainerCallback):  # type: ignore[misc]  # 
                     raise
                 self._watch(trainer, check, patience - 1)
 
-        return watched(trainer, patient)
+        self._waiting.append(watched(trainer, patient))
 
     def _wrong(self) -> set[str]:
         assert self.report is not None
@@ -97,6 +106,7 @@ class PeftInspectCallback(FirstStep, TrainerCallback):  # type: ignore[misc]  # 
         Raises:
             FindingsError: every batch so far gave gradients that are exactly zero.
         """
+        self._end_waiting()
         if self.report is None:
             log.warning("peft-inspect checked nothing: this training computed no loss with gradients")
         else:

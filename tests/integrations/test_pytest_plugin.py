@@ -48,10 +48,11 @@ def test_the_fixture_and_the_function_hold_a_model_to_training_its_adapters(tmp_
     assert "2 passed" in done.stdout
 
 
-def test_collecting_imports_no_torch(tmp_path: Path) -> None:
+def test_collecting_imports_neither_torch_nor_the_rules(tmp_path: Path) -> None:
     (tmp_path / "test_model.py").write_text(USER_TESTS)
     (tmp_path / "conftest.py").write_text(
-        "import sys\ndef pytest_collection_finish():\n    print('heavy:', sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))\n"
+        "import sys\nheavy = {'torch', 'transformers', 'peft', 'peft_inspect.api', 'peft_inspect.rules'}\n"
+        "def pytest_collection_finish():\n    print('heavy:', sorted(heavy & set(sys.modules)))\n"
     )
     done = run(tmp_path, *PLUGIN, "--collect-only")
     assert "heavy: []" in done.stdout, done.stdout

@@ -182,8 +182,21 @@ def test_batches_without_any_gradient_are_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_training_in_which_nothing_was_checked_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trainer(get_peft_model(base(), lora()), tmp_path, PeftInspectCallback(), kind=Stepping, max_steps=0, num_train_epochs=0).train()
+    training = trainer(get_peft_model(base(), lora()), tmp_path, PeftInspectCallback(), max_steps=0, num_train_epochs=0)
+    training.train()
     assert "checked nothing" in caplog.text
+    assert "compute_loss" not in vars(training)
+    assert not training.model._forward_pre_hooks
+
+
+def test_a_training_that_fails_before_its_first_step_is_checked_when_it_is_started_again(tmp_path: Path) -> None:
+    training = trainer(get_peft_model(base(), lora()), tmp_path, callback := PeftInspectCallback())
+    collate, training.data_collator = training.data_collator, None
+    with pytest.raises(TypeError):
+        training.train()
+    training.data_collator = collate
+    training.train()
+    assert_healthy(callback)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
