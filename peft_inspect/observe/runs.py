@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -12,18 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
+from peft_inspect.observe.failures import explained
 from peft_inspect.observe.graph import is_opaque, leaves, reachable
-from peft_inspect.observe.sources import boundary, is_machinery, is_peft
+from peft_inspect.observe.sources import boundary
 from peft_inspect.observe.weightless import WeightlessError, running
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from types import FrameType
 
     from torch import Tensor
 
@@ -69,7 +66,7 @@ def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = Fals
     except Exception as error:
         if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
             raise
-        raise _explained(error, subject.model) from error
+        raise explained(error, subject.model) from error
 
 
 def _uncompiled() -> AbstractContextManager[object]:
@@ -170,51 +167,6 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
         # a tensor would be handed to function modes first, which are off for what they handle: for all that is run again inside
         torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
     except Exception as error:
-        raise _explained(error, subject.model, "backward") from error
+        raise explained(error, subject.model, "backward") from error
     held = (parameter for module in subject.model.modules() for parameter in module._parameters.values())
     return {id(parameter) for parameter in held if parameter is not None and parameter.grad is not None}
-
-
-def _explained(error: Exception, model: nn.Module, phase: str = "forward") -> InspectionError:
-    paths = {id(module): path for path, module in model.named_modules()}
-    where, module, shown = None, None, []
-    frame: FrameType
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        inside = frame.f_locals.get("self")
-        if frame.f_code.co_name == "_call_impl" and isinstance(inside, nn.Module):
-            module, where = inside, paths.get(id(inside), where)
-        if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
-            shown.append((frame, number))
-    frames = "".join(traceback.StackSummary.extract(iter(shown[-6:])).format())
-    place = f" in module {where or 'the model itself'!r} ({type(module).__name__})" if module is not None else ""
-    if isinstance(error, WeightlessError):
-        return InspectionError(f"{error}{place}. Run it with numbers: --weights random --reduce", detail=frames)
-    return InspectionError(
-        f"the {phase} raised {type(error).__name__}{place}: {error}. {_advice(error, model, module, where)}", detail=frames
-    )
-
-
-def _advice(error: Exception, model: nn.Module, module: nn.Module | None, where: str | None) -> str:
-    """What to do: PEFT adapts whatever is a linear layer, also one that returns more than a tensor, and ties whatever shares a weight."""
-    wrapper, _, copied = (where or "").partition(".modules_to_save.")
-    if copied and type(module) is not type(original := model.get_submodule(f"{wrapper}.original_module")):
-        return (
-            f"PEFT trains a {type(module).__name__} in the place of this {type(original).__name__}, because ensure_weight_tying ties it to "
-            "the input embeddings: set ensure_weight_tying=False, or train other modules"
-        )
-    code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__) if not is_machinery(frame.f_code)]
-    if isinstance(module, BaseTunerLayer) and where and code and is_peft(code[-1]):
-        base, name = type(module.get_base_layer()).__name__, where.rpartition(".")[2]
-        return (
-            f"PEFT cannot adapt this module: its base layer is a {base}, which does not behave as the layer type that PEFT takes it for. "
-            f"Leave it out: --exclude-modules {name} (exclude_modules=[{name!r}])"
-        )
-    if module is not None and type(module).forward is nn.Module.forward:
-        parts = [
-            f"{name} ({type(child).__name__})" for name, child in module.named_children() if type(child).forward is not nn.Module.forward
-        ]
-        return (
-            f"{type(module).__name__} has no forward: what is trained are its parts, {', '.join(parts)}. Say how with --loss "
-            "file.py:loss, a function of the model and the batch that returns the loss, and --batch file.py:make_batch"
-        )
-    return "If the batch does not fit this model, pass your own with --batch file.py:make_batch"

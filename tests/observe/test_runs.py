@@ -54,6 +54,19 @@ def test_a_layer_that_peft_cannot_adapt_is_named_with_what_to_leave_out(weights)
         peft_inspect.gradcheck(model, batch={"x": torch.ones(2, 4)})
 
 
+def test_a_task_type_whose_wrapper_passes_on_what_the_base_does_not_take_is_told():
+    model = get_peft_model(nn.Sequential(nn.Linear(4, 4)), LoraConfig(target_modules=["0"], task_type="FEATURE_EXTRACTION"))
+    with pytest.raises(InspectionError, match=r"passes 'input_ids' on, and Sequential takes none: leave task_type out"):
+        peft_inspect.gradcheck(model, batch={"input": torch.ones(2, 4)})
+
+
+def test_a_module_that_python_spells_out_in_an_error_is_called_by_its_class():
+    request = Request("arch:whisper", lora_fields={"target_modules": ["q_proj"], "task_type": "SEQ_2_SEQ_LM"}, reduce=True)
+    with pytest.raises(InspectionError, match=r"WhisperDecoder\(…\) got multiple .* task_type=SEQ_2_SEQ_LM makes PEFT") as told:
+        inspect(request, "gradcheck")
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 def test_an_embedding_that_peft_ties_as_a_linear_layer_is_told():
     config = BartConfig(
