@@ -46,6 +46,7 @@ class Call:
     adapter_used: set[str] = field(default_factory=set)
     base_used: bool = False
     reaches_loss: bool | None = None
+    per_sample: bool = False
     switched: Line | None = None
     empty: bool = False
 
@@ -73,7 +74,10 @@ class Calls:
     @contextmanager
     def watching(self) -> Iterator[Calls]:
         """Watch every module that is called inside."""
-        handles = [register_module_forward_pre_hook(self._enter), register_module_forward_hook(self._leave, always_call=True)]
+        handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
+        ]
         try:
             with self._states.watching(self._layers.module.values()):
                 yield self
@@ -115,24 +119,32 @@ class Calls:
     def base_called(self, base: int, line: Callable[[], Line | None], caller: int | None) -> None:
         """A base layer runs: outside its adapter layer, or inside one whose forward is not PEFT's, it is worth its line."""
         layers = self._layers.bases[base]
-        running = [layer for layer in layers if self._open.get(layer)]
-        replaced = [layer for layer in running if self._is_replaced(self._layers.module[layer])]
+        running = [layer for layer in layers if self.inside(layer)]
+        replaced = [layer for layer in running if self.is_replaced(layer)]
         for layer in replaced or (layers if not running else ()):
             self._base_calls[layer, caller, line(), bool(replaced), self.in_reference] += 1
 
-    def _is_replaced(self, layer: nn.Module) -> bool:
+    def is_replaced(self, layer: int) -> bool:
         """Whether the forward of an adapter layer is not PEFT's: put on the layer or its class, or that of a class of the user's."""
-        kind = type(layer)
+        module = self._layers.wrapper.get(layer) or self._layers.module[layer]
+        kind = type(module)
         if kind not in self._replaced:
             code = getattr(inspect.unwrap(kind.forward), "__code__", None)
             self._replaced[kind] = code is None or not is_peft(code)
-        return self._replaced[kind] or "forward" in vars(layer)
+        return self._replaced[kind] or "forward" in vars(module)
 
-    def _leave(self, module: nn.Module, _args: Any, output: Any) -> None:
+    def base_read(self, layer: int, line: Callable[[], Line | None]) -> None:
+        """The weight of the base is read while its layer runs: worth its line where a forward that is not PEFT's does so itself."""
+        if self.current == layer and self.is_replaced(layer):
+            self._base_calls[layer, layer, line(), True, self.in_reference] += 1
+
+    def _leave(self, module: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
         while self._stack and self._stack.pop() is not module:  # an exception may have skipped the modules inside
             pass
         if id(module) in self._layers.module and self._open.get(id(module)):
             call = self._open[id(module)].pop()
+            if (names := kwargs.get("adapter_names")) is not None:
+                call.active, call.per_sample = tuple(name for name in dict.fromkeys(names) if name != "__base__"), True
             tensors = output if isinstance(output, (tuple, list)) else (output,)
             call.output_requires_grad = any(isinstance(tensor, torch.Tensor) and tensor.requires_grad for tensor in tensors)
             if self.on_output is not None:
@@ -159,8 +171,8 @@ class Calls:
         return running[-1] if running else None
 
     def inside(self, layer: int) -> bool:
-        """Whether this adapter layer is running."""
-        return bool(self._open.get(layer))
+        """Whether this adapter layer is running, or this wrapper around a trained copy."""
+        return bool(self._open.get(layer)) or (layer in self._layers.wrapper and any(id(module) == layer for module in self._stack))
 
     def path_of(self, module: int | None) -> str | None:
         """The path of a module; None for one that the model does not hold."""
@@ -200,6 +212,7 @@ class Calls:
                 adapter_used=frozenset(call.adapter_used),
                 base_used=call.base_used,
                 reaches_loss=call.reaches_loss,
+                per_sample=call.per_sample,
                 switched=source(call.switched),
                 empty=call.empty,
             )

@@ -33,12 +33,27 @@ def _is_below_autograd(func: Callable[..., Any]) -> bool:
     return isinstance(func, OpOverload)
 
 
-class _Substitute(Exchange, TorchFunctionMode):
-    """Gives operations outside an adapter layer the weight with the adapter applied, in place of the base weight."""
+def _trained(wrapper: Any) -> nn.Module:
+    """The copy that trains in the place of a module in `modules_to_save`."""
+    copy: nn.Module = wrapper.modules_to_save[wrapper.active_adapters[0]]
+    return copy
 
-    def __init__(self, layers: Iterable[Any]) -> None:
+
+class _Substitute(Exchange, TorchFunctionMode):
+    """Gives operations outside an adapter layer the weight with the adapter applied, in place of the base weight.
+
+    In place of the weights of a module in `modules_to_save` it gives those of the trained copy.
+    """
+
+    def __init__(self, patient: Patient) -> None:
         super().__init__()
-        self._layer_of = {storage_key(layer.get_base_layer().weight): layer for layer in layers if hasattr(layer, "get_delta_weight")}
+        layers = [layer for layer in patient.layers if hasattr(layer, "get_delta_weight")]
+        self._layer_of = {storage_key(layer.get_base_layer().weight): layer for layer in layers}
+        self._copy_of = {
+            storage_key(original): copy
+            for wrapper in patient.wrappers
+            for original, copy in zip(wrapper.original_module.parameters(), _trained(wrapper).parameters(), strict=True)
+        }
         self._running: list[nn.Module] = []
 
     def __torch_function__(
@@ -59,6 +74,10 @@ class _Substitute(Exchange, TorchFunctionMode):
             return type(value)(self._with_adapter(item) for item in value) if type(value) in (list, tuple) else value
         if not isinstance(value, torch.Tensor) or value.requires_grad:
             return value
+        copy = self._copy_of.get(storage_key(value))
+        if copy is not None and copy.shape == value.shape:
+            self.acted = True
+            return copy
         layer = self._layer_of.get(storage_key(value))
         if layer is None or layer in self._running or value.shape != layer.get_base_layer().weight.shape:
             return value
@@ -101,7 +120,7 @@ def through_adapter(patient: Patient) -> Iterator[Exchange]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _Substitute(patient.layers).running() as exchange:
+        with _Substitute(patient).running() as exchange:
             yield exchange
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -147,12 +166,14 @@ def _redirected(targets: Iterable[nn.Module], target_of: Callable[[nn.Module], n
 @contextmanager
 def through_layer(patient: Patient) -> Iterator[Exchange]:
     """Replaced forwards taken away, and the adapter layer called wherever its base layer is."""
-    exchange = _Substitute(patient.layers)
-    for layer in patient.layers:
+    exchange = _Substitute(patient)
+    for layer in (*patient.layers, *patient.wrappers):
         if "forward" in vars(layer):
             del layer.forward
             exchange.acted = True
-    around = {id(layer.base_layer): layer for layer in patient.layers}
+    around = {id(layer.base_layer): layer for layer in patient.layers} | {
+        id(wrapper.original_module): wrapper for wrapper in patient.wrappers
+    }
     with _redirected(around.values(), lambda module: around.get(id(module)), exchange), exchange.running():
         yield exchange  # a kept method of the base layer is no call of a module: there the weight is what can be exchanged
 
@@ -204,6 +225,8 @@ class _Attached(Exchange, TorchFunctionMode):
 
 @contextmanager
 def attached(patient: Patient) -> Iterator[Exchange]:
-    """The detach at the line of the finding without effect."""
-    with _Attached(frozenset({patient.finding.source})) as exchange:
+    """The detaches that the finding is about without effect."""
+    modules = set(patient.finding.modules)
+    places = {cut.source for cut in patient.trace.cuts if cut.kind == "detach" and modules.intersection(cut.layers)}
+    with _Attached(frozenset(places)) as exchange:
         yield exchange

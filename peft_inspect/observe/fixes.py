@@ -52,9 +52,9 @@ def _inputs_require_grad(patient: Patient) -> Iterator[None]:
 
 @contextmanager
 def _unfreeze(patient: Patient) -> Iterator[None]:
-    for row in patient.rows:
-        for path in row.parameters:
-            patient.subject.model.get_parameter(path).requires_grad_(True)
+    for weights in patient.weights.values():
+        for weight in weights:
+            weight.requires_grad_(True)
     yield
 
 

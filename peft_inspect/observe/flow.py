@@ -9,6 +9,7 @@ in and lets data out that is not dead is the cut.
 from __future__ import annotations
 
 import weakref
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ _LIKE = frozenset(
 _AS = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 """They take the layout of their second operand and none of its values."""
 DETACHING = frozenset({"detach", "detach_", "data"})
+_PARAMETER = "Parameter"  # made of a tensor, it is a leaf that shares its values
 _ESCAPES = frozenset(
     {
         "item",
@@ -100,6 +102,11 @@ class DataFlow(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "__set__" and (resolve_name(func) or "").endswith("data.__set__"):
+            event = self._event("data", [self._operand(args[1])], [], escaped=False)
+            func(*args)
+            self._remember(args[0], event, whole=True)
+            return None
         name = function_name(func)
         flat = list(_flat((*args, *kwargs.values())))
         operands = [self._operand(value) for value in _with_values(name, flat) if isinstance(value, torch.Tensor)]
@@ -124,7 +131,8 @@ class DataFlow(TorchFunctionMode):
         return Operand(event, tensor.requires_grad, node, leaf, foreign, single=tensor.numel() == 1)
 
     def _event(self, name: str, operands: list[Operand], made: list[Tensor], *, escaped: bool) -> Event:
-        ends = any(operand.requires_grad for operand in operands) and not (made and all(tensor.requires_grad for tensor in made))
+        through = name != _PARAMETER and made and all(tensor.requires_grad for tensor in made)
+        ends = any(operand.requires_grad for operand in operands) and not through
         zero = any(tensor.grad_fn is not None and tensor.grad_fn.name() in ZERO_DERIVATIVE for tensor in made)
         line = nearest() if ends or zero or escaped or name in _FROM_VALUES else None
         if ends and self._switches.is_off and name not in DETACHING and self._switches.line is not None:
@@ -136,9 +144,9 @@ class DataFlow(TorchFunctionMode):
         self.events.append(event)
         return event
 
-    def _remember(self, tensor: Tensor, event: Event) -> None:
+    def _remember(self, tensor: Tensor, event: Event, *, whole: bool = False) -> None:
         while True:
-            earlier = self.event_of(tensor)
+            earlier = None if whole else self.event_of(tensor)
             if earlier is not None and earlier is not event:
                 rest = Operand(earlier, requires_grad=False, node=None, leaf=None, single=tensor.numel() == 1)
                 event.operands.append(rest)  # the rest of its values stay
@@ -146,6 +154,24 @@ class DataFlow(TorchFunctionMode):
             if tensor._base is None:
                 break
             tensor = tensor._base  # what is written into a view is in its base as well
+
+    @contextmanager
+    def watching(self) -> Iterator[DataFlow]:
+        """Record what is called inside; of how parameters are made, torch tells no mode."""
+        original = torch.nn.Parameter.__new__
+
+        def make(cls: type, data: Any = None, *args: Any, **kwargs: Any) -> Any:
+            made: Any = original(cls, data, *args, **kwargs)
+            if isinstance(data, torch.Tensor):
+                self._remember(made, self._event(_PARAMETER, [self._operand(data)], [made], escaped=False), whole=True)
+            return made
+
+        torch.nn.Parameter.__new__ = make  # type: ignore[method-assign]
+        try:
+            with self:
+                yield self
+        finally:
+            torch.nn.Parameter.__new__ = original  # type: ignore[method-assign]
 
     def event_of(self, tensor: Tensor) -> Event | None:
         """The event that made this tensor, or last wrote into it."""
@@ -237,34 +263,38 @@ class Slice:
             return operand.node not in self._alive
         return not event.grad_enabled or event.name in DETACHING  # a leaf used where gradients are off, or cut from its gradient
 
-    def cuts(self, parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> tuple[GraphCut, ...]:
+    def cuts(self, parameters: Mapping[int, set[str]], wanted: frozenset[str], through_python: frozenset[str]) -> tuple[GraphCut, ...]:
         """The cuts that part `wanted` adapter layers from the loss.
 
-        `parameters` gives the layers of a parameter's `id`: some tuners share one among several.
+        `parameters` gives the layers of a parameter's `id`: some tuners share one among several. `through_python`
+        are the layers whose values may take the way through Python.
         """
         found = _grouped(self._cuts, parameters, wanted)
-        rest = wanted - {layer for layers in found.values() for layer in layers}
-        if rest and self.from_values:
-            found |= self._through_python(parameters, rest)
+        rest = through_python - {layer for layers in found.values() for layer in layers}
+        python = self._through_python(parameters, rest) if rest else {}
         deliberate = {layer for (kind, _, _), layers in found.items() if kind != "non-differentiable" for layer in layers}
         cuts = []
         for (kind, operation, line), layers in found.items():
             # a mask or an index computed on the way is no fault of its own where the values themselves are cut
             left = layers - deliberate if kind == "non-differentiable" else layers
             if left:
-                place = line if isinstance(line, Source) else source(line)
-                cuts.append(GraphCut(kind, tuple(sorted(left)), operation, place))
+                cuts.append(GraphCut(kind, tuple(sorted(left)), operation, _source(line)))
+        for (kind, operation, line), layers in python.items():
+            cuts.append(GraphCut(kind, tuple(sorted(layers)), operation, _source(line), through_python=True))
         return tuple(cuts)
 
     def _through_python(self, parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
-        """Cuts where values left torch (NumPy, Python numbers) before values came back in."""
-        last = max(event.order for event in self.from_values)
+        """Cuts where values left torch (NumPy, Python numbers); whether they came back in, the graph cannot tell."""
+        last = max((event.order for event in self.from_values), default=len(self._escapes) and self._escapes[-1].order)
         cuts: list[tuple[Event, Operand]] = []
         for escape in self._escapes:
             if escape.order <= last and escape not in self.events:
                 self._walk(escape, set(), cuts)
-        found = _grouped(cuts, parameters, wanted)
-        return {("escape", operation, line): layers for (_, operation, line), layers in found.items()}
+        found: dict[Cut, set[str]] = {}
+        for (kind, operation, line), layers in _grouped(cuts, parameters, wanted).items():
+            # a detach in front of `.numpy()` is no fault of its own: what leaves torch loses its graph in any case
+            found.setdefault((kind if kind == "non-differentiable" else "escape", operation, line), set()).update(layers)
+        return found
 
     def loss_made_from(self) -> Line | None:
         """The line that made a loss without a graph out of numbers, or out of a loss that had one; None where neither is so."""
@@ -283,6 +313,10 @@ class Slice:
         return line
 
 
+def _source(line: Line | Source | None) -> Source | None:
+    return line if isinstance(line, Source) else source(line)
+
+
 def _grouped(cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
     found: dict[Cut, set[str]] = {}
     for event, operand in cuts:
@@ -296,7 +330,7 @@ def _grouped(cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set
 
 
 def _kind(event: Event) -> CutKind:
-    if event.name in DETACHING:
+    if event.name in DETACHING or event.name in _FROM_VALUES or event.name == _PARAMETER:
         return "detach"
     if event.escaped:
         return "escape"

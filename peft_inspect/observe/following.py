@@ -35,11 +35,11 @@ def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapp
     wanted = frozenset(layer.path for layer in trace.dead) | trace.zero_for_good
     with undisturbed(subject.model) as guard:
         calls, reaches, data, functions = _run(subject, layers, inputs, Operations(guard))
-        cuts = data.cuts(layers_of, wanted)
+        cuts = data.cuts(layers_of, wanted, _perhaps_through_python(trace, wanted, layers, calls, reaches, data))
         line = data.loss_made_from() if not trace.loss.has_graph else None
     if trace.loss.value is not None:
         cuts = tuple(kept for cut in cuts if (kept := _in_effect(trace, subject, inputs, cut)) is not None)
-    out = {layer for cut in cuts if cut.kind == "escape" for layer in cut.layers}
+    out = {layer for cut in cuts if cut.through_python or cut.kind == "escape" for layer in cut.layers}
     for call in calls:
         if layers.path[call.layer] in out:
             reaches[call.order] = reaches[call.order] or None  # its values take the way through Python
@@ -63,7 +63,8 @@ def _run(
     with ExitStack() as stack:
         for watcher in (switches.watching(), calls.watching(), standing_in(opened), functions.watching(), operations):
             stack.enter_context(watcher)
-        flow = stack.enter_context(DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches))
+        flow = DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches)
+        stack.enter_context(flow.watching())
         calls.on_output = lambda call, outputs: ends.setdefault(call.order, []).extend(_events(flow, outputs))
         loss = forward(subject, batch).tensor
         in_forward = tuple(calls.calls)
@@ -80,17 +81,26 @@ def _in_effect(trace: Trace, subject: Subject, inputs: Mapping[str, Any], cut: G
     multiplied by a zero further on: what is detached beside its way, a maximum that keeps a softmax stable, is no fault.
     """
     connected = trace.zero_for_good if cut.kind != "zero-derivative" else frozenset()
-    doubtful = cut.layers if cut.kind == "escape" else tuple(layer for layer in cut.layers if layer in connected)
+    doubtful = cut.layers if cut.through_python or cut.kind == "escape" else tuple(layer for layer in cut.layers if layer in connected)
     if not doubtful or _flows(trace, subject, inputs, doubtful):
         return cut
     left = tuple(layer for layer in cut.layers if layer not in doubtful)
     return replace(cut, layers=left) if left else None
 
 
+def _perhaps_through_python(
+    trace: Trace, wanted: frozenset[str], layers: AdapterLayers, calls: tuple[Call, ...], reaches: Reaches, data: Slice
+) -> frozenset[str]:
+    """Layers whose values may reach the loss as numbers: some came in from outside torch, or nothing of theirs reaches it inside."""
+    if data.from_values or trace.loss.value is None:
+        return wanted if data.from_values else frozenset()
+    return wanted - {layers.path[call.layer] for call in calls if reaches[call.order] is not False}
+
+
 def _flows(trace: Trace, subject: Subject, inputs: Mapping[str, Any], paths: Iterable[str]) -> bool:
     """Whether what these layers compute has any effect on the loss."""
     layers = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in set(paths)]
-    return moves_loss(subject, inputs, layers, trace.loss.value or 0.0)
+    return moves_loss(subject, inputs, layers)
 
 
 def _events(flow: DataFlow, tensors: Iterable[Any]) -> list[Event | None]:

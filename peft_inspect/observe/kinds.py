@@ -47,7 +47,7 @@ def kind_of(module: nn.Module) -> ModuleKind:
 
 def has_forward(module: nn.Module) -> bool:
     """Whether a module can be called; lists and dicts of modules cannot."""
-    return type(module).forward is not _forward_unimplemented
+    return getattr(type(module), "forward", None) is not _forward_unimplemented  # the class of scripted modules does not tell theirs
 
 
 def holds_experts(module: nn.Module) -> bool:

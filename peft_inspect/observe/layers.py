@@ -1,10 +1,11 @@
-"""The adapter layers of a live model, and whose storage is whose."""
+"""The adapter layers of a live model and the modules that it trains copies of, and whose storage is whose."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper
 
 from peft_inspect.observe.weightless import storage_key
 
@@ -34,8 +35,12 @@ class AdapterLayers:
         self.enclosing: dict[int, tuple[int, ...]] = {}  # adapter layer → adapter layers further out that hold it
         self.base_weights: dict[int, frozenset[tuple[int, str]]] = {}  # storage → (adapter layer, parameter name)
         self.adapter_weights: dict[int, tuple[int, str]] = {}  # storage → (adapter layer, adapter)
+        self.wrapper: dict[int, nn.Module] = {}  # around a module of `modules_to_save` and its trained copies
         for layer in self.module.values():
             self._add_bases(layer)
+        for path, module in modules.items():
+            if isinstance(module, ModulesToSaveWrapper):
+                self._add_wrapper(path, module)
         for row in structure.adapter_layers:
             for path in row.parameters:
                 self.adapter_weights[storage_key(self.parameters[path])] = (id(modules[row.path]), row.adapter)
@@ -53,6 +58,15 @@ class AdapterLayers:
                         key = storage_key(parameter)
                         self.base_weights[key] = self.base_weights.get(key, frozenset()) | {(id(layer), name)}
             base = getattr(base, "base_layer", None) if isinstance(base, BaseTunerLayer) else None
+
+    def _add_wrapper(self, path: str, wrapper: ModulesToSaveWrapper) -> None:
+        """The original inside is its base: whoever calls that, or reads its weights, passes the trained copy by."""
+        self.wrapper[id(wrapper)] = wrapper
+        self.path.setdefault(id(wrapper), path)
+        self.bases[id(wrapper.original_module)] = (id(wrapper),)
+        for name, parameter in wrapper.original_module.named_parameters():
+            key = storage_key(parameter)
+            self.base_weights[key] = self.base_weights.get(key, frozenset()) | {(id(wrapper), name)}
 
     def _add_enclosing(self) -> None:
         for path in self.of_path:

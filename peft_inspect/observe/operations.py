@@ -132,10 +132,12 @@ class WeightReads:
             self._with_adapter.add((layer, self.calls.current))
 
     def _base_read(self, owners: frozenset[tuple[int, str]], others: list[Tensor], func: OpOverload, traits: _Traits, result: Any) -> None:
-        running = [call for layer, _ in owners if (call := self.calls.innermost(layer)) is not None]
+        running = [layer for layer, _ in owners if self.calls.inside(layer)]
         if running:
-            for call in running:
-                call.base_used = True
+            for layer in running:
+                self.calls.base_read(layer, nearest)
+                if (call := self.calls.innermost(layer)) is not None:
+                    call.base_used = True
             return
         if any(self.calls.inside(ancestor) for layer, _ in owners for ancestor in self.layers.enclosing.get(layer, ())):
             return

@@ -69,7 +69,7 @@ def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Fin
 
 def _result(patient: Patient, connected: set[int], how: str) -> tuple[bool, str]:
     """Whether every layer got a gradient; for faults of zeros, one that is not zero."""
-    weights = {row.path: [patient.subject.model.get_parameter(path) for path in row.parameters] for row in patient.rows}
+    weights = patient.weights
     if patient.finding.facts.get("zero"):
         alive = sum(any(weight.grad is not None and bool(weight.grad.any()) for weight in of_layer) for of_layer in weights.values())
         return alive == len(weights) > 0, f"{alive}/{len(weights)} layers get gradients that are not zero with {how}"

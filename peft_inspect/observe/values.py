@@ -73,16 +73,21 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
         return frozenset(layer.path for layer in left if not absent.get(subject.model.get_submodule(layer.path)))
 
 
-def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[AdapterLayerInfo], loss: float) -> bool:
-    """Whether the loss changes from `loss` when the weights of these adapter layers do: data flows, whatever the graph says."""
+def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[AdapterLayerInfo]) -> bool:
+    """Whether the loss changes when the weights of these adapter layers do: data flows, whatever the graph says."""
+
+    def loss() -> float:
+        with torch.enable_grad():
+            return forward(subject, fresh(batch), weighted=True).tensor.detach().float().item()
+
+    with undisturbed(subject.model):
+        before = loss()
     with undisturbed(subject.model) as guard, torch.no_grad():
         for path in {path for layer in layers for path in layer.parameters}:
             parameter = subject.model.get_parameter(path)
             guard.before_write(parameter)
             parameter.add_(_PUSH * torch.randn_like(parameter))
-        with torch.enable_grad():
-            moved = forward(subject, fresh(batch)).tensor.detach().float().item()
-    return moved != loss
+        return loss() != before
 
 
 def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...]) -> frozenset[str]:

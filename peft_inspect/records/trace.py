@@ -45,6 +45,7 @@ class CallInfo:
     adapter_used: frozenset[str] = frozenset()  # adapters whose weights an operation read during the call
     base_used: bool = False
     reaches_loss: bool | None = None  # data of its output flows into the loss; None: not looked at
+    per_sample: bool = False  # the batch named the adapter of each sample, and `active` are those
     switched: Source | None = None  # the line that disabled or merged the layer or chose its adapter, where the run itself did
     empty: bool = False  # for no token at all
 
@@ -109,6 +110,7 @@ class GraphCut:
     layers: tuple[str, ...]
     operation: str
     source: Source | None
+    through_python: bool = False  # values left torch there; only a run with other weights tells whether they come back
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,17 @@ class Trace:
     def zero_for_good(self) -> frozenset[str]:
         """Adapter layers that are connected to the loss and get exact zeros, which neither other weights nor a larger loss would change."""
         return self.dead_after_perturbing - self.underflow
+
+    @cached_property
+    def unreached(self) -> frozenset[str]:
+        """Paths of the dead adapter layers, and of the modules in `modules_to_save` whose trained copy got no gradient."""
+        saved: dict[str, bool] = {}
+        for gradient in self.gradients:
+            if gradient.layer is None and self.structure.parameter[gradient.path].role == "saved":
+                wrapper = gradient.path.partition(".modules_to_save.")[0]
+                saved[wrapper] = saved.get(wrapper, False) or gradient.arrived
+        silent = {wrapper for wrapper, reached in saved.items() if not reached}
+        return frozenset({layer.path for layer in self.dead} | silent - self.explained)
 
     def training_calls(self, layer: AdapterLayerInfo) -> tuple[CallInfo, ...]:
         """The calls of this layer that can carry gradients; reference passes are left out."""

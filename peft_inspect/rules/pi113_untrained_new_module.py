@@ -19,7 +19,7 @@ from peft_inspect.rules.words import counted, quoted, setting_fix
 
 def check(structure: Structure) -> Iterator[Finding]:
     """The outermost fresh modules of each base model all of whose weights are frozen; adapters for inference train nothing anyway."""
-    seen: set[str] = set()
+    seen = {p.path.partition(".modules_to_save.")[0] for p in structure.parameters if p.role == "saved"}  # frozen later, if they are
     for adapter in adapters_with_targets(structure):
         frozen = {name: path for name, path in topmost_fresh(structure, adapter).items() if path not in seen}
         if frozen and not adapter.inference_mode:

@@ -16,13 +16,14 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import agreed, counted
+from peft_inspect.rules.words import agreed, passed_by
 
 
 def check(trace: Trace) -> Iterator[Finding]:
     """Reads outside the layer, grouped by the function that makes them."""
-    dead = {layer.path for layer in trace.dead}
-    uses = [use for use in trace.weight_uses if not use.in_tie and (use.layer in dead or not use.reference)]
+    dead, adapted = trace.unreached, {layer.path for layer in trace.structure.adapter_layers}
+    uses = [use for use in trace.weight_uses if use.layer in dead or (use.layer in adapted and not use.reference)]
+    uses = [use for use in uses if not use.in_tie]
     for source, of_place in by_place(uses):
         layers = list(dict.fromkeys(use.layer for use in of_place))
         operations = sorted({use.operation for use in of_place})
@@ -33,7 +34,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             else ": the adapter is not part of the computation"
         )
         yield RULE.finding(
-            f"the base weights of {counted(len(layers), 'adapter layer')} are read directly by {', '.join(operations)}{also}",
+            f"the base weights of {passed_by(trace.structure, layers)} are read directly by {', '.join(operations)}{also}",
             layers,
             source=source,
             facts={

@@ -15,22 +15,22 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, by_place
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import agreed, counted
+from peft_inspect.rules.words import agreed, passed_by
 
 
 def check(trace: Trace) -> Iterator[Finding]:
     """Calls around the adapter layer, grouped by the function that makes them."""
-    dead = {layer.path for layer in trace.dead}
+    dead, adapted = trace.unreached, {layer.path for layer in trace.structure.adapter_layers}
     used = {path for path, calls in trace.calls_of.items() if any(call.adapter_used for call in calls)}
-    calls = [call for call in trace.base_calls if (call.layer in dead or not call.reference) and not (call.patched and call.layer in used)]
+    calls = [call for call in trace.base_calls if call.layer in dead or (call.layer in adapted and not call.reference)]
+    calls = [call for call in calls if not (call.patched and call.layer in used)]
     for source, of_place in by_place(calls):
         layers = list(dict.fromkeys(call.layer for call in of_place))
         partly = sum(layer not in dead for layer in layers)
-        has, is_ = (agreed(len(layers), "has", "have"), agreed(len(layers), "is", "are"))
-        how = f"{has} a forward that is not PEFT's and runs" if of_place[0].patched else f"{is_} skipped: this line calls"
+        how = "a forward that is not PEFT's" if of_place[0].patched else "this line"
         also = f" ({partly} of them {agreed(partly, 'trains through its', 'train through their')} other calls)" if partly else ""
         yield RULE.finding(
-            f"{counted(len(layers), 'adapter layer')} {how} the base layer directly{also}",
+            f"{how} calls the base of {passed_by(trace.structure, layers)} directly: the adapter is skipped{also}",
             layers,
             source=source,
             facts={"calls": sum(call.count for call in of_place), "replaced_forward": of_place[0].patched},

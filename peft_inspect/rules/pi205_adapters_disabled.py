@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, CallInfo, Finding, Severity, Source, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
@@ -25,12 +25,11 @@ from peft_inspect.rules.words import counted
 def check(trace: Trace) -> Iterator[Finding]:
     """Dead layers whose every pass with gradients on ran without the adapter: disabled, or for samples that name none."""
     places: dict[tuple[bool, Source | None], list[AdapterLayerInfo]] = defaultdict(list)
-    patched = {call.layer for call in trace.base_calls if call.patched}
     for layer in trace.dead:
         calls = trace.training_calls(layer)
         if calls and not any(call.enabled for call in calls):
             places[True, calls[-1].switched].append(layer)
-        elif calls and layer.path not in patched and all(_left_out(call) for call in calls):
+        elif calls and not any(call.active for call in calls) and calls[-1].per_sample:
             places[False, None].append(layer)
     for (disabled, source), layers in places.items():
         many = counted(len(modules_of(layers)), "adapter layer")
@@ -45,10 +44,6 @@ def check(trace: Trace) -> Iterator[Finding]:
             else "name the adapter that trains in adapter_names, or leave adapter_names out",
             remedy="enable" if disabled else None,
         )
-
-
-def _left_out(call: CallInfo) -> bool:
-    return call.base_used and not call.adapter_used and not call.merged
 
 
 def broken() -> Example:

@@ -47,16 +47,19 @@ def _displaced(trace: Trace, name: str) -> Iterator[Finding]:
     layers = [layer for layer in trace.dead if layer.adapter == name and trace.structure.trainable(layer)]
     calls = {layer.path: trace.training_calls(layer) for layer in layers}
     rows = [layer for layer in layers if calls[layer.path] and not any(name in call.active for call in calls[layer.path])]
-    if rows:
-        last = calls[rows[0].path][-1]
+    last = calls[rows[0].path][-1] if rows else None
+    if last is not None and (last.active or not last.per_sample):  # samples that name the base model alone run disabled
+        others = ", ".join(map(repr, last.active)) or "no adapter"
         yield RULE.finding(
             f"adapter {name!r} is trainable, and the pass that is trained runs without it: in its {counted(len(rows), 'layer')} "
-            f"the forward has made {', '.join(map(repr, last.active)) or 'no adapter'} active",
+            + (f"every sample names {others}" if last.per_sample else f"the forward has made {others} active"),
             modules_of(rows),
             source=last.switched,
             facts={"adapter": name, "active": list(last.active)},
-            fix=f"call model.set_adapter({name!r}) before the pass that is trained",
-            remedy="activate",
+            fix=f"name {name!r} in adapter_names"
+            if last.per_sample
+            else f"call model.set_adapter({name!r}) before the pass that is trained",
+            remedy=None if last.per_sample else "activate",
         )
 
 

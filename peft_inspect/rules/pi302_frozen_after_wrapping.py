@@ -10,25 +10,48 @@ contain `lora_`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import passed_by
 
 
 def check(trace: Trace) -> Iterator[Finding]:
     """Active, frozen layers of adapters whose config trains."""
     inference = {adapter.name for adapter in trace.structure.adapters if adapter.inference_mode}
     layers = [layer for layer in trace.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
-    if layers:
+    modules = (*modules_of(layers), *_frozen_copies(trace, inference))
+    if modules:
         yield RULE.finding(
-            f"something froze {counted(len(modules_of(layers)), 'active adapter layer')} after the wrapping: requires_grad is False, though the config is one for training",
-            modules_of(layers),
+            f"something froze {passed_by(trace.structure, modules)} after the wrapping: requires_grad is False, though the config is one for training",
+            modules,
             fix="freeze before get_peft_model, or leave parameters with 'lora_' in their name out of the loop that freezes",
             remedy="unfreeze",
         )
+
+
+def _frozen_copies(trace: Trace, inference: Collection[str]) -> tuple[str, ...]:
+    """Modules in `modules_to_save` of active adapters whose copy does not train; those of a teacher and of rules before are left alone."""
+    left_alone = trace.references | trace.explained
+    paths = {
+        (adapter.owner, adapter.name)
+        for adapter in trace.structure.adapters
+        for layer in trace.structure.adapter_layers
+        if adapter.active and layer.adapter == adapter.name and layer.path not in left_alone and _in(layer.path, adapter.owner)
+    }
+    copies: dict[str, bool] = {}
+    for parameter in trace.structure.parameters:
+        module = parameter.path.partition(".modules_to_save.")[0]
+        of_active = any(parameter.adapter == name and _in(module, owner) for owner, name in paths)
+        if parameter.role == "saved" and of_active and parameter.adapter not in inference and module not in left_alone:
+            copies[module] = copies.get(module, False) or parameter.requires_grad
+    return tuple(module for module, trains in copies.items() if not trains)
+
+
+def _in(path: str, owner: str) -> bool:
+    return not owner or path.startswith(f"{owner}.")
 
 
 def broken() -> Example:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from peft_inspect.records import Source, runs_of
+from peft_inspect.records import Source, Structure, runs_of
 
 
 def quoted(names: Iterable[str], most: int = 6) -> str:
@@ -39,6 +39,14 @@ def literal(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
     return repr(value)
+
+
+def passed_by(structure: Structure, paths: Collection[str]) -> str:
+    """`2 adapter layers and 1 module of modules_to_save`, whichever there are."""
+    layers = len({layer.path for layer in structure.adapter_layers}.intersection(paths))
+    modules = len(set(paths)) - layers
+    parts = [counted(layers, "adapter layer")] if layers or not modules else []
+    return " and ".join([*parts, counted(modules, "module") + " of modules_to_save"] if modules else parts)
 
 
 def settings(fields: Mapping[str, Any]) -> str:
