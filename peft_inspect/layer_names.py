@@ -12,10 +12,11 @@ _WORK = {  # what a layer does → the names it goes by, separate layers before 
     "key": ("k_proj", "key", "k", "wk", "k_lin", "to_k", "key_proj", "linear_k", "kv_b_proj", *_FUSED_QKV),
     "value": ("v_proj", "value", "v", "wv", "v_lin", "to_v", "value_proj", "linear_v", "kv_b_proj", *_FUSED_QKV),
     "attention output": (*_ATTENTION_OUTPUT, "attention.output.dense", "dense", "c_proj"),
-    "gate": ("gate_proj", "w1", "wi_0", *_FUSED_GATE),
+    "gate": ("gate_proj", "w1", "wi_0", "wi", *_FUSED_GATE),
     "up": ("up_proj", "w3", "wi_1", "fc1", "c_fc", "wi", "lin1", "linear1", "intermediate.dense", *_FUSED_GATE),
     "down": ("down_proj", "w2", "fc2", "lin2", "linear2", "wo", "Wo", "output.dense", "dense_4h_to_h", "c_proj", "output_linear", "ff_out"),
     "embedding": ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in", "shared", "embedding"),
+    "projector": ("multi_modal_projector", "mm_projector", "connector", "aligner", "merger", "embed_vision"),
     "head": ("lm_head", "embed_out", "output_projection", "lm_output", "output"),
 }
 

@@ -57,6 +57,12 @@ MENDED = {
         "arch:qwen3",
         {"target_modules": QKV, "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
     ),
+    "one name for both halves of a gated layer": ("PI101", "arch:mt5", {"target_modules": ["q", "v", "wi"]}),
+    "a projector by the name of another architecture": (
+        "PI110",
+        "arch:llava",
+        {"target_modules": r".*language_model.*\.(q|v)_proj", "modules_to_save": ["mm_projector"]},
+    ),
     "a router by its parameter": ("PI106", "arch:qwen3_moe", {"target_modules": QKV, "target_parameters": ["mlp.gate.weight"]}),
     "a pattern for a module that holds layers": ("PI107", "arch:llama", {"target_modules": QKV, "rank_pattern": {"self_attn": 16}}),
     "embeddings under another name, tied": ("PI110", "arch:falcon", {"target_modules": FALCON, "modules_to_save": ["embed_tokens"]}),
@@ -84,6 +90,11 @@ def test_a_suggestion_is_accepted_mends_its_finding_and_raises_no_other(code, mo
     found = findings(model, fields)
     mended = {field: value for field, value in {**fields, **found[code].facts["suggestion"]}.items() if value is not None}
     assert set(findings(model, mended)) <= set(found) - {code}
+
+
+def test_what_a_note_shows_may_be_meant_and_stays_as_it_is():
+    note = Finding("PI105", "a rule", Severity.NOTE, "", (), None, {"suggestion": {"target_parameters": ["experts.w1"]}}, "")
+    assert corrected({"target_modules": ["q_proj"]}, [note]) == {"target_modules": ["q_proj"]}
 
 
 def test_what_one_finding_adds_is_kept_where_another_leaves_all_out():
