@@ -6,11 +6,11 @@ import atexit
 import contextlib
 import os
 import sys
-import warnings
 
 import typer
 
 from peft_inspect.cli import check, explain, gradcheck, lock, tree
+from peft_inspect.cli.library_warnings import hide_deprecations
 from peft_inspect.cli.run import INTERRUPTED
 from peft_inspect.cli.version import show_version
 
@@ -30,8 +30,7 @@ for module in (tree, gradcheck, check, lock, explain):
 
 def main() -> None:
     """The entry point of the `peft-inspect` command."""
-    # What libraries deprecate in each other is nothing that the reader of a report can mend; -W comes first and still shows it.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|transformers|peft)\.", append=True)
+    hide_deprecations()
     interrupted = False
 
     @atexit.register  # before all others, so that it runs after them

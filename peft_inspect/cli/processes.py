@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 
 from peft_inspect.api import Depth, Report, inspect
+from peft_inspect.cli.library_warnings import hide_deprecations
 from peft_inspect.config import Target
 from peft_inspect.expectations import with_expectations
 from peft_inspect.records import InspectionError
@@ -121,6 +122,7 @@ def _end(process: BaseProcess) -> str:
 def _inspect(connection: Connection, target: Target, command: Depth, verify: bool, debug: bool) -> None:
     """In the process of the target."""
     Thread(target=_end_with_parent, daemon=True).start()
+    hide_deprecations()
     try:
         report = inspect(target.request, command, select=target.select, ignore=target.ignore, verify=verify)
         result: Report | InspectionError = with_expectations(report, target.expect, target.ignore)
