@@ -161,7 +161,7 @@ def _switch_line() -> Line | None:
             function = _undecorated(frame)
             if function is None or (is_library(function.__code__) and not _is_forward(frame)):
                 return line_above(frame)
-            return decorator_line(function, _SWITCH_NAMES)
+            return decorator_line(function.__code__, _SWITCH_NAMES)
         if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
             return frame.f_code, frame.f_lineno
     return None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import os
 import sys
 import sysconfig
+import textwrap
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING
@@ -107,21 +110,19 @@ def shown(file: str) -> str:
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def decorator_line(function: Callable[..., object], names: tuple[str, ...]) -> Line:
-    """The line of the decorator of `function` that mentions one of `names`; its first line where none does."""
-    code = function.__code__
+@cache
+def decorator_line(code: CodeType, names: tuple[str, ...]) -> Line:
+    """The line of the decorator that mentions one of `names`, of the function with this code; its first line where none does.
+
+    Healthy models ask too, at every call of what is decorated: only the function's own lines are parsed, and once.
+    """
     first = code.co_firstlineno
-    text = "".join(linecache.getlines(code.co_filename))
-    for node in ast.walk(_parsed(text)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.decorator_list and node.decorator_list[0].lineno == first:
-            for decorator in node.decorator_list:
-                if any(name in ast.unparse(decorator) for name in names):
-                    return code, decorator.lineno
-    return code, first
-
-
-def _parsed(text: str) -> ast.AST:
     try:
-        return ast.parse(text)
-    except SyntaxError:  # code that has no file: a notebook cell with magics, exec
-        return ast.Module(body=[], type_ignores=[])
+        lines, _ = inspect.getsourcelines(code)
+        (function,) = ast.parse(textwrap.dedent("".join(lines))).body
+    except (OSError, SyntaxError, ValueError):  # code that has no file, or starts in the middle of a statement
+        return code, first
+    for decorator in getattr(function, "decorator_list", ()):
+        if any(name in ast.unparse(decorator) for name in names):
+            return code, first + decorator.lineno - 1
+    return code, first
