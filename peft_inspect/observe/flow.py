@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from peft_inspect.observe.graph import ZERO_DERIVATIVE, Node, leaves, reachable
 from peft_inspect.observe.sources import Line, nearest, source
+from peft_inspect.observe.weightless import storage_key
 from peft_inspect.records import CutKind, GraphCut, Source
 
 if TYPE_CHECKING:
@@ -88,10 +89,11 @@ class Event:
 
 
 class DataFlow(TorchFunctionMode):
-    """Records the torch functions of one run."""
+    """Records the torch functions of one run, and which of them read any of the storages `weights`."""
 
-    def __init__(self, known: Iterable[Tensor], switches: GradSwitches) -> None:
+    def __init__(self, known: Iterable[Tensor], switches: GradSwitches, weights: Iterable[int] = ()) -> None:
         super().__init__()
+        self.reads: dict[int, list[Event]] = {key: [] for key in weights}
         self._switches = switches
         self._known = {id(tensor) for tensor in known}
         self._made: dict[int, tuple[weakref.ref[Tensor], Event]] = {}
@@ -116,6 +118,9 @@ class DataFlow(TorchFunctionMode):
             return result
         event = self._event(name, operands, made, escaped=name in _ESCAPES)
         event.scalars = [self._numbers[value] for value in flat if isinstance(value, float) and value in self._numbers]
+        for value in flat:
+            if isinstance(value, torch.Tensor) and (key := storage_key(value)) in self.reads:
+                self.reads[key].append(event)
         written = flat[:1] if name in ("__setitem__", "copy_") or (name.endswith("_") and not name.endswith("__")) else []
         for tensor in [*made, *(value for value in written if isinstance(value, torch.Tensor))]:
             self._remember(tensor, event)
@@ -249,6 +254,16 @@ class Slice:
                 pending.extend(event.scalars)
                 pending.extend(operand.event for operand in event.operands if operand.event is not None)
                 self.opaque |= any(operand.event is None and operand.node is not None for operand in event.operands)
+
+    def stays_inside(self, events: Iterable[Event]) -> bool:
+        """Whether data of these events flows neither into the loss nor out of torch, from where it could come back."""
+        left, pending = set[Event](), list(self._escapes)
+        while pending:
+            event = pending.pop()
+            if event not in left:
+                left.add(event)
+                pending.extend(operand.event for operand in event.operands if operand.event is not None)
+        return not self.opaque and all(event not in self._data and event not in left for event in events)
 
     def depends_on(self, event: Event | None) -> bool | None:
         """Whether data of `event` flows into the loss; None where part of the flow is hidden."""

@@ -34,7 +34,7 @@ def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapp
             layers_of.setdefault(id(layers.parameters[path]), set()).add(layer.path)
     wanted = frozenset(layer.path for layer in trace.dead) | trace.zero_for_good
     with undisturbed(subject.model) as guard:
-        calls, reaches, data, functions = _run(subject, layers, inputs, Operations(guard))
+        calls, reaches, flow, data, functions = _run(subject, layers, inputs, Operations(guard))
         cuts = data.cuts(layers_of, wanted, _perhaps_through_python(trace, wanted, layers, calls, reaches, data))
         line = data.loss_made_from() if not trace.loss.has_graph else None
     if trace.loss.value is not None:
@@ -48,13 +48,14 @@ def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapp
         marked = tuple(replace(call, reaches_loss=reaches.get(call.order)) for call in trace.calls)  # both runs made the same calls
     marked_trace = replace(trace, calls=marked, loss=replace(trace.loss, source=source(line)))
     left = wanted - {layer for cut in cuts for layer in cut.layers}
-    unused = frozenset(path for path in left if _is_unused(marked_trace, path))
+    idle = _read_for_nothing(trace, layers, flow, data)
+    unused = frozenset(path for path in left if _is_unused(marked_trace, path, idle.get(path)))
     return replace(marked_trace, unused=unused, cuts=(*cuts, *_kept_back(functions, layers_of, left - unused)))
 
 
 def _run(
     subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any], operations: Operations
-) -> tuple[tuple[Call, ...], Reaches, Slice, CustomFunctions]:
+) -> tuple[tuple[Call, ...], Reaches, DataFlow, Slice, CustomFunctions]:
     """One forward, and the backward where it runs more of the model; the calls of the forward, and what became of their outputs."""
     batch = fresh(inputs)
     tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
@@ -63,7 +64,7 @@ def _run(
     with ExitStack() as stack:
         for watcher in (switches.watching(), calls.watching(), standing_in(opened), functions.watching(), operations):
             stack.enter_context(watcher)
-        flow = DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches)
+        flow = DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches, layers.base_weights)
         stack.enter_context(flow.watching())
         calls.on_output = lambda call, outputs: ends.setdefault(call.order, []).extend(_events(flow, outputs))
         loss = forward(subject, batch).tensor
@@ -71,7 +72,7 @@ def _run(
         calls.on_output = None
         functions.run_backward(subject, loss)
     data = Slice(flow, loss, functions.again)
-    return in_forward, {call.order: _any_reaches(data, ends.get(call.order, [])) for call in in_forward}, data, functions
+    return in_forward, {call.order: _any_reaches(data, ends.get(call.order, [])) for call in in_forward}, flow, data, functions
 
 
 def _in_effect(trace: Trace, subject: Subject, inputs: Mapping[str, Any], cut: GraphCut) -> GraphCut | None:
@@ -114,9 +115,20 @@ def _any_reaches(data: Slice, events: list[Event | None]) -> bool | None:
     return None if None in answers or not answers else False
 
 
-def _is_unused(trace: Trace, path: str) -> bool:
-    calls = [call for call in trace.calls_of.get(path, ()) if call.carries]
-    return bool(calls) and all(call.reaches_loss is False for call in calls)
+def _read_for_nothing(trace: Trace, layers: AdapterLayers, flow: DataFlow, data: Slice) -> dict[str, bool]:
+    """Whether nothing that was made of the base weight flows into the loss, for layers whose base weight was read outside them."""
+    read = {use.layer for use in trace.weight_uses if not use.in_tie}
+    ends: dict[str, list[Event]] = {}
+    for key, owners in layers.base_weights.items():
+        for layer, _ in owners:
+            ends.setdefault(layers.path[layer], []).extend(flow.reads[key])
+    return {path: bool(ends.get(path)) and data.stays_inside(ends[path]) for path in read}
+
+
+def _is_unused(trace: Trace, path: str, read_for_nothing: bool | None) -> bool:
+    calls = [call.reaches_loss is False for call in trace.calls_of.get(path, ()) if call.carries]
+    ends = calls if read_for_nothing is None else [*calls, read_for_nothing]
+    return bool(ends) and all(ends)
 
 
 def _kept_back(functions: CustomFunctions, layers_of: Mapping[int, set[str]], wanted: frozenset[str]) -> Iterable[GraphCut]:

@@ -90,8 +90,14 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
 
 
 def _needs_following(trace: Trace) -> bool:
-    """Whether a dead layer ran with gradients on and in working order, or a trained pass must be told from a reference pass."""
+    """Whether a dead layer ran with gradients on and in working order, or a trained pass must be told from a reference pass.
+
+    Or what reads its weight does so for nothing: then the read is not what keeps it from training.
+    """
+    read = {use.layer for use in trace.weight_uses if not use.in_tie}
     for layer in trace.dead:
+        if layer.path in read and trace.structure.trainable(layer):
+            return True
         calls = trace.calls_of.get(layer.path, ())
         on = [call for call in calls if call.trains]
         if any(call.enabled and not call.merged and layer.adapter in call.active for call in on) and trace.structure.trainable(layer):

@@ -186,7 +186,7 @@ class Trace:
     cuts: tuple[GraphCut, ...] = ()
     weight_reads: tuple[WeightRead, ...] = ()
     waiting: Mapping[str, Source] = field(default_factory=dict)  # uncalled adapter layers, by the line that calls them for other inputs
-    unused: frozenset[str] = frozenset()  # adapter layers that ran, and no data of theirs reaches the loss
+    unused: frozenset[str] = frozenset()  # adapter layers that ran or whose weight was read, and no data of theirs reaches the loss
     references: frozenset[str] = frozenset()  # adapter layers of a teacher or reference model, without gradients on purpose
     nonfinite: NonFinite | None = None
     targets: LossTargets | None = None  # looked at where gradients are zero or not finite

@@ -23,7 +23,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     """Reads outside the layer, grouped by the function that makes them."""
     dead, adapted = trace.unreached, {layer.path for layer in trace.structure.adapter_layers}
     uses = [use for use in trace.weight_uses if use.layer in dead or (use.layer in adapted and not use.reference)]
-    uses = [use for use in uses if not use.in_tie]
+    uses = [use for use in uses if not use.in_tie and use.layer not in trace.unused]
     for source, of_place in by_place(uses):
         layers = list(dict.fromkeys(use.layer for use in of_place))
         operations = sorted({use.operation for use in of_place})

@@ -82,5 +82,5 @@ RULE = Rule(
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI208"),
+    explained_by=("PI201", "PI202", "PI203", "PI208", "PI308"),
 )

@@ -108,5 +108,5 @@ RULE = Rule(
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203"),
+    explained_by=("PI201", "PI202", "PI203", "PI308"),
 )

@@ -2,7 +2,8 @@
 
 The last vision layer when features are taken from the one before it
 (`vision_feature_layer=-2`), a pooler under a token loss, the other half of a dual encoder.
-Nothing is broken, and nothing trains there.
+Nothing is broken, and nothing trains there. A layer whose weight is read directly belongs here too
+where nothing uses what is made of it: calling the layer instead would train it no more.
 
 Leave these layers out of `target_modules`, or use their output in the loss. DDP needs
 `find_unused_parameters` as long as they stay.
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Trace, modules_of
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import agreed, counted
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -24,8 +25,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     layers = [layer for layer in unused if trace.structure.trainable(layer)]
     if layers:
         yield RULE.finding(
-            f"{counted(len(modules_of(layers)), 'adapter layer')} ran, and the loss does not depend on "
-            f"{agreed(len(modules_of(layers)), 'its', 'their')} output: nothing trains there",
+            f"the loss does not depend on the output of {counted(len(modules_of(layers)), 'adapter layer')}: nothing trains there",
             modules_of(layers),
             facts={"loss": trace.loss.origin},
             fix="leave these layers out of target_modules (exclude_modules), or use their output in the loss",
