@@ -55,6 +55,7 @@ FOUND: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     ),
     "a head that no pretraining brings": ("arch:convnext", {"target_modules": ["pwconv1"]}, {"PI113": "warning"}),
     "experts in a dict under numbered names": ("arch:nllb-moe", {"target_modules": ["q_proj", "v_proj"]}, {}),
+    "a dropout among experts in a dict": ("arch:nllb-moe", {"target_modules": ["q_proj", "classifier"]}, {"PI106": "warning"}),
 }
 
 

@@ -87,8 +87,10 @@ def routers_of(inventory: Inventory) -> Iterator[str]:
 
 def _experts_in(name: str, child: nn.Module) -> int:
     base = innermost_base(child)
-    if isinstance(base, (nn.ModuleList, nn.ModuleDict)) and "expert" in name and len({type(expert) for expert in base.children()}) == 1:
-        return len(base)
+    if isinstance(base, (nn.ModuleList, nn.ModuleDict)) and "expert" in name:
+        experts = [type(expert) for expert in base.children() if next(expert.parameters(), None) is not None]  # a dropout may lie beside
+        if len(set(experts)) == 1:
+            return len(experts)
     return expert_count(base) if holds_experts(base) else 1
 
 
