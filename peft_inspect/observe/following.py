@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_inspect.observe.calls import Call, Calls
-from peft_inspect.observe.flow import DataFlow, Event, Slice
+from peft_inspect.observe.flow import DataFlow, Event
 from peft_inspect.observe.functions import CustomFunctions
 from peft_inspect.observe.grad_mode import GradSwitches, opened, standing_in
 from peft_inspect.observe.operations import Operations
 from peft_inspect.observe.runs import forward, fresh
+from peft_inspect.observe.slices import Slice
 from peft_inspect.observe.sources import Line, source
 from peft_inspect.observe.undisturbed import undisturbed
 from peft_inspect.observe.values import moves_loss
