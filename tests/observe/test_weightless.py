@@ -371,3 +371,12 @@ def test_huge_tensors_cost_nothing():
     with running():
         (floats(8, 1 << 18, dtype=torch.bfloat16) @ weight.t()).sum().backward()
     assert weight.grad.shape == weight.shape
+
+
+def test_a_position_that_was_made_up_is_no_error_where_it_is_out_of_range(x):
+    with running():
+        below = (x > 2).sum(1, keepdim=True) - 1  # the bin that a value falls into: none, since what is counted reads as one
+        assert below.unique().tolist() == [-1]
+        assert x.gather(1, below).shape == (4, 1)
+        with pytest.raises(IndexError):
+            x.gather(1, torch.full((4, 1), -1))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from peft_inspect.observe.weightless.invent import is_made_up, mark
 from peft_inspect.observe.weightless.recipes import Recipe, recipe_for
 from peft_inspect.observe.weightless.special import SPECIAL
 from peft_inspect.observe.weightless.tensor import CPU, Weightless, WeightlessError, make
@@ -145,7 +146,8 @@ class _WeightlessMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return execute(func, args, kwargs)
         if func in _MAKE_FLOATS and (made := _stand_in(func, args, kwargs)) is not None:
             return made
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        return mark(result) if is_made_up(args) else result
 
 
 def _touches_weightless(values: Any) -> bool:

@@ -68,6 +68,22 @@ def integers(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], pl
     return _mapped(planned, lambda result: torch.ones(result.shape, dtype=result.dtype))
 
 
+_MARK = "peft_inspect_made_up"
+
+
+def mark(result: Any) -> Any:
+    """Remember of integers and booleans that they were made up; what is computed from them inherits it."""
+    for tensor in tensors_in(result):
+        if not isinstance(tensor, Weightless):
+            vars(tensor)[_MARK] = True
+    return result
+
+
+def is_made_up(value: Any) -> bool:
+    """Whether this tensor, or one in this list, is made up: its values are no evidence of anything."""
+    return any(_MARK in vars(tensor) for tensor in tensors_in(value))
+
+
 def _mapped(planned: Any, make: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(planned, torch.Tensor):
         return make(planned)

@@ -1,10 +1,12 @@
-"""Indices are real, so one that is out of range is the error that it would be with weights."""
+"""Indices are real, so one that is out of range is the error that it would be with weights; unless it was made up."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from peft_inspect.observe.weightless.invent import is_made_up
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -65,7 +67,7 @@ def check_written(values: torch.Tensor, indices: list[torch.Tensor | None], writ
 
 
 def _outside(index: torch.Tensor, first: int, end: int) -> bool:
-    if not index.numel():
+    if not index.numel() or is_made_up(index):
         return False
     least, most = torch.aminmax(index)
     return bool(least < first) or bool(most >= end)

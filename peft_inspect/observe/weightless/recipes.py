@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_inspect.observe.weightless.invent import integers
+from peft_inspect.observe.weightless.invent import integers, mark
 from peft_inspect.observe.weightless.tensor import Weightless, WeightlessError, make, on_ones, small_enough
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def recipe_for(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         WeightlessError: there is no way to run this operation without data.
     """
     if any(_is_integral(written) for written in _written(func, args, kwargs)):
-        return lambda args, kwargs: on_ones(func, args, kwargs)
+        return lambda args, kwargs: mark(on_ones(func, args, kwargs))
     planned = _planned(func, args, kwargs)
     makers = [_maker(func, result, i, args, kwargs) for i, result in enumerate(_results(func, planned))]
     made_up = any(_is_integral(result) and _source_of(func, i) is None for i, result in enumerate(_results(func, planned)))
     several = len(func._schema.returns) != 1
 
     def recipe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        invented = _results(func, integers(func, args, kwargs, planned)) if made_up else ()
+        invented = _results(func, mark(integers(func, args, kwargs, planned))) if made_up else ()
         if several:
             return tuple(maker(args, kwargs, invented) for maker in makers)
         return makers[0](args, kwargs, invented)
