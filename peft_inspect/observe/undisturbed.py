@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-_CONTENTS = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
+_NOTHING: dict[str, Any] = {}
+_REGISTRIES = ("_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
 
 
 class WriteGuard:
@@ -137,14 +138,16 @@ def _same(left: Tensor, right: Tensor) -> bool:
 
 def _attributes(modules: Iterable[nn.Module]) -> Callable[[], None]:
     """Every module's attributes: its mode, hooks, registered children, and what its forward keeps on itself."""
-    kept = [(module, dict(vars(module)), {name: dict(registry) for name, registry in _contents(module) if registry}) for module in modules]
+    kept = [
+        (module, dict(vars(module)), [(registry, dict(registry) if registry else _NOTHING) for registry in _registries(module)])
+        for module in modules
+    ]
 
     def restore() -> None:
-        for module, attributes, contents in kept:
+        for module, attributes, registries in kept:
             vars(module).clear()
             vars(module).update(attributes)
-            for name, registry in _contents(module):
-                content = contents.get(name, {})
+            for registry, content in registries:
                 if not registry and not content:
                     continue
                 if registry.keys() != content.keys() or any(registry[key] is not item for key, item in content.items()):
@@ -154,10 +157,10 @@ def _attributes(modules: Iterable[nn.Module]) -> Callable[[], None]:
     return restore
 
 
-def _contents(module: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+def _registries(module: nn.Module) -> list[dict[str, Any]]:
     """What a module registers. A scripted module keeps its own in C++, and what Python sees of it is no dict."""
     attributes = vars(module)
-    return [(name, registry) for name in _CONTENTS if isinstance(registry := attributes.get(name), dict)]
+    return [registry for name in _REGISTRIES if isinstance(registry := attributes.get(name), dict)]
 
 
 def _process_state() -> Callable[[], None]:
