@@ -118,12 +118,11 @@ def _any_reaches(data: Slice, events: list[Event | None]) -> bool | None:
 
 def _read_for_nothing(trace: Trace, layers: AdapterLayers, flow: DataFlow, data: Slice) -> dict[str, bool]:
     """Whether nothing that was made of the base weight flows into the loss, for layers whose base weight was read outside them."""
-    read = {use.layer for use in trace.weight_uses if not use.in_tie}
     ends: dict[str, list[Event]] = {}
     for key, owners in layers.base_weights.items():
         for layer, _ in owners:
             ends.setdefault(layers.path[layer], []).extend(flow.reads[key])
-    return {path: bool(ends.get(path)) and data.stays_inside(ends[path]) for path in read}
+    return {path: bool(ends.get(path)) and data.stays_inside(ends[path]) for path in trace.read_outside}
 
 
 def _is_unused(trace: Trace, path: str, read_for_nothing: bool | None) -> bool:

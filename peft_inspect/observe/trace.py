@@ -94,9 +94,8 @@ def _needs_following(trace: Trace) -> bool:
 
     Or what reads its weight does so for nothing: then the read is not what keeps it from training.
     """
-    read = {use.layer for use in trace.weight_uses if not use.in_tie}
     for layer in trace.dead:
-        if layer.path in read and trace.structure.trainable(layer):
+        if layer.path in trace.read_outside and trace.structure.trainable(layer):
             return True
         calls = trace.calls_of.get(layer.path, ())
         on = [call for call in calls if call.trains]

@@ -223,6 +223,11 @@ class Trace:
         return self.dead_after_perturbing - self.underflow
 
     @cached_property
+    def read_outside(self) -> frozenset[str]:
+        """Paths of the layers whose base weight is read outside them, and not because it is tied."""
+        return frozenset(use.layer for use in self.weight_uses if not use.in_tie)
+
+    @cached_property
     def unreached(self) -> frozenset[str]:
         """Paths of the dead adapter layers, and of the modules in `modules_to_save` whose trained copy got no gradient."""
         saved: dict[str, bool] = {}
