@@ -88,11 +88,11 @@ class _Substitute(Exchange, TorchFunctionMode):
         while self._running and self._running.pop() is not module:
             pass
 
-    def _applied(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+    def _applied(self, apply: Any) -> Callable[..., Any]:
         """What custom autograd functions are called through: torch shows their operands to no mode."""
 
         def with_adapter(cls: type, *args: Any, **kwargs: Any) -> Any:
-            return apply(cls, *self._with_adapter(args), **kwargs)
+            return apply.__get__(None, cls)(*self._with_adapter(args), **kwargs)  # written in C from torch 2.14 on
 
         return with_adapter
 
@@ -100,7 +100,7 @@ class _Substitute(Exchange, TorchFunctionMode):
     def running(self) -> Iterator[Exchange]:
         """Adapter layers that run apply their adapter themselves."""
         apply = vars(torch.autograd.Function)["apply"]
-        torch.autograd.Function.apply = classmethod(self._applied(apply.__func__))  # type: ignore[assignment, method-assign]
+        torch.autograd.Function.apply = classmethod(self._applied(apply))  # type: ignore[assignment, method-assign]
         handles = [
             register_module_forward_pre_hook(lambda module, _args: self._running.append(module)),
             register_module_forward_hook(self._leave, always_call=True),

@@ -33,15 +33,15 @@ class CustomFunctions:
     def watching(self) -> Iterator[None]:
         """Note the line of every call in the forward: a node of the graph does not know it."""
         apply = vars(torch.autograd.Function)["apply"]
-        torch.autograd.Function.apply = classmethod(self._noting(apply.__func__))  # type: ignore[assignment, method-assign]
+        torch.autograd.Function.apply = classmethod(self._noting(apply))  # type: ignore[assignment, method-assign]
         try:
             yield
         finally:
             torch.autograd.Function.apply = apply  # type: ignore[method-assign]
 
-    def _noting(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+    def _noting(self, apply: Any) -> Callable[..., Any]:
         def noting(cls: type, *args: Any, **kwargs: Any) -> Any:
-            outputs = apply(cls, *args, **kwargs)
+            outputs = apply.__get__(None, cls)(*args, **kwargs)  # a classmethod, one written in C from torch 2.14 on
             for output in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(output, torch.Tensor) and output.grad_fn is not None:
                     self._lines[output.grad_fn] = nearest()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import FunctionCtx
 from torch.utils import checkpoint
 from torch.utils.checkpoint import CheckpointFunction
 
@@ -27,10 +29,9 @@ from peft_inspect.records import GradRegion, RegionKind, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
+    from types import CodeType, FrameType
 
 _SWITCH_NAMES = ("no_grad", "inference_mode", "set_grad_enabled", "grad")
-_CUSTOM_FUNCTION = torch.autograd.Function.apply.__code__
 
 
 def _generator() -> Iterator[None]:
@@ -183,10 +184,35 @@ def _is_forward(decorated: FrameType) -> bool:
 def _function_region() -> GradRegion:
     """The custom autograd function that the caller runs in, and whether any of its inputs requires grad."""
     for frame in frames(sys._getframe(1)):
-        if frame.f_code is _CUSTOM_FUNCTION:
-            kind: RegionKind = "reentrant-checkpoint" if issubclass(frame.f_locals["cls"], CheckpointFunction) else "autograd-function"
-            return GradRegion(kind, source(line_above(frame)), requires_grad(frame.f_locals["args"]))
+        function = _custom_function(frame.f_code)
+        if function is not None:
+            kind: RegionKind = "reentrant-checkpoint" if issubclass(function, CheckpointFunction) else "autograd-function"
+            return GradRegion(kind, source(line_above(frame)), _takes_gradients(frame))
     return GradRegion("before", source(nearest(2)))
+
+
+@cache
+def _custom_function(code: CodeType) -> type | None:
+    """The custom autograd function whose forward has this code.
+
+    `apply`, which calls it, has no frame from torch 2.14 on, and is often called through a name of its own.
+    """
+    classes: list[type] = [torch.autograd.Function]
+    for kind in classes:  # grows while it is walked
+        classes += kind.__subclasses__()
+        if getattr(inspect.unwrap(kind.forward), "__code__", None) is code:  # type: ignore[attr-defined]
+            return kind
+    return None
+
+
+def _takes_gradients(frame: FrameType) -> bool:
+    """Whether an input of the custom autograd function that runs in this frame requires grad."""
+    code = frame.f_code
+    names = code.co_varnames[: code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS) + code.co_kwonlyargcount]
+    given = [frame.f_locals[name] for name in names if name in frame.f_locals]
+    if given and isinstance(given[0], FunctionCtx):
+        return any(given[0].needs_input_grad)  # type: ignore[attr-defined]
+    return requires_grad(item for value in given for item in (value if isinstance(value, tuple) else (value,)))
 
 
 def requires_grad(inputs: Iterable[object]) -> bool:
