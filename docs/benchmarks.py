@@ -162,7 +162,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from peft_inspect.load import live
-from peft_inspect.observe import read_structure, run_trace
+from peft_inspect.structure import read_structure
+from peft_inspect.trace import run_trace
 torch.manual_seed(0)
 shape = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8, "vocab_size": 24000}
 config = LlamaConfig(**shape)
@@ -209,7 +210,8 @@ import resource, sys, torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from peft_inspect.load import live
-from peft_inspect.observe import read_structure, run_trace
+from peft_inspect.structure import read_structure
+from peft_inspect.trace import run_trace
 shape = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "num_attention_heads": 8, "vocab_size": 8000}
 model = get_peft_model(LlamaForCausalLM(LlamaConfig(**shape)), LoraConfig(target_modules="all-linear"))
 ids = torch.randint(0, 8000, (4, 512))

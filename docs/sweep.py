@@ -99,7 +99,7 @@ def _how_far(asked: Callable[[object], object], record: dict, results: Connectio
 
 
 def _record_tree(report, record: dict) -> None:
-    from peft_inspect.formats.tree import ModelTree
+    from peft_inspect.formats.tree.drawing import ModelTree
 
     str(ModelTree(report))
     structure = report.structure
@@ -126,7 +126,17 @@ def run_all(types: list[str], records: Path, jobs: int, limit: float) -> None:
     """One process per type; each record is on disk as soon as it is there."""
     context = get_context("forkserver")
     context.set_forkserver_preload(
-        ["torch", "transformers", "peft", "peft_inspect.load", "peft_inspect.observe", "peft_inspect.rules", "peft_inspect.formats.tree"]
+        [
+            "torch",
+            "transformers",
+            "peft",
+            "peft_inspect.load",
+            "peft_inspect.structure",
+            "peft_inspect.trace",
+            "peft_inspect.fixes",
+            "peft_inspect.rules",
+            "peft_inspect.formats.tree.drawing",
+        ]
     )
     pending, running = list(types), {}
     with records.open("a", encoding="utf-8") as file:

@@ -101,7 +101,7 @@ def gradcheck(
 
 def tree(model: torch.nn.Module) -> Any:
     """The wrapper hierarchy of a live model as a rich renderable; `str()` of it gives plain text."""
-    from peft_inspect.formats.tree import ModelTree
+    from peft_inspect.formats.tree.drawing import ModelTree
 
     return ModelTree(_inspect_live("tree", model, None, None, None, None, (), (), False))
 
@@ -151,7 +151,9 @@ def _inspect(
     depth: Depth, subject: Subject, rules: tuple[Rule[Any], ...], ignore: Mapping[str, str], verify: bool, step: Step, load_s: float
 ) -> Report:
     started = time.perf_counter()
-    from peft_inspect.observe import adapter_evidence, read_structure, run_trace, verified
+    from peft_inspect.fixes import verified
+    from peft_inspect.structure import adapter_evidence, read_structure
+    from peft_inspect.trace import run_trace
 
     step("reading the structure")
     structure = read_structure(subject)

@@ -32,7 +32,7 @@ def imported_at_run_time(program, libraries=HEAVY):
         "import peft_inspect.api",
         "import peft_inspect.cli",
         "from peft_inspect.rules import all_rules; all_rules()",
-        "import peft_inspect.formats.tree, peft_inspect.formats.json, peft_inspect.formats.text",
+        "import peft_inspect.formats.tree.drawing, peft_inspect.formats.json, peft_inspect.formats.text",
     ],
 )
 def test_nothing_heavy_is_imported_before_an_inspection(program):

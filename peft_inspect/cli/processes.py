@@ -23,7 +23,7 @@ from peft_inspect.config import Target
 from peft_inspect.expectations import with_expectations
 from peft_inspect.records import InspectionError
 
-_HEAVY = ["peft_inspect.load", "peft_inspect.observe", "peft_inspect.rules"]
+_HEAVY = ["peft_inspect.load", "peft_inspect.structure", "peft_inspect.trace", "peft_inspect.fixes", "peft_inspect.rules"]
 
 
 def _context() -> BaseContext:

@@ -22,9 +22,9 @@ FORMATS: Mapping[Command, Mapping[str, str]] = {
     "check": {
         "text": "text",
         "json": "json",
-        "sarif": "sarif",
-        "github": "github",
-        "junit": "junit",
+        "sarif": "ci.sarif",
+        "github": "ci.github",
+        "junit": "ci.junit",
         "markdown": "markdown",
         "html": "html",
         "lora-config": "lora_config",

@@ -11,7 +11,8 @@ from io import StringIO
 from typing import TextIO
 from xml.etree import ElementTree as ET  # reads back only what junit wrote
 
-from peft_inspect.formats import View, github, junit, markdown, writer
+from peft_inspect.formats import View, markdown, writer
+from peft_inspect.formats.ci import github, junit
 from peft_inspect.formats.names import visible
 from peft_inspect.records import Diagnosis, InspectionError
 

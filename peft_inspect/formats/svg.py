@@ -16,7 +16,7 @@ from rich.terminal_theme import TerminalTheme
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.text import lines as report_lines
-from peft_inspect.formats.tree import ModelTree
+from peft_inspect.formats.tree.drawing import ModelTree
 from peft_inspect.formats.view import View
 from peft_inspect.records import Diagnosis
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from peft_inspect.observe.reachable import remembered
+from peft_inspect.run.reachable import remembered
 
 _DATA = frozenset({"train_dataset", "eval_dataset"})  # large, and no loss writes into them
 

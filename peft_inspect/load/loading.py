@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
-from peft_inspect.load import attach, settings
-from peft_inspect.load.base import base_model, location_of
+from peft_inspect.load.adapter import attach
+from peft_inspect.load.adapter.trained_on import as_trained, task_type
 from peft_inspect.load.inputs import read_batch, read_loss, read_optimizer
-from peft_inspect.load.lora import Asked, asked
-from peft_inspect.load.named import Code, LocalFile, Named, named
+from peft_inspect.load.lora import settings
+from peft_inspect.load.lora.lora import Asked, asked
+from peft_inspect.load.lora.wrap import is_weightless, is_wrapped, wrap
+from peft_inspect.load.model.base import base_model, location_of
+from peft_inspect.load.model.named import Code, LocalFile, Named, named
 from peft_inspect.load.repeatable import repeatable
-from peft_inspect.load.trained_on import as_trained, task_type
 from peft_inspect.load.user_code import UserCode
-from peft_inspect.load.wrap import is_weightless, is_wrapped, wrap
 from peft_inspect.records import AdapterFile, InspectionError, Request, Subject, Weights
 
 Step = Callable[[str], None]

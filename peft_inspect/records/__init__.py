@@ -2,7 +2,7 @@
 
     load → Subject → structure → Structure → trace → Trace → diagnose → Diagnosis → formats
 
-`Subject` is the one exception: it holds the live model, and never leaves `load` and `observe`.
+`Subject` is the one exception: it holds the live model, and never leaves the rooms that know torch.
 Module paths are those of the live object that was inspected: `root.get_submodule(path)` accepts them.
 """
 

@@ -28,7 +28,7 @@ class Finding:
     fix: str = ""
     fix_verified: bool | None = None
     verified: str | None = None  # "384/384 parameters train with use_reentrant=False"
-    remedy: str | None = None  # the name of the remedy in `observe.fixes` that tries the fix
+    remedy: str | None = None  # the name of the remedy in `fixes.fixes` that tries the fix
     explains: bool = True  # rules that this one explains away leave its modules to it
 
 

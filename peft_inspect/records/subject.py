@@ -37,7 +37,7 @@ class Request:
 
 @dataclass
 class Subject:
-    """The live model and what is run with it. The only mutable record; never leaves `load` and `observe`."""
+    """The live model and what is run with it. The only mutable record; never leaves the rooms that know torch."""
 
     model: torch.nn.Module
     source: str  # as the user named it, or the class for a live object

@@ -58,7 +58,7 @@ class Rule(Generic[Evidence]):
         severity: Severity | None = None,
         explains: bool = True,
     ) -> Finding:
-        """A finding of this rule. `remedy` names what `observe.fixes` can try; None: the fix cannot be tried."""
+        """A finding of this rule. `remedy` names what `fixes.fixes` can try; None: the fix cannot be tried."""
         return Finding(
             code=self.code,
             rule=self.name,

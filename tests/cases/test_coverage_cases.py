@@ -17,8 +17,8 @@ import pytest
 from peft import PeftConfig, PeftModel, get_peft_model
 
 from peft_inspect.diagnose import Evidence, diagnose, named
-from peft_inspect.observe import read_structure
 from peft_inspect.records import Diagnosis, Severity, Subject
+from peft_inspect.structure import read_structure
 from peft_inspect.suggest import corrected
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 
 import peft_inspect
 from peft_inspect.diagnose import Evidence, diagnose, named
-from peft_inspect.load.adapters import read_adapter_files
-from peft_inspect.observe import adapter_evidence, read_structure
+from peft_inspect.load.adapter.adapters import read_adapter_files
 from peft_inspect.records import Diagnosis, Subject
+from peft_inspect.structure import adapter_evidence, read_structure
 
 # The programs are the users' own, with whatever they make torch, transformers and PEFT warn about.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 
-from peft_inspect.formats import github, junit, sarif
+from peft_inspect.formats.ci import github, junit, sarif
 from peft_inspect.records import Finding, Outcome, Severity, Source
 
 

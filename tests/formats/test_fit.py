@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 
 from peft_inspect.formats.markdown import write as write_markdown
-from peft_inspect.formats.tree import write
+from peft_inspect.formats.tree.drawing import write
 from peft_inspect.formats.view import View
 from peft_inspect.records import ModuleInfo
 

@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 
 from peft_inspect.formats.numbers import share
-from peft_inspect.formats.tree import write
+from peft_inspect.formats.tree.drawing import write
 from peft_inspect.formats.view import View
 from peft_inspect.records import Carried, Coverage, Target
 

@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from peft_inspect.formats.nodes import build
-from peft_inspect.formats.tree import ModelTree, write
+from peft_inspect.formats.tree.drawing import ModelTree, write
+from peft_inspect.formats.tree.nodes import build
 from peft_inspect.formats.view import View
 from peft_inspect.records import ModuleInfo, Source, WeightRead
 

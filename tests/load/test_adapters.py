@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from peft_inspect.load.adapters import read_adapter_files
+from peft_inspect.load.adapter.adapters import read_adapter_files
 from peft_inspect.records import InspectionError
 
 KEY = "base_model.model.layers.0.q_proj"

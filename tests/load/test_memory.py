@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from peft_inspect.load import memory
+from peft_inspect.load.model import memory
 from peft_inspect.records import InspectionError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoConfig
 
-from peft_inspect.load.nearest import make_valid
+from peft_inspect.load.model.nearest import make_valid
 
 
 @pytest.mark.parametrize("model_type", ["llama", "bert", "whisper", "gpt2", "deepseek_v3", "mixtral", "qwen2_audio"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from peft_inspect.load.reduce import reduced
+from peft_inspect.load.model.reduce import reduced
 
 
 def small(model_type: str):

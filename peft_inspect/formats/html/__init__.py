@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from peft_inspect.formats.html.payload import payload
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.text import plain
-from peft_inspect.formats.tree import ModelTree
+from peft_inspect.formats.tree.drawing import ModelTree
 from peft_inspect.formats.view import View
 from peft_inspect.records import Diagnosis
 

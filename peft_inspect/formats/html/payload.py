@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from peft_inspect.formats.columns import cells_of
 from peft_inspect.formats.coverage import covered
-from peft_inspect.formats.diff import SIGNS
 from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import GradientMap, MapRow, gradient_map
 from peft_inspect.formats.heatmap import Sign
 from peft_inspect.formats.json import environment
-from peft_inspect.formats.labels import layer_words, shape_of, short_dtype, shown_type, variants, weight_of
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import fold_with_first
-from peft_inspect.formats.nodes import Node
-from peft_inspect.formats.runs import Run, runs, said_differences
 from peft_inspect.formats.targets import target_rows
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
-from peft_inspect.formats.tree import ModelTree
+from peft_inspect.formats.tree.columns import cells_of
+from peft_inspect.formats.tree.diff import SIGNS
+from peft_inspect.formats.tree.drawing import ModelTree
+from peft_inspect.formats.tree.labels import layer_words, shape_of, short_dtype, shown_type, variants, weight_of
+from peft_inspect.formats.tree.nodes import Node
+from peft_inspect.formats.tree.runs import Run, runs, said_differences
+from peft_inspect.formats.tree.wrappers import chains, same_object
 from peft_inspect.formats.view import View
-from peft_inspect.formats.wrappers import chains, same_object
 from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, Structure, Trace
 
 

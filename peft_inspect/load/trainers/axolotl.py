@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.load.lora_values import not_a_pattern
+from peft_inspect.load.lora.lora_values import not_a_pattern
 from peft_inspect.load.trainers.recognised import Reader, Recognised, Settings, at_revision, quantisation_note
 from peft_inspect.records import InspectionError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peft_inspect.load.lora_values import another_kind
+from peft_inspect.load.lora.lora_values import another_kind
 from peft_inspect.load.words import listed
 
 

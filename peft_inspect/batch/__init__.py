@@ -1,0 +1,54 @@
+"""A batch for every modality: from the user, or made from the model's own signature and config."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from peft_inspect.batch import content, crops, cross, labels, rest, text, towers
+from peft_inspect.batch.describe import describe, exercised
+from peft_inspect.batch.plan import Plan
+from peft_inspect.batch.settle import needs_trial, settle
+from peft_inspect.batch.target import find_target
+from peft_inspect.records import BatchInfo, InspectionError, Subject
+from peft_inspect.run.undisturbed import undisturbed
+from peft_inspect.run.weightless import running
+
+__all__ = ["make_batch"]
+
+_MAKERS = (crops.make, towers.make, text.make, cross.make, rest.make, labels.make, text.make_decoder)
+
+
+def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
+    """The keyword inputs to run the model with, and their description.
+
+    Raises:
+        InspectionError: a required input cannot be made from signature and config.
+    """
+    target = find_target(subject.model)
+    if subject.batch is not None:
+        return dict(subject.batch), describe(subject.batch, target.parameters, subject.batch_by)
+    plan = Plan(target)
+    made_by = "the user's content through the folder's processor" if subject.content else "signature and config"
+    if content.make(plan, subject):
+        text.make_decoder(plan)
+        labels.make(plan)
+    elif not needs_trial(plan):
+        _make(plan)
+    else:
+        with undisturbed(subject.model), running() if subject.weights == "none" else nullcontext():
+            _make(plan)
+            settle(plan)
+    plan.notes.insert(0, exercised(plan))
+    return target.spelled(plan.inputs), describe(target.spelled(plan.inputs), target.spelled(target.parameters), made_by, plan.notes)
+
+
+def _make(plan: Plan) -> None:
+    for make in _MAKERS:
+        make(plan)
+    if missing := rest.missing(plan):
+        names = ", ".join(plan.target.spelled(dict.fromkeys(missing)))
+        raise InspectionError(
+            f"no batch could be made: {type(plan.target.module).__name__}.forward requires {names}. "
+            "Pass --batch FILE or file.py:make_batch, or batch={...} in Python."
+        )

@@ -1,0 +1,93 @@
+"""What the makers of a batch share: the target, the inputs made so far, and how tensors are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from peft_inspect.batch.fields import token_ids
+
+if TYPE_CHECKING:
+    from peft_inspect.batch.target import Target
+
+TEXT_LENGTH = 16
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """A run of placeholder tokens in the text where the features of another modality go."""
+
+    modality: str
+    token: int
+    count: int
+    start: int | None = None  # token before the run
+    end: int | None = None  # token after it
+    counted: bool = True  # by the model itself; False: a guess for the trial to correct
+
+
+@dataclass
+class Plan:
+    """A batch in the making. Makers read the target and fill `inputs`; what they could not do they say in `notes`."""
+
+    target: Target
+    inputs: dict[str, Any] = field(default_factory=dict)
+    placeholders: list[Placeholder] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    alternatives: list[dict[str, Any]] = field(default_factory=list)  # other layouts of the main input, for a trial
+    label_choices: list[torch.Tensor] = field(default_factory=list)  # other labels that a forward of the user's own may mean
+    dropped: set[str] = field(default_factory=set)  # inputs that the model does not take, as a trial showed
+    size: int = 1  # samples in the batch
+    text_length: int = TEXT_LENGTH  # words, without placeholders
+    positions: int = 0  # words whose place features take, where a mask says so instead of a token
+
+    def __post_init__(self) -> None:
+        parameter = next((p for p in self.target.module.parameters() if p.dtype in _FLOATS), None)
+        self.dtype = torch.float32 if parameter is None else parameter.dtype
+        self.device = torch.device("cpu") if parameter is None or parameter.is_meta else parameter.device
+        if "return_loss" in self.target.parameters or any(isinstance(m, _BatchNorm) for m in self.target.module.modules()):
+            self.size = 2
+        self.special = token_ids(self.target.config)
+
+    @property
+    def config(self) -> Any:
+        """The config of the (first) transformers model, or None."""
+        return self.target.config
+
+    def wants(self, *names: str) -> bool:
+        """Whether the forward takes all these inputs and none has been made, or dropped."""
+        return all(name in self.target.parameters and name not in self.inputs and name not in self.dropped for name in names)
+
+    def needs(self, name: str) -> bool:
+        """Whether this input has no default and has not been made."""
+        return name in self.target.required and name not in self.inputs
+
+    def give(self, name: str, value: Any) -> None:
+        """Set an input if the forward takes it and nobody has."""
+        if self.wants(name):
+            self.inputs[name] = value
+
+    def drop(self, name: str) -> None:
+        """Take an input back for good."""
+        del self.inputs[name]
+        self.dropped.add(name)
+
+    def floats(self, *shape: int) -> torch.Tensor:
+        """Reproducible noise around zero in the model's dtype; the global generator is left alone."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(shape, generator=generator).to(self.dtype).to(self.device)
+
+    def ones(self, *shape: int) -> torch.Tensor:
+        """A mask that hides nothing."""
+        return torch.ones(shape, dtype=torch.long, device=self.device)
+
+    def zeros(self, *shape: int) -> torch.Tensor:
+        """Integer zeros."""
+        return torch.zeros(shape, dtype=torch.long, device=self.device)
+
+    def integers(self, values: Any) -> torch.Tensor:
+        """An integer tensor of these values."""
+        return torch.tensor(values, dtype=torch.long, device=self.device)

@@ -1,0 +1,5 @@
+"""What a finding says to do, done in memory, run again and undone."""
+
+from peft_inspect.fixes.remedies import verified
+
+__all__ = ["verified"]

@@ -1,0 +1,232 @@
+"""Fixes that exchange something at the moment when it is used: a weight, the module that is called, what a detach returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch._ops import OpOverload
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from peft_inspect.fixes.patient import Patient
+from peft_inspect.run.weightless import storage_key
+from peft_inspect.structure.source.lines import nearest, source
+from peft_inspect.trace.copies import copied_from
+from peft_inspect.trace.flow import DETACHING, function_name
+
+
+class Exchange:
+    """Whether anything came by to be exchanged; what runs inside a captured graph never does."""
+
+    acted = False
+
+
+_TRANSPOSED = frozenset({"T", "mT", "H", "mH"})  # properties that give the weight itself; others look at its metadata
+
+
+def _is_below_autograd(func: Callable[..., Any]) -> bool:
+    """Whether the dispatch mode performs an operation of a captured graph: exchanging its operands there connects nothing."""
+    return isinstance(func, OpOverload)
+
+
+def _trained(wrapper: Any) -> nn.Module:
+    """The copy that trains in the place of a module in `modules_to_save`."""
+    copy: nn.Module = wrapper.modules_to_save[wrapper.active_adapters[0]]
+    return copy
+
+
+class _Substitute(Exchange, TorchFunctionMode):
+    """Gives operations outside an adapter layer the weight with the adapter applied, in place of the base weight.
+
+    In place of the weights of a module in `modules_to_save` it gives those of the trained copy.
+    """
+
+    def __init__(self, patient: Patient) -> None:
+        super().__init__()
+        layers = [layer for layer in patient.layers if hasattr(layer, "get_delta_weight")]
+        self._layer_of = {storage_key(layer.get_base_layer().weight): layer for layer in layers}
+        self._copy_of = {
+            storage_key(original): copy
+            for wrapper in patient.wrappers
+            for original, copy in zip(wrapper.original_module.parameters(), _trained(wrapper).parameters(), strict=True)
+        }
+        self._running: list[nn.Module] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if _is_below_autograd(func):
+            return func(*args, **(kwargs or {}))
+        name = function_name(func)
+        if name in DETACHING:
+            weight = self._with_adapter(args[0])
+            return weight if weight is not args[0] else func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "__get__" and name not in _TRANSPOSED:
+            return func(*args, **(kwargs or {}))
+        return func(*self._with_adapter(args), **{name: self._with_adapter(value) for name, value in (kwargs or {}).items()})
+
+    def _with_adapter(self, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._with_adapter(item) for item in value) if type(value) in (list, tuple) else value
+        if not isinstance(value, torch.Tensor) or value.requires_grad:
+            return value
+        copy = self._copy_of.get(storage_key(value))
+        if copy is not None and copy.shape == value.shape:
+            self.acted = True
+            return copy
+        layer = self._layer_of.get(storage_key(value))
+        if layer is None or layer in self._running or value.shape != layer.get_base_layer().weight.shape:
+            return value
+        self.acted = True
+        return value + sum(layer.get_delta_weight(name).to(value.dtype) for name in layer.active_adapters if name in layer.scaling)
+
+    def _leave(self, module: nn.Module, _args: Any, _output: Any) -> None:
+        while self._running and self._running.pop() is not module:
+            pass
+
+    def _applied(self, apply: Any) -> Callable[..., Any]:
+        """What custom autograd functions are called through: torch shows their operands to no mode."""
+
+        def with_adapter(cls: type, *args: Any, **kwargs: Any) -> Any:
+            return apply.__get__(None, cls)(*self._with_adapter(args), **kwargs)  # written in C from torch 2.14 on
+
+        return with_adapter
+
+    @contextmanager
+    def running(self) -> Iterator[Exchange]:
+        """Adapter layers that run apply their adapter themselves."""
+        apply = vars(torch.autograd.Function)["apply"]
+        torch.autograd.Function.apply = classmethod(self._applied(apply))  # type: ignore[assignment, method-assign]
+        handles = [
+            register_module_forward_pre_hook(lambda module, _args: self._running.append(module)),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+        try:
+            with self:
+                yield self
+        finally:
+            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def through_adapter(patient: Patient) -> Iterator[Exchange]:
+    """The weight with the adapter applied, wherever the base weight is read."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with _Substitute(patient).running() as exchange:
+            yield exchange
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextmanager
+def _redirected(targets: Iterable[nn.Module], target_of: Callable[[nn.Module], nn.Module | None], exchange: Exchange) -> Iterator[Exchange]:
+    """Whenever a module that has one of `targets` is called outside that target, answer with the target's output."""
+    busy: list[nn.Module] = []
+
+    def redirect(module: nn.Module, args: Any, kwargs: Any, _output: Any) -> Any:
+        target = target_of(module)
+        if target is None or target in busy:
+            return None
+        busy.append(target)
+        exchange.acted = True
+        try:
+            return target(*args, **kwargs)
+        finally:
+            busy.remove(target)
+
+    def enter(module: nn.Module, _args: Any) -> None:
+        if id(module) in own:
+            busy.append(module)
+
+    def leave(module: nn.Module, _args: Any, _output: Any) -> None:
+        if id(module) in own and module in busy:
+            busy.remove(module)
+
+    own = {id(target) for target in targets}
+    handles = [
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave, always_call=True),
+        register_module_forward_hook(redirect, with_kwargs=True),
+    ]
+    try:
+        yield exchange
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def through_layer(patient: Patient) -> Iterator[Exchange]:
+    """Replaced forwards taken away, and the adapter layer called wherever its base layer is."""
+    exchange = _Substitute(patient)
+    for layer in (*patient.layers, *patient.wrappers):
+        if "forward" in vars(layer):
+            del layer.forward
+            exchange.acted = True
+    around = {id(layer.base_layer): layer for layer in patient.layers} | {
+        id(wrapper.original_module): wrapper for wrapper in patient.wrappers
+    }
+    with _redirected(around.values(), lambda module: around.get(id(module)), exchange), exchange.running():
+        yield exchange  # a kept method of the base layer is no call of a module: there the weight is what can be exchanged
+
+
+@contextmanager
+def through_original(patient: Patient) -> Iterator[Exchange]:
+    """The adapted module called wherever its copy is."""
+    model = patient.subject.model
+    copies = [copy for copy in patient.trace.copies if set(copy.layers) & set(patient.finding.modules)]
+    originals = {copy.original: model.get_submodule(copy.original) for copy in copies}
+    targets = {id(model.get_submodule(copy.copy)): originals[copy.original] for copy in copies if copy.copy is not None}
+    unregistered = [originals[copy.original] for copy in copies if copy.copy is None]
+    held = {id(module) for module in model.modules()}
+
+    def target_of(module: nn.Module) -> nn.Module | None:
+        if id(module) not in held and id(module) not in targets:
+            match = copied_from(module, unregistered)
+            if match is None:
+                return None
+            targets[id(module)] = match  # modules outside the model may be made anew by every run, so they are met only here
+            kept.append(module)
+        return targets.get(id(module))
+
+    kept: list[nn.Module] = []  # keeps the ids in `targets` from being reused
+    with _redirected(originals.values(), target_of, Exchange()) as exchange:
+        yield exchange
+
+
+class _Attached(Exchange, TorchFunctionMode):
+    """Makes the detaching calls at given lines return what they were given."""
+
+    def __init__(self, places: frozenset[Any]) -> None:
+        super().__init__()
+        self._places = places
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if (
+            function_name(func) in DETACHING
+            and not _is_below_autograd(func)
+            and args[0].requires_grad
+            and source(nearest()) in self._places
+        ):
+            self.acted = True
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def attached(patient: Patient) -> Iterator[Exchange]:
+    """The detaches that the finding is about without effect."""
+    modules = set(patient.finding.modules)
+    places = {cut.source for cut in patient.trace.cuts if cut.kind == "detach" and modules.intersection(cut.layers)}
+    with _Attached(frozenset(places)) as exchange:
+        yield exchange

@@ -1,0 +1,150 @@
+"""The fixes themselves: what the finding says to do, done in memory to the live model and undone.
+
+A fix is a context manager over a `Patient`. It shows that gradients arrive; it need not give the values that the
+fixed program would compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.checkpoint import checkpoint
+
+from peft_inspect.fixes.exchanges import Exchange, attached, through_adapter, through_layer, through_original
+from peft_inspect.fixes.patient import Patient
+from peft_inspect.records import AdapterLayerInfo
+from peft_inspect.trace.grad_mode import GradSwitches, standing_in
+
+Remedy = Callable[[Patient], AbstractContextManager[Exchange | None]]
+
+
+@contextmanager
+def _without_reentrant(_: Patient) -> Iterator[None]:
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
+
+    with standing_in(apply):
+        yield
+
+
+@contextmanager
+def _inputs_require_grad(patient: Patient) -> Iterator[None]:
+    """What `enable_input_require_grads()` does: floating inputs and what embeddings and stems make of them require grad."""
+    for name, value in patient.batch.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            patient.batch[name] = value.detach().requires_grad_()
+
+    def require(_module: nn.Module, _args: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.is_floating_point() and not output.requires_grad and torch.is_grad_enabled():
+            output.requires_grad_()
+
+    handle = register_module_forward_hook(require)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _unfreeze(patient: Patient) -> Iterator[None]:
+    for weights in patient.weights.values():
+        for weight in weights:
+            weight.requires_grad_(True)
+    yield
+
+
+@contextmanager
+def _gradients_on(patient: Patient) -> Iterator[None]:
+    places = frozenset({patient.finding.source} if patient.finding.source else set())
+    with torch.enable_grad(), GradSwitches(overruled=places).watching():
+        yield
+
+
+def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Remedy:
+    """Put the layers into a state, before the forward and at every call, whatever the forward does to them in between."""
+
+    @contextmanager
+    def remedy(patient: Patient) -> Iterator[None]:
+        row = {id(patient.subject.model.get_submodule(row.path)): row for row in patient.rows}
+
+        def set_state(module: nn.Module, _args: Any) -> None:
+            if id(module) in row:
+                vars(module).update(state(module, row[id(module)]))
+                for path in row[id(module)].parameters:
+                    patient.subject.model.get_parameter(path).requires_grad_(True)  # disabling and deactivating freeze
+
+        for layer in patient.layers:
+            set_state(layer, ())  # hooks further out may ask before the first layer is called
+        handle = register_module_forward_pre_hook(set_state)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    return remedy
+
+
+@contextmanager
+def _perturbed(patient: Patient) -> Iterator[None]:
+    with torch.no_grad():
+        for row in patient.rows:
+            for path in row.parameters:
+                parameter = patient.subject.model.get_parameter(path)
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    yield
+
+
+@contextmanager
+def _labelled(patient: Patient) -> Iterator[Exchange]:
+    """Labels, and what else of the batch holds nothing but the ignore index, are replaced by what counts."""
+    ignored, exchange = patient.finding.facts.get("ignore_index", -100), Exchange()
+    for name, value in patient.batch.items():
+        if isinstance(value, torch.Tensor) and not value.is_floating_point() and ("label" in name or bool((value == ignored).all())):
+            ids = patient.batch.get("input_ids")
+            same_shape = isinstance(ids, torch.Tensor) and ids.shape == value.shape
+            patient.batch[name] = ids.clone() if same_shape and isinstance(ids, torch.Tensor) else torch.full_like(value, int(ignored == 0))
+            exchange.acted = True
+    yield exchange
+
+
+@contextmanager
+def _in_float32(patient: Patient) -> Iterator[None]:
+    model = patient.subject.model
+    halves = [parameter for parameter in model.parameters() if parameter.dtype in (torch.float16, torch.bfloat16)]
+    for parameter in halves:
+        parameter.data = parameter.data.float()
+    for name, value in patient.batch.items():
+        if isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+            patient.batch[name] = value.float()
+    yield
+
+
+def _scaled(layer: Any, row: AdapterLayerInfo) -> Mapping[str, Any]:
+    return {"scaling": {**layer.scaling, row.adapter: 1.0}}
+
+
+FIXES: Mapping[str, tuple[str, Remedy]] = {
+    "non-reentrant": ("use_reentrant=False", _without_reentrant),
+    "input-gradients": ("inputs that require grad", _inputs_require_grad),
+    "unfreeze": ("requires_grad=True", _unfreeze),
+    "gradients-on": ("gradients left on", _gradients_on),
+    "enable": ("adapters enabled", _in_state(lambda _layer, _row: {"_disable_adapters": False})),
+    "unmerge": ("adapters unmerged", _in_state(lambda _layer, _row: {"merged_adapters": []})),
+    "activate": ("the adapter active", _in_state(lambda _layer, row: {"_active_adapter": [row.adapter]})),
+    "through-adapter": ("the adapter applied where the weight is read", through_adapter),
+    "through-layer": ("the adapter layer called instead", through_layer),
+    "through-original": ("the original called instead of its copy", through_original),
+    "attached": ("the graph kept at that line", attached),
+    "scaling": ("scaling 1.0", _in_state(_scaled)),
+    "initialise": ("factors that are not zero", _perturbed),
+    "labels": ("supervised labels", _labelled),
+    "float32": ("float32 weights", _in_float32),
+}
+
+# Where a finding names a second way to mend it, and the first may not suit the model: PEFT's aLoRA recomputes only in the reentrant way.
+ALTERNATIVES: Mapping[str, str] = {"non-reentrant": "input-gradients"}

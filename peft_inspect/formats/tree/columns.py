@@ -1,0 +1,38 @@
+"""The columns beside the tree: their names, and what each says about a module or about several equal ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_inspect.formats.names import visible
+from peft_inspect.formats.numbers import count, size
+from peft_inspect.formats.tree.labels import shape_of, short_dtype, weight_of
+from peft_inspect.formats.tree.runs import Run
+from peft_inspect.formats.view import Column, View
+from peft_inspect.records import Structure
+
+
+def heads_of(column: Column) -> tuple[str, ...]:
+    """The names over a column; parameters take two."""
+    return ("params", "trainable") if column == "params" else (column,)
+
+
+def cells_of(column: Column, run: Run, structure: Structure, view: View) -> Iterator[str]:
+    """One cell per head. Counts and bytes are sums over the run; a second path to a module adds nothing to them."""
+    node = run.first
+    times = len(run.nodes) if node.alias_of is None else 0
+    weight = weight_of(node, structure)
+    if column == "params":
+        yield from (count(number * times, exact=view.exact) if number * times else "" for number in (node.total, node.trainable))
+    elif column == "memory":
+        yield size(node.nbytes * times, exact=view.exact) if node.nbytes * times else ""
+    elif column == "shape":
+        yield shape_of(weight)
+    elif column == "dtype":
+        yield short_dtype(weight.dtype) if weight else ""
+    elif column == "device":
+        yield weight.device if weight else ""
+    elif column == "rank":
+        yield ",".join(str(layer.r) for layer in node.all_layers() if layer.r is not None) if node.layers else ""
+    else:
+        yield visible(node.path) or "(root)"

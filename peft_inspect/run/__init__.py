@@ -1,0 +1,1 @@
+"""Executing one step and putting everything back, with weights or without."""

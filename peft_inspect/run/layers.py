@@ -1,0 +1,76 @@
+"""The adapter layers of a live model and the modules that it trains copies of, and whose storage is whose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper
+
+from peft_inspect.run.weightless import storage_key
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from peft_inspect.records import Structure
+
+
+class AdapterLayers:
+    """The adapter layers that `structure` lists, as live objects. Modules are known by `id`."""
+
+    def __init__(self, model: nn.Module, structure: Structure) -> None:
+        self.modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+        self.parameters: dict[str, nn.Parameter] = {
+            f"{path}.{name}" if path else name: parameter
+            for path, module in self.modules.items()
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        }
+        modules = self.modules
+        paths = dict.fromkeys(layer.path for layer in structure.adapter_layers)
+        self.module: dict[int, nn.Module] = {id(modules[path]): modules[path] for path in paths}
+        self.path: dict[int, str] = {id(modules[path]): path for path in paths}
+        self.of_path: dict[str, nn.Module] = {path: modules[path] for path in paths}
+        self.bases: dict[int, tuple[int, ...]] = {}  # base layer → the adapter layers around it
+        self.enclosing: dict[int, tuple[int, ...]] = {}  # adapter layer → adapter layers further out that hold it
+        self.base_weights: dict[int, frozenset[tuple[int, str]]] = {}  # storage → (adapter layer, parameter name)
+        self.adapter_weights: dict[int, tuple[int, str]] = {}  # storage → (adapter layer, adapter)
+        self.wrapper: dict[int, nn.Module] = {}  # around a module of `modules_to_save` and its trained copies
+        for layer in self.module.values():
+            self._add_bases(layer)
+        for path, module in modules.items():
+            if isinstance(module, ModulesToSaveWrapper):
+                self._add_wrapper(path, module)
+        for row in structure.adapter_layers:
+            for path in row.parameters:
+                self.adapter_weights[storage_key(self.parameters[path])] = (id(modules[row.path]), row.adapter)
+        self._add_enclosing()
+
+    def _add_bases(self, layer: nn.Module) -> None:
+        """An adapter layer may wrap another one; every base below belongs to all layers around it."""
+        around: tuple[int, ...] = (id(layer),)
+        base = getattr(layer, "base_layer", None)
+        while base is not None:
+            self.bases[id(base)] = tuple(dict.fromkeys((*self.bases.get(id(base), ()), *around)))
+            if not isinstance(base, BaseTunerLayer):
+                for name, parameter in base.named_parameters(recurse=False):
+                    if parameter.dim() > 1:  # adapters are added to matrices and kernels; a bias may be read by anyone
+                        key = storage_key(parameter)
+                        self.base_weights[key] = self.base_weights.get(key, frozenset()) | {(id(layer), name)}
+            base = getattr(base, "base_layer", None) if isinstance(base, BaseTunerLayer) else None
+
+    def _add_wrapper(self, path: str, wrapper: ModulesToSaveWrapper) -> None:
+        """The original inside is its base: whoever calls that, or reads its weights, passes the trained copy by."""
+        self.wrapper[id(wrapper)] = wrapper
+        self.path.setdefault(id(wrapper), path)
+        self.bases[id(wrapper.original_module)] = (id(wrapper),)
+        for name, parameter in wrapper.original_module.named_parameters():
+            key = storage_key(parameter)
+            self.base_weights[key] = self.base_weights.get(key, frozenset()) | {(id(wrapper), name)}
+
+    def _add_enclosing(self) -> None:
+        for path in self.of_path:
+            parts = path.split(".")
+            outer = [around for end in range(1, len(parts)) if (around := ".".join(parts[:end])) in self.of_path]
+            if outer:
+                self.enclosing[id(self.of_path[path])] = tuple(id(self.of_path[around]) for around in outer)

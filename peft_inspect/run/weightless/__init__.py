@@ -1,0 +1,13 @@
+"""Weightless execution: the real code of a model at its full size, without the memory of its weights.
+
+Floating tensors have no storage, integer and boolean tensors are real. Whatever Python decides from ids, masks,
+grids and lengths takes its true branch; what it decides from floats is made up: a weightless value reads as one, and
+indices that are chosen by score are spread evenly, so that every expert gets its share. Autograd sits above and
+stays real: which parameter is connected to the loss is exact. What it does not know is how large anything is.
+"""
+
+from peft_inspect.run.weightless.execute import running
+from peft_inspect.run.weightless.furnish import furnish
+from peft_inspect.run.weightless.tensor import Weightless, WeightlessError, is_weightless, storage_key, weightless_like
+
+__all__ = ["Weightless", "WeightlessError", "furnish", "is_weightless", "running", "storage_key", "weightless_like"]

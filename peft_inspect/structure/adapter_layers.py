@@ -1,0 +1,145 @@
+"""What was built: one row per (module path, adapter), whatever the tuner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper
+from torch import nn
+
+from peft_inspect.records import AdapterLayerInfo, Role
+from peft_inspect.structure.plain import dtype_name
+
+if TYPE_CHECKING:
+    from peft_inspect.structure.inventory import Inventory
+
+_FLAGS = ("use_dora", "use_rslora", "lora_bias", "fan_in_fan_out", "init_weights")
+
+
+def adapter_rows(inventory: Inventory, *, values: bool) -> Iterator[AdapterLayerInfo]:
+    """One row per adapter layer and adapter in it. `values`: parameters may be read, to see which adapters hold the same."""
+    for path, module in inventory.modules.items():
+        if isinstance(module, BaseTunerLayer):
+            weights = {name: tuple(_weights(module, name)) for name in _adapters(module)}
+            for name, tensors in weights.items():
+                earlier = list(weights)[: list(weights).index(name)] if values else []
+                copied = next((other for other in earlier if _same(weights[other], tensors)), None)
+                yield _row(path, module, name, tensors, copied, inventory)
+
+
+def adapter_roles(inventory: Inventory) -> dict[str, tuple[Role, str | None]]:
+    """Role and adapter name of every parameter that PEFT added or set aside, by parameter path."""
+    roles: dict[str, tuple[Role, str | None]] = {}
+    for module in inventory.modules.values():
+        if isinstance(module, ModulesToSaveWrapper):
+            roles.update(_of(module.original_module, "original", None, inventory))
+            for name, copy in module.modules_to_save.items():
+                roles.update(_of(copy, "saved", name, inventory))
+        elif isinstance(module, BaseTunerLayer):
+            for name in _adapters(module):
+                roles.update({inventory.parameter_path[id(weight)]: ("adapter", name) for weight in _weights(module, name)})
+    return roles
+
+
+def is_real(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has values that can be read; a weightless one says of itself that it has none."""
+    return not tensor.is_meta and bool(getattr(tensor, "has_values", True))
+
+
+def innermost_base(module: nn.Module) -> nn.Module:
+    """What all adapter layers around it adapt; the module itself if it is no adapter layer."""
+    while isinstance(module, BaseTunerLayer) and isinstance(base := module._modules.get("base_layer"), nn.Module):
+        module = base
+    return module
+
+
+def _row(
+    path: str, layer: Any, name: str, weights: tuple[torch.Tensor, ...], copy_of: str | None, inventory: Inventory
+) -> AdapterLayerInfo:
+    base = innermost_base(layer)
+    rank = _of_adapter(layer, "r", name)
+    return AdapterLayerInfo(
+        path=path,
+        adapter=name,
+        tuner=_tuner(layer),
+        type=type(layer).__name__,
+        base_type=type(base).__name__,
+        base_path=inventory.module_path[id(base)],
+        r=rank if isinstance(rank, int) else None,
+        lora_alpha=_number(_first(layer, ("lora_alpha", "alpha"), name)),
+        scaling=_number(_of_adapter(layer, "scaling", name)),
+        active=name in layer.active_adapters,
+        merged=name in layer.merged_adapters,
+        enabled=not layer.disable_adapters,
+        parameters=tuple(dict.fromkeys(inventory.parameter_path[id(weight)] for weight in weights)),
+        parameter_name=getattr(layer, "parameter_name", None),
+        copy_of=copy_of,
+        dtype=dtype_name(weights[0].dtype) if weights else "float32",
+        details={flag: value for flag in _FLAGS if (value := _of_adapter(layer, flag, name)) is True},
+    )
+
+
+def _tuner(layer: BaseTunerLayer) -> str:
+    """The PEFT type, from the room of PEFT that the class (or the class it is derived from) lives in."""
+    for cls in type(layer).__mro__:
+        parts = cls.__module__.split(".")
+        if parts[:2] == ["peft", "tuners"] and len(parts) > 3:
+            return parts[2].upper()
+    return type(layer).__name__.upper()
+
+
+def _adapters(layer: BaseTunerLayer) -> tuple[str, ...]:
+    """The adapters of a layer, in the order in which they were added."""
+    names: dict[str, None] = {}
+    for container in _containers(layer):
+        names.update(dict.fromkeys(container.keys()))
+    return tuple(names)
+
+
+def _containers(layer: BaseTunerLayer) -> Iterator[nn.ModuleDict | nn.ParameterDict]:
+    for attribute in layer.adapter_layer_names:
+        container = getattr(layer, attribute, None)
+        if isinstance(container, (nn.ModuleDict, nn.ParameterDict)):
+            yield container
+
+
+def _weights(layer: BaseTunerLayer, name: str) -> Iterator[nn.Parameter]:
+    """The parameters of one adapter in one layer."""
+    for container in _containers(layer):
+        held = dict(container.items()).get(name)
+        if isinstance(held, nn.Parameter):
+            yield held
+        elif isinstance(held, nn.Module):
+            yield from held.parameters() if held._modules else (weight for weight in held._parameters.values() if weight is not None)
+
+
+def _of(module: nn.Module, role: Role, name: str | None, inventory: Inventory) -> dict[str, tuple[Role, str | None]]:
+    return {inventory.parameter_path[id(weight)]: (role, name) for weight in module.parameters()}
+
+
+def _of_adapter(layer: object, attribute: str, name: str) -> Any:
+    """An attribute that some tuners keep per adapter and others once."""
+    value = getattr(layer, attribute, None)
+    return value.get(name) if isinstance(value, Mapping) else value
+
+
+def _first(layer: object, attributes: tuple[str, ...], name: str) -> Any:
+    return next((value for attribute in attributes if (value := _of_adapter(layer, attribute, name)) is not None), None)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, torch.Tensor):
+        value = value.item() if is_real(value) and value.numel() == 1 else None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
+    """Whether two adapters hold exactly the same values."""
+    if len(one) != len(other) or not one or not all(map(is_real, (*one, *other))):
+        return False
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(one, other, strict=True)
+    )

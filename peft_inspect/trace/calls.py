@@ -1,0 +1,227 @@
+"""Which modules ran, inside which, and in what state: global module hooks.
+
+Global, because a hook on a module changes what torch runs there: `nn.TransformerEncoderLayer` leaves its
+fused path as soon as any module inside it has a hook of its own, and the fault is gone while it is watched.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from peft_inspect.records import BaseCall, CallInfo, GradRegion, Source
+from peft_inspect.structure.source.lines import Line, is_machinery, is_peft, nearest, source
+from peft_inspect.trace.layer_states import LayerStates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+    from peft_inspect.run.layers import AdapterLayers
+    from peft_inspect.trace.grad_mode import GradSwitches
+
+
+@dataclass
+class Call:
+    """One call of one adapter layer while it runs; `CallInfo` is what is kept of it."""
+
+    order: int
+    layer: int
+    caller: int | None
+    phase: Literal["forward", "backward"]
+    region: GradRegion | None
+    enabled: bool
+    merged: bool
+    active: tuple[str, ...]
+    input_requires_grad: bool
+    output_requires_grad: bool = False
+    adapter_used: set[str] = field(default_factory=set)
+    base_used: bool = False
+    reaches_loss: bool | None = None
+    per_sample: bool = False
+    switched: Line | None = None
+    empty: bool = False
+
+
+class Calls:
+    """The modules that run, as a stack; the calls of adapter layers; base layers called around them."""
+
+    def __init__(self, layers: AdapterLayers, switches: GradSwitches) -> None:
+        self._layers = layers
+        self._switches = switches
+        self._states = LayerStates()
+        self._stack: list[nn.Module] = []
+        self._open: dict[int, list[Call]] = {}
+        self._base_calls: Counter[tuple[int, int | None, Line | None, bool, bool]] = Counter()
+        self.calls: list[Call] = []
+        self.ran: dict[int, nn.Module] = {}  # in order of their first call; foreign modules too
+        self._first: dict[int, tuple[int | None, Line]] = {}
+        self.phase: Literal["forward", "backward"] = "forward"
+        self.on_output: Callable[[Call, Any], None] | None = None
+        self._replaced: dict[type, bool] = {}
+        self._paths: dict[int, str] = {}
+        for path, module in layers.modules.items():
+            self._paths.setdefault(id(module), path)
+
+    @contextmanager
+    def watching(self) -> Iterator[Calls]:
+        """Watch every module that is called inside."""
+        handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
+        ]
+        try:
+            with self._states.watching(self._layers.module.values()):
+                yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        key = id(module)
+        caller = id(self._stack[-1]) if self._stack else None
+        if key not in self.ran and self.phase == "forward":
+            self.ran[key] = module
+            frame = sys._getframe(3).f_back  # this hook ← inner ← Module._call_impl ← Module._wrapped_call_impl ← who calls
+            if frame is not None:
+                self._first[key] = (caller, (frame.f_code, frame.f_lineno))
+        if key in self._layers.module:
+            self._open_call(module, args, caller)
+        elif key in self._layers.bases:
+            self.base_called(key, nearest, caller)
+        self._stack.append(module)
+
+    def _open_call(self, layer: Any, args: tuple[Any, ...], caller: int | None) -> None:
+        call = Call(
+            order=len(self.calls),
+            layer=id(layer),
+            caller=caller,
+            phase=self.phase,
+            region=self._switches.region(),
+            enabled=not layer.disable_adapters,
+            merged=layer.merged,
+            active=tuple(layer.active_adapters),
+            input_requires_grad=any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args),
+            switched=self._states.line(layer),
+            empty=any(isinstance(arg, torch.Tensor) and not arg.numel() for arg in args[:1]),
+        )
+        self.calls.append(call)
+        self._open.setdefault(id(layer), []).append(call)
+
+    def base_called(self, base: int, line: Callable[[], Line | None], caller: int | None) -> None:
+        """A base layer runs: outside its adapter layer, or inside one whose forward is not PEFT's, it is worth its line."""
+        layers = self._layers.bases[base]
+        running = [layer for layer in layers if self.inside(layer)]
+        replaced = [layer for layer in running if self.is_replaced(layer)]
+        for layer in replaced or (layers if not running else ()):
+            self._base_calls[layer, caller, line(), bool(replaced), self.in_reference] += 1
+
+    def is_replaced(self, layer: int) -> bool:
+        """Whether the forward of an adapter layer is not PEFT's: put on the layer or its class, or that of a class of the user's."""
+        module = self._layers.wrapper.get(layer) or self._layers.module[layer]
+        kind = type(module)
+        if kind not in self._replaced:
+            code = getattr(inspect.unwrap(kind.forward), "__code__", None)
+            self._replaced[kind] = code is None or not is_peft(code)
+        return self._replaced[kind] or "forward" in vars(module)
+
+    def base_read(self, layer: int, line: Callable[[], Line | None]) -> None:
+        """The weight of the base is read while its layer runs: worth its line where a forward that is not PEFT's does so itself."""
+        if self.current == layer and self.is_replaced(layer):
+            self._base_calls[layer, layer, line(), True, self.in_reference] += 1
+
+    def _leave(self, module: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        while self._stack and self._stack.pop() is not module:  # an exception may have skipped the modules inside
+            pass
+        if id(module) in self._layers.module and self._open.get(id(module)):
+            call = self._open[id(module)].pop()
+            if (names := kwargs.get("adapter_names")) is not None:
+                call.active, call.per_sample = tuple(name for name in dict.fromkeys(names) if name != "__base__"), True
+            tensors = output if isinstance(output, (tuple, list)) else (output,)
+            call.output_requires_grad = any(isinstance(tensor, torch.Tensor) and tensor.requires_grad for tensor in tensors)
+            if self.on_output is not None:
+                self.on_output(call, tensors)
+
+    @property
+    def current(self) -> int | None:
+        """The module that is running."""
+        return id(self._stack[-1]) if self._stack else None
+
+    @property
+    def current_module(self) -> nn.Module | None:
+        """The module that is running."""
+        return self._stack[-1] if self._stack else None
+
+    @property
+    def in_reference(self) -> bool:
+        """Whether Python code has switched gradients off, as for a reference pass."""
+        return self._switches.is_off
+
+    def innermost(self, layer: int) -> Call | None:
+        """The innermost call of this adapter layer that is running."""
+        running = self._open.get(layer)
+        return running[-1] if running else None
+
+    def inside(self, layer: int) -> bool:
+        """Whether this adapter layer is running, or this wrapper around a trained copy."""
+        return bool(self._open.get(layer)) or (layer in self._layers.wrapper and any(id(module) == layer for module in self._stack))
+
+    def path_of(self, module: int | None) -> str | None:
+        """The path of a module; None for one that the model does not hold."""
+        return None if module is None else self._paths.get(module)
+
+    def foreign(self, module: int) -> bool:
+        """Whether the model does not hold this module."""
+        return module not in self._paths
+
+    def first_source(self, module: int | None) -> Source | None:
+        """The line that first called this module, or the module around it where torch itself made the call."""
+        while module is not None and module in self._first:
+            caller, line = self._first[module]
+            if not is_machinery(line[0]) and not is_peft(line[0]):
+                return source(line)
+            module = caller
+        return None
+
+    def executed(self) -> frozenset[str]:
+        """Paths of the model's modules that ran in the forward."""
+        return frozenset(self._paths[module] for module in self.ran if module in self._paths)
+
+    def found(self) -> tuple[CallInfo, ...]:
+        """The calls of adapter layers, in order."""
+        return tuple(
+            CallInfo(
+                order=call.order,
+                path=self._layers.path[call.layer],
+                caller=self.path_of(call.caller),
+                phase=call.phase,
+                region=call.region,
+                enabled=call.enabled,
+                merged=call.merged,
+                active=call.active,
+                input_requires_grad=call.input_requires_grad,
+                output_requires_grad=call.output_requires_grad,
+                adapter_used=frozenset(call.adapter_used),
+                base_used=call.base_used,
+                reaches_loss=call.reaches_loss,
+                per_sample=call.per_sample,
+                switched=source(call.switched),
+                empty=call.empty,
+            )
+            for call in self.calls
+        )
+
+    def base_calls(self) -> tuple[BaseCall, ...]:
+        """Base layers that ran outside their adapter layer, and adapter layers whose forward was replaced."""
+        return tuple(
+            BaseCall(self._layers.path[layer], self.path_of(caller), source(line), count, patched, reference)
+            for (layer, caller, line, patched, reference), count in self._base_calls.items()
+        )

@@ -1,0 +1,141 @@
+"""A pass at the height of the data flow: cuts, unused outputs, and which calls reach the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peft_inspect.records import GraphCut, Subject, Trace
+from peft_inspect.run.runs import forward, fresh
+from peft_inspect.run.undisturbed import undisturbed
+from peft_inspect.structure.source.lines import Line, source
+from peft_inspect.trace.calls import Call, Calls
+from peft_inspect.trace.flow import DataFlow, Event
+from peft_inspect.trace.functions import CustomFunctions
+from peft_inspect.trace.grad_mode import GradSwitches, opened, standing_in
+from peft_inspect.trace.operations import Operations
+from peft_inspect.trace.slices import Slice
+from peft_inspect.trace.values import moves_loss
+
+if TYPE_CHECKING:
+    from peft_inspect.run.layers import AdapterLayers
+
+Reaches = dict[int, bool | None]  # call → whether its output flows into the loss
+
+
+def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any]) -> Trace:
+    """The trace with what the data flow of one more run shows."""
+    layers_of: dict[int, set[str]] = {}
+    for layer in trace.structure.adapter_layers:
+        for path in layer.parameters:
+            layers_of.setdefault(id(layers.parameters[path]), set()).add(layer.path)
+    wanted = frozenset(layer.path for layer in trace.dead) | trace.zero_for_good
+    with undisturbed(subject.model) as guard:
+        calls, reaches, flow, data, functions = _run(subject, layers, inputs, Operations(guard))
+        cuts = data.cuts(layers_of, wanted, _perhaps_through_python(trace, wanted, layers, calls, reaches, data))
+        line = data.loss_made_from() if not trace.loss.has_graph else None
+    if trace.loss.value is not None:
+        cuts = tuple(kept for cut in cuts if (kept := _in_effect(trace, subject, inputs, cut)) is not None)
+    out = {layer for cut in cuts if cut.through_python or cut.kind == "escape" for layer in cut.layers}
+    for call in calls:
+        if layers.path[call.layer] in out:
+            reaches[call.order] = reaches[call.order] or None  # its values take the way through Python
+    marked = trace.calls
+    if [call.path for call in trace.calls if call.phase == "forward"] == [layers.path[call.layer] for call in calls]:
+        marked = tuple(replace(call, reaches_loss=reaches.get(call.order)) for call in trace.calls)  # both runs made the same calls
+    marked_trace = replace(trace, calls=marked, loss=replace(trace.loss, source=source(line)))
+    left = wanted - {layer for cut in cuts for layer in cut.layers}
+    idle = _read_for_nothing(trace, layers, flow, data)
+    unused = frozenset(path for path in left if _is_unused(marked_trace, path, idle.get(path)))
+    return replace(marked_trace, unused=unused, cuts=(*cuts, *_kept_back(functions, layers_of, left - unused)))
+
+
+def _run(
+    subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any], operations: Operations
+) -> tuple[tuple[Call, ...], Reaches, DataFlow, Slice, CustomFunctions]:
+    """One forward, and the backward where it runs more of the model; the calls of the forward, and what became of their outputs."""
+    batch = fresh(inputs)
+    tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
+    calls, functions = Calls(layers, switches := GradSwitches()), CustomFunctions()
+    ends: dict[int, list[Event | None]] = {}
+    with ExitStack() as stack:
+        for watcher in (switches.watching(), calls.watching(), standing_in(opened), functions.watching(), operations):
+            stack.enter_context(watcher)
+        flow = DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches, layers.base_weights)
+        stack.enter_context(flow.watching())
+        calls.on_output = lambda call, outputs: ends.setdefault(call.order, []).extend(_events(flow, outputs))
+        loss = forward(subject, batch).tensor
+        in_forward = tuple(calls.calls)
+        calls.on_output = None
+        functions.run_backward(subject, loss)
+    data = Slice(flow, loss, functions.again)
+    return in_forward, {call.order: _any_reaches(data, ends.get(call.order, [])) for call in in_forward}, flow, data, functions
+
+
+def _in_effect(trace: Trace, subject: Subject, inputs: Mapping[str, Any], cut: GraphCut) -> GraphCut | None:
+    """The cut, without layers whose data does not flow through it after all; None where none is left.
+
+    Numbers are taken out of torch to be logged as well. And a layer that is connected to the loss and gets zeros may be
+    multiplied by a zero further on: what is detached beside its way, a maximum that keeps a softmax stable, is no fault.
+    """
+    connected = trace.zero_for_good if cut.kind != "zero-derivative" else frozenset()
+    doubtful = cut.layers if cut.through_python or cut.kind == "escape" else tuple(layer for layer in cut.layers if layer in connected)
+    if not doubtful or _flows(trace, subject, inputs, doubtful):
+        return cut
+    left = tuple(layer for layer in cut.layers if layer not in doubtful)
+    return replace(cut, layers=left) if left else None
+
+
+def _perhaps_through_python(
+    trace: Trace, wanted: frozenset[str], layers: AdapterLayers, calls: tuple[Call, ...], reaches: Reaches, data: Slice
+) -> frozenset[str]:
+    """Layers whose values may reach the loss as numbers: some came in from outside torch, or nothing of theirs reaches it inside."""
+    if data.from_values or trace.loss.value is None:
+        return wanted if data.from_values else frozenset()
+    return wanted - {layers.path[call.layer] for call in calls if reaches[call.order] is not False}
+
+
+def _flows(trace: Trace, subject: Subject, inputs: Mapping[str, Any], paths: Iterable[str]) -> bool:
+    """Whether what these layers compute has any effect on the loss."""
+    layers = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in set(paths)]
+    return moves_loss(subject, inputs, layers)
+
+
+def _events(flow: DataFlow, tensors: Iterable[Any]) -> list[Event | None]:
+    return [flow.event_of(tensor) for tensor in tensors if isinstance(tensor, torch.Tensor)]
+
+
+def _any_reaches(data: Slice, events: list[Event | None]) -> bool | None:
+    answers = [data.depends_on(event) for event in events]
+    if True in answers:
+        return True
+    return None if None in answers or not answers else False
+
+
+def _read_for_nothing(trace: Trace, layers: AdapterLayers, flow: DataFlow, data: Slice) -> dict[str, bool]:
+    """Whether nothing that was made of the base weight flows into the loss, for layers whose base weight was read outside them."""
+    ends: dict[str, list[Event]] = {}
+    for key, owners in layers.base_weights.items():
+        for layer, _ in owners:
+            ends.setdefault(layers.path[layer], []).extend(flow.reads[key])
+    return {path: bool(ends.get(path)) and data.stays_inside(ends[path]) for path in trace.read_outside}
+
+
+def _is_unused(trace: Trace, path: str, read_for_nothing: bool | None) -> bool:
+    calls = [call.reaches_loss is False for call in trace.calls_of.get(path, ()) if call.carries]
+    ends = calls if read_for_nothing is None else [*calls, read_for_nothing]
+    return bool(ends) and all(ends)
+
+
+def _kept_back(functions: CustomFunctions, layers_of: Mapping[int, set[str]], wanted: frozenset[str]) -> Iterable[GraphCut]:
+    """Layers whose gradient ends in a custom autograd function that returns none, by the line that calls it."""
+    found: dict[tuple[str, Line | None], set[str]] = {}
+    for name, line, leaves in functions.silent:
+        found.setdefault((name, line), set()).update(layer for leaf in leaves for layer in layers_of.get(leaf, ()))
+    for (name, line), of_function in found.items():
+        if of_function & wanted:
+            yield GraphCut("no-gradient-returned", tuple(sorted(of_function & wanted)), name, source(line))

@@ -1,0 +1,86 @@
+"""Custom autograd functions in a run that is followed: what they run again in their backward, and which return no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.function import BackwardCFunction
+
+from peft_inspect.run.graph import Node, is_opaque, leaves, reachable
+from peft_inspect.run.runs import backward
+from peft_inspect.structure.source.lines import Line, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from peft_inspect.records import Subject
+
+Silence = tuple[str, Line | None, set[int]]  # the function, the line that calls it, and the leaves that it keeps gradients from
+
+
+class CustomFunctions:
+    """The custom autograd functions of one run."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Node, Line | None] = {}
+        self.again: list[Tensor] = []  # outputs of what ran again in the backward, as activation checkpointing does
+        self.silent: list[Silence] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note the line of every call in the forward: a node of the graph does not know it."""
+        apply = vars(torch.autograd.Function)["apply"]
+        torch.autograd.Function.apply = classmethod(self._noting(apply))  # type: ignore[assignment, method-assign]
+        try:
+            yield
+        finally:
+            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+    def _noting(self, apply: Any) -> Callable[..., Any]:
+        def noting(cls: type, *args: Any, **kwargs: Any) -> Any:
+            outputs = apply.__get__(None, cls)(*args, **kwargs)  # a classmethod, one written in C from torch 2.14 on
+            for output in outputs if isinstance(outputs, tuple) else (outputs,):
+                if isinstance(output, torch.Tensor) and output.grad_fn is not None:
+                    self._lines[output.grad_fn] = nearest()
+            return outputs
+
+        return noting
+
+    def run_backward(self, subject: Subject, loss: Tensor) -> None:
+        """The backward, where any function has a say in it."""
+        nodes = reachable([loss.grad_fn])
+        if not is_opaque(nodes):
+            return
+        for node in nodes:
+            if isinstance(node, BackwardCFunction):
+                node.register_hook(self._after(node))
+        originals = {name: getattr(torch.autograd, name) for name in ("backward", "grad")}
+        started = loss.reshape(())  # the run itself starts at this one
+        try:
+            for name, original in originals.items():
+                setattr(torch.autograd, name, self._started_from(original))
+            backward(subject, started)
+        finally:
+            for name, original in originals.items():
+                setattr(torch.autograd, name, original)
+
+    def _after(self, node: Node) -> Callable[..., None]:
+        following = [after for after, _ in node.next_functions]
+
+        def after_backward(grad_inputs: Any, grad_outputs: Any) -> None:
+            kept = [after for after, gradient in zip(following, grad_inputs, strict=False) if after is not None and gradient is None]
+            if kept and any(gradient is not None for gradient in grad_outputs):
+                self.silent.append((node.name().removesuffix("Backward"), self._lines.get(node), leaves(reachable(kept))))
+
+        return after_backward
+
+    def _started_from(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def start(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            roots = tensors if isinstance(tensors, (tuple, list)) else (tensors,)
+            self.again += [tensor for tensor in roots if isinstance(tensor, torch.Tensor)]
+            return original(tensors, *args, **kwargs)
+
+        return start

@@ -1,0 +1,47 @@
+"""Who put adapter layers into another state while the model ran: disabled, merged, with another adapter active."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from peft_inspect.structure.source.lines import Line, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_METHODS = ("enable_adapters", "merge", "set_adapter")
+
+
+class LayerStates:
+    """The line that last called each of the methods that switch an adapter layer."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[int, str], Line | None] = {}
+
+    def line(self, layer: Any) -> Line | None:
+        """The line that put the layer into its state, if it was put there while the model ran."""
+        switched = "enable_adapters" if layer.disable_adapters else "merge" if layer.merged else "set_adapter"
+        return self._lines.get((id(layer), switched))
+
+    @contextmanager
+    def watching(self, layers: Iterable[Any]) -> Iterator[None]:
+        """Watch these methods in every class of `layers`; tuners have their own."""
+        owners = {owner for kind in {type(layer) for layer in layers} for owner in kind.__mro__}
+        originals = {(owner, name): vars(owner)[name] for owner in owners for name in _METHODS if name in vars(owner)}
+        try:
+            for (owner, name), original in originals.items():
+                setattr(owner, name, self._noting(name, original))
+            yield
+        finally:
+            for (owner, name), original in originals.items():
+                setattr(owner, name, original)
+
+    def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def switch(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            self._lines[id(layer), name] = nearest()
+            return method(layer, *args, **kwargs)
+
+        return switch

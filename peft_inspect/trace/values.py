@@ -1,0 +1,215 @@
+"""Passes that only numbers can answer: is a zero dead, is it underflow, where did NaN come from.
+
+Each is run only when the first pass saw something that needs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from torch.nn.functional import cross_entropy, nll_loss
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+)
+from torch.overrides import TorchFunctionMode
+
+from peft_inspect.records import GradientInfo, InspectionError, LossTargets, NonFinite
+from peft_inspect.run.runs import backward, drew, forward, fresh
+from peft_inspect.run.undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from torch import Tensor, nn
+
+    from peft_inspect.records import AdapterLayerInfo, Structure, Subject
+
+Phase = Literal["forward", "backward"]
+
+_PERTURBATION = 0.01  # the scale of an ordinary initialisation
+_DRAWS = 8  # with a rate of one half, a layer is left out of all of them in one of 256 models
+_PUSH = 0.1  # large enough to show in a loss of any size
+_LOSS_SCALES = (2.0**8, 2.0**16, 2.0**24)  # what gradient scalers use, below and above
+
+
+def all_zero(structure: Structure, gradients: Mapping[str, GradientInfo]) -> tuple[AdapterLayerInfo, ...]:
+    """Adapter layers whose every trainable weight got a gradient of exact zeros, and nothing that implies it."""
+    found = []
+    for layer in structure.adapter_layers:
+        states = [gradients[path].state for path in layer.parameters if path in gradients and gradients[path].state != "frozen"]
+        if layer.active and states and all(state == "zero" for state in states):
+            found.append(layer)
+    return tuple(found)
+
+
+def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...]) -> frozenset[str]:
+    """Of `layers`, those whose gradients stay exactly zero once no weight that is trained is zero.
+
+    The first step moves what starts at zero: the B side of the adapters, and gates and projections that are trained
+    beside them, which multiply everything before them by zero until then. A layer that stochastic depth has left out
+    is in the next draw. Embeddings of trained tokens are none of them where the batch has no such token: it does not
+    exercise them.
+    """
+    absent: dict[nn.Module, bool] = {}
+    with undisturbed(subject.model) as guard, _watching_tokens(absent):
+        for parameter in subject.model.parameters():
+            if parameter.requires_grad and not parameter.any():
+                guard.before_write(parameter)
+                with torch.no_grad():
+                    parameter.add_(_PERTURBATION * torch.randn_like(parameter))
+        left = layers
+        for draw in range(_DRAWS):
+            backward(subject, forward(subject, fresh(batch), weighted=True, draw=draw).tensor)
+            left = tuple(layer for layer in left if not _any_gradient(subject.model, layer))
+            if not left or not drew(draw):
+                break
+        return frozenset(layer.path for layer in left if not absent.get(subject.model.get_submodule(layer.path)))
+
+
+def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[AdapterLayerInfo]) -> bool:
+    """Whether the loss changes when the weights of these adapter layers do: data flows, whatever the graph says."""
+
+    def loss() -> float:
+        with torch.enable_grad():
+            return forward(subject, fresh(batch), weighted=True).tensor.detach().float().item()
+
+    with undisturbed(subject.model):
+        before = loss()
+    with undisturbed(subject.model) as guard, torch.no_grad():
+        for path in {path for layer in layers for path in layer.parameters}:
+            parameter = subject.model.get_parameter(path)
+            guard.before_write(parameter)
+            parameter.add_(_PUSH * torch.randn_like(parameter))
+        return loss() != before
+
+
+def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...]) -> frozenset[str]:
+    """Of `layers`, those whose gradients appear when the loss is scaled up, as a gradient scaler would."""
+    found: set[str] = set()
+    for scale in _LOSS_SCALES:
+        left = [layer for layer in layers if layer.path not in found]
+        if not left:
+            break
+        with undisturbed(subject.model):
+            backward(subject, forward(subject, fresh(batch)).tensor.float() * scale)
+            found |= {layer.path for layer in left if _any_gradient(subject.model, layer)}
+    return frozenset(found)
+
+
+def targets_given(subject: Subject, batch: Mapping[str, Any]) -> LossTargets | None:
+    """The targets of the cross entropies of one run; None where there are none."""
+    with undisturbed(subject.model), _CrossEntropies() as given:
+        forward(subject, fresh(batch))
+    return LossTargets(given.total, given.supervised, given.ignore_index) if given.total else None
+
+
+class _CrossEntropies(TorchFunctionMode):
+    """Counts the class targets of every cross entropy, and those that are not its ignore index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total, self.supervised, self.ignore_index = 0, 0, -100
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (cross_entropy, nll_loss):
+            given = inspect.signature(func).bind(*args, **(kwargs or {}))
+            given.apply_defaults()
+            target, self.ignore_index = given.arguments["target"], given.arguments["ignore_index"]
+            if not target.is_floating_point():
+                self.total += target.numel()
+                self.supervised += int((target != self.ignore_index).sum())
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _watching_tokens(absent: dict[nn.Module, bool]) -> Iterator[None]:
+    """Collects the embeddings with trained tokens that are given ids, and whether none of these tokens is ever among them."""
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, TrainableTokensLayer) and args and not args[0].is_floating_point():
+            trained = {token for indices in module.token_indices.values() for token in indices}
+            absent[module] = absent.get(module, True) and trained.isdisjoint(args[0].flatten().tolist())
+
+    handle = register_module_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _any_gradient(model: nn.Module, layer: AdapterLayerInfo) -> bool:
+    gradients = [model.get_parameter(path).grad for path in layer.parameters]
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def first_nonfinite(subject: Subject, batch: Mapping[str, Any]) -> NonFinite:
+    """The first module, in execution order, that made NaN or Inf out of finite inputs; the root where it is the loss."""
+    seen: list[tuple[nn.Module, Phase]] = []
+    with undisturbed(subject.model), _watching_forward(seen):
+        finite = bool(torch.isfinite(forward(subject, fresh(batch)).tensor).all())
+    if finite and not seen:
+        # hooks of the backward stand in the way of writes in place: then nobody can say more than "in the backward"
+        with suppress(InspectionError), undisturbed(subject.model), _watching_backward(seen):
+            backward(subject, forward(subject, fresh(batch)).tensor)
+    outside: tuple[nn.Module, Phase] = (subject.model, "backward" if finite else "forward")
+    module, phase = seen[0] if seen else outside
+    path = next((path for path, other in subject.model.named_modules() if other is module), "")
+    return NonFinite(path, type(module).__name__, phase)
+
+
+@contextmanager
+def _watching_forward(seen: list[tuple[nn.Module, Phase]]) -> Iterator[None]:
+    infinite: list[nn.Module] = []  # made -inf out of finite inputs: masks do so, and so do faults that turn into NaN further on
+
+    def after_forward(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if seen:
+            return
+        inputs = (args, kwargs)
+        if not infinite and not _all(torch.isfinite, output) and _all(torch.isfinite, inputs):
+            infinite.append(module)
+        if not _all(_is_sound, output) and _all(_is_sound, inputs):
+            seen.append((infinite[0] if infinite and not _all(torch.isfinite, inputs) else module, "forward"))
+
+    handle = register_module_forward_hook(after_forward, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _watching_backward(seen: list[tuple[nn.Module, Phase]]) -> Iterator[None]:
+    def after_backward(module: nn.Module, grad_input: Any, grad_output: Any) -> None:
+        if not seen and not _all(_is_sound, grad_input) and _all(_is_sound, grad_output):
+            seen.append((module, "backward"))
+
+    handle = register_module_full_backward_hook(after_backward)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _all(holds: Callable[[Tensor], Tensor], value: Any) -> bool:
+    """Whether this holds for every element of every floating tensor in `value`."""
+    if isinstance(value, torch.Tensor):
+        return not value.is_floating_point() or bool(holds(value).all())
+    if isinstance(value, (list, tuple)):
+        return all(_all(holds, item) for item in value)
+    if isinstance(value, Mapping):
+        return all(_all(holds, item) for item in value.values())
+    return True
+
+
+def _is_sound(tensor: Tensor) -> Tensor:
+    # masks are filled with -inf on purpose: NaN and +inf are faults, and NaN is what -inf turns into
+    return ~torch.isnan(tensor) & ~torch.isposinf(tensor)

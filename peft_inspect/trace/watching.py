@@ -1,0 +1,126 @@
+"""One forward and one backward, watched; more passes only where the first shows a fault that they can explain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from peft_inspect.batch import make_batch
+from peft_inspect.records import BatchInfo, LossInfo, Structure, Subject, Trace
+from peft_inspect.run.gradients import read_gradients, zeros_at_init
+from peft_inspect.run.layers import AdapterLayers
+from peft_inspect.run.runs import backward, forward, fresh, runnable
+from peft_inspect.run.undisturbed import undisturbed
+from peft_inspect.run.weightless import furnish
+from peft_inspect.structure.source.conditions import waiting
+from peft_inspect.structure.source.reads import weight_reads
+from peft_inspect.trace.calls import Calls
+from peft_inspect.trace.copies import find_copies, references
+from peft_inspect.trace.following import followed
+from peft_inspect.trace.grad_mode import GradSwitches
+from peft_inspect.trace.operations import Operations, WeightReads
+from peft_inspect.trace.values import all_zero, first_nonfinite, still_zero, targets_given, underflowing
+
+Step = Callable[[str], None]
+_HALF = {"float16", "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The batch of one inspection; every pass gets the same one."""
+
+    batch: Mapping[str, Any]
+    info: BatchInfo
+
+
+def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: None) -> Trace:
+    """Run one batch through the model and record what the rules judge.
+
+    Raises:
+        InspectionError: no batch could be made, or the forward raised.
+    """
+    if subject.weights == "none":
+        furnish(subject.model)
+    step("making a batch")
+    inputs = Inputs(*make_batch(subject))
+    layers = AdapterLayers(subject.model, structure)
+    with runnable(subject):
+        step("forward and backward")
+        trace = _watched(subject, structure, layers, inputs)
+        if structure.weights != "none":
+            trace = _measured(trace, subject, inputs, step)
+        if _needs_following(trace):
+            step("following the data flow")
+            trace = followed(trace, subject, layers, inputs.batch)
+    return trace
+
+
+def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inputs: Inputs) -> Trace:
+    """The first pass. What it costs is what a healthy model pays."""
+    switches = GradSwitches()
+    calls = Calls(layers, switches)
+    reads = WeightReads(layers, calls)
+    with undisturbed(subject.model) as guard:
+        with switches.watching(), calls.watching():
+            with Operations(guard, reads):
+                loss = forward(subject, fresh(inputs.batch))
+            calls.phase = "backward"
+            connected = backward(subject, loss.tensor)
+        values = structure.weights != "none"
+        gradients = read_gradients(layers.parameters, structure, connected, values=values)
+        value = loss.tensor.detach().float().item() if values else None
+        info = LossInfo(value, loss.tensor.grad_fn is not None, origin=loss.origin)
+    uses = reads.found()
+    trace = Trace(
+        structure=structure,
+        batch=inputs.info,
+        loss=info,
+        gradients=gradients,
+        calls=calls.found(),
+        executed=calls.executed(),
+        weight_uses=uses,
+        base_calls=calls.base_calls(),
+        weight_reads=weight_reads(layers, reads.read),
+    )
+    idle = [layer.path for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
+    copies = find_copies(layers, calls, frozenset(layer.path for layer in trace.dead))
+    return replace(trace, copies=copies, references=references(layers, trace), waiting=waiting(subject.model, idle, trace.executed))
+
+
+def _needs_following(trace: Trace) -> bool:
+    """Whether a dead layer ran with gradients on and in working order, or a trained pass must be told from a reference pass.
+
+    Or what reads its weight does so for nothing: then the read is not what keeps it from training.
+    """
+    for layer in trace.dead:
+        if layer.path in trace.read_outside and trace.structure.trainable(layer):
+            return True
+        calls = trace.calls_of.get(layer.path, ())
+        on = [call for call in calls if call.trains]
+        if any(call.enabled and not call.merged and layer.adapter in call.active for call in on) and trace.structure.trainable(layer):
+            return True
+        if on and len(on) < len(calls):
+            return True
+    return bool(trace.zero_for_good)
+
+
+def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Trace:
+    """Passes that settle zeros and non-finite values; none for a healthy model."""
+    zero = all_zero(trace.structure, trace.gradient)
+    if zero:
+        step("perturbing zero factors")
+        dead = still_zero(subject, inputs.batch, zero)
+        half = any(parameter.dtype in _HALF for parameter in trace.structure.parameters)
+        candidates = tuple(layer for layer in zero if layer.path in dead)
+        underflow = underflowing(subject, inputs.batch, candidates) if half and candidates else frozenset()
+        awake = {layer.path for layer in zero} - dead
+        trace = replace(trace, gradients=zeros_at_init(trace.gradients, awake), dead_after_perturbing=dead, underflow=underflow)
+    loss_is_finite = trace.loss.value is None or math.isfinite(trace.loss.value)
+    if not loss_is_finite or any(row.state == "nonfinite" for row in trace.gradients):
+        step("looking for the first non-finite value")
+        trace = replace(trace, nonfinite=first_nonfinite(subject, inputs.batch))
+    if trace.dead_after_perturbing or trace.nonfinite:
+        trace = replace(trace, targets=targets_given(subject, inputs.batch))
+    return trace
