@@ -11,7 +11,7 @@ from peft_inspect.formats.names import ranges, visible
 from peft_inspect.formats.numbers import count, share
 from peft_inspect.formats.screen import Line
 from peft_inspect.formats.table import Section, table
-from peft_inspect.formats.tree.wrappers import chains
+from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Coverage, Structure
 
 LAST = 8  # columns that the layer indices have at least

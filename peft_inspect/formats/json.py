@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from peft_inspect.formats.layout import layer_indices
 from peft_inspect.formats.names import ranges
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
-from peft_inspect.formats.tree.wrappers import same_object
+from peft_inspect.formats.wrappers import same_object
 from peft_inspect.records import (
     AdapterInfo,
     AdapterLayerInfo,

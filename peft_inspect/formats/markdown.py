@@ -19,8 +19,8 @@ from peft_inspect.formats.targets import HEADS, target_rows
 from peft_inspect.formats.text import missing_states
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.tree.drawing import ModelTree
-from peft_inspect.formats.tree.wrappers import chains
 from peft_inspect.formats.view import View
+from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, Finding, Severity, Trace
 
 WIDTH = 100  # columns of what is drawn

@@ -10,7 +10,7 @@ from peft_inspect.formats.layout import layer_indices, place_of
 from peft_inspect.formats.names import ranges, visible
 from peft_inspect.formats.screen import Line
 from peft_inspect.formats.table import Section, table
-from peft_inspect.formats.tree.wrappers import chains
+from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import AdapterInfo, Structure, Target
 
 HEADS = ("field", "entry", "modules", "where", "layers")

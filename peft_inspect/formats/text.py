@@ -15,8 +15,8 @@ from peft_inspect.formats.names import visible
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.targets import target_lines
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
-from peft_inspect.formats.tree.wrappers import chains
 from peft_inspect.formats.view import View
+from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, GradientInfo, Trace
 
 

@@ -21,8 +21,8 @@ from peft_inspect.formats.tree.drawing import ModelTree
 from peft_inspect.formats.tree.labels import layer_words, shape_of, short_dtype, shown_type, variants, weight_of
 from peft_inspect.formats.tree.nodes import Node
 from peft_inspect.formats.tree.runs import Run, runs, said_differences
-from peft_inspect.formats.tree.wrappers import chains, same_object
 from peft_inspect.formats.view import View
+from peft_inspect.formats.wrappers import chains, same_object
 from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, Structure, Trace
 
 

@@ -24,8 +24,8 @@ from peft_inspect.formats.tree.labels import (
 )
 from peft_inspect.formats.tree.nodes import Node, saved_copies
 from peft_inspect.formats.tree.runs import Run, runs, said_differences
-from peft_inspect.formats.tree.wrappers import WRAPPERS
 from peft_inspect.formats.view import Column, View
+from peft_inspect.formats.wrappers import WRAPPERS
 from peft_inspect.records import Structure
 
 CHANGE_STYLES = {"added": "green", "removed": "red", "changed": "yellow"}

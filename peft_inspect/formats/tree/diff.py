@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from peft_inspect.formats.tree.differences import as_leaf, own_differences
 from peft_inspect.formats.tree.nodes import Node, build, reshape, saved_copies
-from peft_inspect.formats.tree.wrappers import chains
+from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, Structure
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}

@@ -22,8 +22,8 @@ from peft_inspect.formats.tree.diff import both, compared, summary
 from peft_inspect.formats.tree.labels import DIFF_LEGEND, LEGEND
 from peft_inspect.formats.tree.nodes import Node, build, matched
 from peft_inspect.formats.tree.rowfit import NARROW, Fit
-from peft_inspect.formats.tree.wrappers import same_object
 from peft_inspect.formats.view import View
+from peft_inspect.formats.wrappers import same_object
 from peft_inspect.records import Diagnosis, Finding, Structure
 
 if TYPE_CHECKING:
