@@ -170,7 +170,7 @@ def _switch_line() -> Line | None:
 
 def _undecorated(frame: FrameType) -> Callable[..., Any] | None:
     function = frame.f_locals.get("func")
-    while function is not None and not hasattr(function, "__code__"):
+    while function is not None and (hasattr(function, "__wrapped__") or not hasattr(function, "__code__")):
         function = getattr(function, "__wrapped__", None) or getattr(function, "func", None)
     return function
 
