@@ -17,7 +17,7 @@ Writer = Callable[[Diagnosis, TextIO], None]
 
 # command → name of the format → module of this package that writes it
 FORMATS: Mapping[Command, Mapping[str, str]] = {
-    "tree": {"text": "tree", "json": "json", "html": "html", "svg": "svg", "markdown": "markdown"},
+    "tree": {"text": "tree.drawing", "json": "json", "html": "html", "svg": "svg", "markdown": "markdown"},
     "gradcheck": {"text": "text", "json": "json", "html": "html", "svg": "svg", "markdown": "markdown"},
     "check": {
         "text": "text",
@@ -30,7 +30,7 @@ FORMATS: Mapping[Command, Mapping[str, str]] = {
         "lora-config": "lora_config",
     },
 }
-DRAWN = frozenset({"text", "tree", "html", "svg", "markdown"})  # for people: these also take a View
+DRAWN = frozenset({"text", "tree.drawing", "html", "svg", "markdown"})  # for people: these also take a View
 
 
 def writer(command: Command, name: str, view: View) -> Writer:
