@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from peft_inspect.diagnose import Evidence, diagnose, named
-from peft_inspect.records import AdapterFile, Diagnosis, Request, Severity, Subject, Trace
+from peft_inspect.records import AdapterFile, Diagnosis, Request, Severity, Subject, Trace, Unexplained
 from peft_inspect.rules import Rule, all_rules
 
 if TYPE_CHECKING:
@@ -158,10 +158,11 @@ def _inspect(
     step("reading the structure")
     structure = read_structure(subject)
     files = adapter_evidence(subject, structure)
-    runs = depth == "gradcheck" or (depth == "check" and any(rule.over is Trace for rule in rules))
+    runs = depth == "gradcheck" or (depth == "check" and any(rule.over in (Trace, Unexplained) for rule in rules))
     trace = replace(run_trace(subject, structure, step), adapter_files=files) if runs else None
     trace_s = time.perf_counter() - started
-    missing = {Trace: "needs a batch: run gradcheck or check", AdapterFile: "no adapter file was named"}
+    no_batch = "needs a batch: run gradcheck or check"
+    missing = {Trace: no_batch, Unexplained: no_batch, AdapterFile: "no adapter file was named"}
     diagnosis = diagnose(subject.source, Evidence(structure, trace, files, missing), rules, ignore)
     findings = diagnosis.findings
     if verify and trace is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
 from typing import Any
 
-from peft_inspect.records import AdapterFile, Diagnosis, Finding, InspectionError, Outcome, Structure, Trace
+from peft_inspect.records import AdapterFile, Diagnosis, Finding, InspectionError, Outcome, Structure, Trace, Unexplained
 from peft_inspect.rules import NO_VALUES, Rule, all_rules, page
 
 
@@ -20,13 +21,15 @@ class Evidence:
     adapter_files: tuple[AdapterFile, ...] = ()
     missing: Mapping[type, str] = field(default_factory=dict)
 
-    def of(self, kind: type) -> tuple[Any, ...]:
-        """All evidence of one type."""
-        if kind is Structure:
-            return (self.structure,)
-        if kind is Trace:
-            return () if self.trace is None else (self.trace,)
-        return self.adapter_files
+    def of(self, kind: type, explained: frozenset[str]) -> tuple[Any, ...]:
+        """All evidence of one type; what is explained already is told beside it."""
+        traces = () if self.trace is None else (self.trace,)
+        return {
+            Structure: (self.structure,),
+            Trace: traces,
+            Unexplained: tuple(Unexplained(trace, explained) for trace in traces),
+            AdapterFile: self.adapter_files,
+        }[kind]
 
 
 def diagnose(
@@ -36,8 +39,10 @@ def diagnose(
     ignored = {rule.code: reason for pattern, reason in (ignore or {}).items() for rule in named((pattern,))}
     findings: dict[str, tuple[Finding, ...]] = {}
     outcomes: list[Outcome] = []
-    for rule in _specific_first(all_rules() if rules is None else rules):
-        outcome, found = _judge(rule, evidence, findings, ignored)
+    for rule, before in precedence(all_rules() if rules is None else rules).items():
+        specific = (finding for code in before for finding in findings[code] if finding.explains)
+        explained = frozenset(path for finding in specific for path in finding.modules)
+        outcome, found = _judge(rule, evidence, explained, ignored)
         outcomes.append(replace(outcome, severity=rule.severity, help=page(rule)))
         findings[rule.code] = found
     visible = (finding for code, found in findings.items() if code not in ignored for finding in found)
@@ -77,48 +82,30 @@ def names(pattern: str, code: str, name: str) -> bool:
     return pattern == name or (bool(pattern) and code.startswith(pattern.upper()))
 
 
-def _specific_first(rules: Sequence[Rule[Any]]) -> Iterator[Rule[Any]]:
-    """The rules in an order in which every rule comes after those that explain it away."""
-    by_code = {rule.code: rule for rule in rules}
-    done: set[str] = set()
-
-    def visit(rule: Rule[Any]) -> Iterator[Rule[Any]]:
-        if rule.code in done:
-            return
-        done.add(rule.code)
-        for code in rule.explained_by:
-            if code in by_code:
-                yield from visit(by_code[code])
-        yield rule
-
-    for rule in rules:
-        yield from visit(rule)
+def precedence(rules: Sequence[Rule[Any]]) -> dict[Rule[Any], tuple[str, ...]]:
+    """The rules, each behind those that it gives way to, with the codes of these."""
+    before = {rule: tuple(other for other in rules if rule.after(other)) for rule in rules}
+    return {rule: tuple(other.code for other in before[rule]) for rule in TopologicalSorter(before).static_order()}
 
 
 def _judge(
-    rule: Rule[Any], evidence: Evidence, findings: Mapping[str, tuple[Finding, ...]], ignored: Mapping[str, str]
+    rule: Rule[Any], evidence: Evidence, explained: frozenset[str], ignored: Mapping[str, str]
 ) -> tuple[Outcome, tuple[Finding, ...]]:
     """One rule's outcome. An ignored rule is judged all the same: what it explains stays explained."""
-    pieces = evidence.of(rule.over)
+    pieces = evidence.of(rule.over, explained)
     if not pieces:
         return Outcome(rule.code, rule.name, "skipped", evidence.missing.get(rule.over, "nothing to judge")), ()
     if rule.needs_values and evidence.structure.weights == "none":
         return Outcome(rule.code, rule.name, "skipped", NO_VALUES), ()
-    specific = (finding for code in rule.explained_by for finding in findings.get(code, ()) if finding.explains)
-    explained = frozenset(path for finding in specific for path in finding.modules)
     try:
         reasons = [rule.skip(piece) if rule.skip else None for piece in pieces]
         judged = [piece for piece, reason in zip(pieces, reasons, strict=True) if reason is None]
         if not judged:
             return Outcome(rule.code, rule.name, "skipped", next(reason for reason in reasons if reason)), ()
-        found = tuple(finding for piece in judged for finding in rule.check(_without(piece, explained)))
+        found = tuple(finding for piece in judged for finding in rule.check(piece))
     except Exception as error:  # a rule that crashes is an outcome that is shown, never a silent pass
         return Outcome(rule.code, rule.name, "crashed", f"{type(error).__name__}: {error}"), ()
     found = tuple(finding for finding in found if not finding.modules or not explained.issuperset(finding.modules))
     if rule.code in ignored:
         return Outcome(rule.code, rule.name, "ignored", ignored[rule.code]), found
     return Outcome(rule.code, rule.name, "found" if found else "clean"), found
-
-
-def _without(piece: Any, explained: frozenset[str]) -> Any:
-    return replace(piece, explained=explained) if isinstance(piece, Trace) and explained else piece

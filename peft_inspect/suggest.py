@@ -18,7 +18,7 @@ def corrected(config: Mapping[str, Any], findings: Iterable[Finding]) -> dict[st
         config: the fields of a LoRA config as plain values.
         findings: of an inspection of a model that was wrapped with this config, most severe first.
     """
-    suggestions = [finding.facts.get("suggestion") or {} for finding in findings if finding.severity is not Severity.NOTE]
+    suggestions = [finding.suggestion for finding in findings if finding.severity is not Severity.NOTE]
     fields = dict.fromkeys(field for suggestion in suggestions for field in suggestion)
     proposed = {field: [suggestion[field] for suggestion in suggestions if field in suggestion] for field in fields}
     return {**config, **{field: _joined(config.get(field), values) for field, values in proposed.items()}}

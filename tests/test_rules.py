@@ -7,12 +7,16 @@ import importlib
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import peft_inspect
+from peft_inspect.diagnose import precedence
+from peft_inspect.records import Remedy
 from peft_inspect.rules import Example, Rule, all_rules, page
+from peft_inspect.rules.rule import Symptom, Tier
 from peft_inspect.rules.words import agreed, literal, nearest, settings
 
 PLURAL_OF_ONE = re.compile(r"\b1 (adapter |base |active )*(layers|modules|tensors|weights|parameters|routers|towers)\b")
@@ -23,10 +27,8 @@ runs_examples = pytest.mark.filterwarnings("ignore")
 
 
 def inspected(example: Example) -> peft_inspect.Report:
-    """An example under all rules."""
-    return peft_inspect.check(
-        example.model, example.batch, loss=example.loss, optimizer=example.optimizer, adapter=example.adapter, verify=False
-    )
+    """An example under all rules, its fixes tried."""
+    return peft_inspect.check(example.model, example.batch, loss=example.loss, optimizer=example.optimizer, adapter=example.adapter)
 
 
 def listed(report: peft_inspect.Report) -> list[str]:
@@ -44,6 +46,7 @@ def test_the_broken_example_fires_its_rule_and_no_other(rule: Rule[Any]) -> None
     assert not PLURAL_OF_ONE.search(f"{found.message}\n{found.fix}"), found.message
     assert found.message
     assert found.fix
+    assert found.fix_verified is (None if found.remedy is None else True), found.verified
 
 
 @runs_examples
@@ -70,10 +73,36 @@ def test_the_file_is_called_like_the_rule(rule: Rule[Any]) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_is_explained_only_by_rules_that_exist(rule: Rule[Any]) -> None:
-    codes = {other.code for other in all_rules()}
-    assert codes.issuperset(rule.explained_by)
-    assert rule.code not in rule.explained_by
+def test_a_rule_gives_way_only_to_rules_that_exist_and_says_why(rule: Rule[Any]) -> None:
+    codes = {other.code for other in all_rules()} - {rule.code}
+    assert codes.issuperset(rule.gives_way_to)
+    assert bool(rule.because) == bool(rule.gives_way_to)
+    assert not rule.because or rule.because.endswith(".")
+
+
+def test_what_says_more_comes_first() -> None:
+    """The order from the layer to the loss, for each symptom; an exception names what no tier says already."""
+    tiers: dict[tuple[Symptom, Tier], list[str]] = {}
+    for rule in all_rules():
+        if rule.tier is not None:
+            tiers.setdefault((rule.symptom, rule.tier), []).append(rule.code)
+    none, zero = Symptom.NO_GRADIENT, Symptom.ZERO_GRADIENT
+    assert tiers == {
+        (none, Tier.CAUSE): ["PI201", "PI202", "PI203", "PI205", "PI206"],
+        (none, Tier.MODE): ["PI303", "PI304"],
+        (none, Tier.LOSS): ["PI307"],
+        (none, Tier.CUT): ["PI305", "PI306"],
+        (none, Tier.UNUSED): ["PI308"],
+        (none, Tier.SYMPTOM): ["PI204", "PI208", "PI309"],
+        (zero, Tier.CAUSE): ["PI311", "PI312", "PI313", "PI315"],
+        (zero, Tier.CUT): ["PI314"],
+        (zero, Tier.SYMPTOM): ["PI310"],
+    }
+    order = list(precedence(all_rules()).items())
+    for place, (rule, before) in enumerate(order):
+        assert {earlier.code for earlier, _ in order[:place]}.issuperset(before)
+        by_tier = {other.code for other in all_rules() if replace(rule, gives_way_to=()).after(other)}
+        assert by_tier.isdisjoint(rule.gives_way_to)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -130,3 +159,9 @@ def test_near_names_are_told_as_one_or_as_several() -> None:
     assert nearest(()) == ""
     assert nearest(["q_proj"]) == "; the nearest is 'q_proj'"
     assert nearest(["q_proj", "k_proj"]) == "; the nearest are 'q_proj', 'k_proj'"
+
+
+def test_every_remedy_can_be_done() -> None:
+    from peft_inspect.fixes.fixes import fix_for
+
+    assert all(callable(fix_for(remedy)) for remedy in Remedy)

@@ -93,13 +93,13 @@ def test_a_suggestion_is_accepted_mends_its_finding_and_raises_no_other(code, mo
 
 
 def test_what_a_note_shows_may_be_meant_and_stays_as_it_is():
-    note = Finding("PI105", "a rule", Severity.NOTE, "", (), None, {"suggestion": {"target_parameters": ["experts.w1"]}}, "")
+    note = Finding("PI105", "a rule", Severity.NOTE, "", suggestion={"target_parameters": ["experts.w1"]})
     assert corrected({"target_modules": ["q_proj"]}, [note]) == {"target_modules": ["q_proj"]}
 
 
 def test_what_one_finding_adds_is_kept_where_another_leaves_all_out():
     def suggesting(value):
-        return Finding("PI101", "a rule", Severity.ERROR, "", (), None, {"suggestion": {"target_parameters": value}}, "")
+        return Finding("PI101", "a rule", Severity.ERROR, "", suggestion={"target_parameters": value})
 
     config = {"target_parameters": ["experts.w1"]}
     assert corrected(config, [suggesting(None)]) == {"target_parameters": None}

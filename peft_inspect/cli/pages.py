@@ -11,11 +11,11 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from peft_inspect import expectations, lock
-from peft_inspect.diagnose import OWN
+from peft_inspect.diagnose import OWN, precedence
 from peft_inspect.formats.findings import STYLES
 from peft_inspect.formats.screen import Line
 from peft_inspect.records import Severity
-from peft_inspect.rules import Rule, page
+from peft_inspect.rules import Rule, all_rules, page
 
 WIDE = 140  # columns from which a rule's title fits beside its name
 
@@ -39,8 +39,10 @@ def rule_page(rule: Rule[Any]) -> Iterator[Line]:
         yield Line(Text(title, style="bold"))
         yield from _code(textwrap.dedent(inspect.getsource(example)))
         yield Line(Text())
-    if rule.explained_by:
-        yield Line(Text(f"Gives way to {', '.join(rule.explained_by)} where they explain the same layers."))
+    before = ", ".join(sorted(precedence(all_rules())[rule]))
+    if before:
+        because = f" {rule.because}" if rule.because else ""
+        yield Line(Text(f"Gives way to {before} where they explain the same layers.{because}"))
 
 
 def own_pages(codes: Iterable[str]) -> Iterator[Line]:

@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from peft_inspect.fixes.exchanges import Exchange, attached, through_adapter, through_layer, through_original
 from peft_inspect.fixes.patient import Patient
-from peft_inspect.records import AdapterLayerInfo
+from peft_inspect.records import AdapterLayerInfo, Remedy
 from peft_inspect.trace.grad_mode import GradSwitches, standing_in
 
-Remedy = Callable[[Patient], AbstractContextManager[Exchange | None]]
+Fix = Callable[[Patient], AbstractContextManager[Exchange | None]]
 
 
 @contextmanager
@@ -65,11 +65,11 @@ def _gradients_on(patient: Patient) -> Iterator[None]:
         yield
 
 
-def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Remedy:
+def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Fix:
     """Put the layers into a state, before the forward and at every call, whatever the forward does to them in between."""
 
     @contextmanager
-    def remedy(patient: Patient) -> Iterator[None]:
+    def fix(patient: Patient) -> Iterator[None]:
         row = {id(patient.subject.model.get_submodule(row.path)): row for row in patient.rows}
 
         def set_state(module: nn.Module, _args: Any) -> None:
@@ -86,7 +86,7 @@ def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Re
         finally:
             handle.remove()
 
-    return remedy
+    return fix
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def _perturbed(patient: Patient) -> Iterator[None]:
 @contextmanager
 def _labelled(patient: Patient) -> Iterator[Exchange]:
     """Labels, and what else of the batch holds nothing but the ignore index, are replaced by what counts."""
-    ignored, exchange = patient.finding.facts.get("ignore_index", -100), Exchange()
+    ignored, exchange = patient.finding.ignore_index, Exchange()
     for name, value in patient.batch.items():
         if isinstance(value, torch.Tensor) and not value.is_floating_point() and ("label" in name or bool((value == ignored).all())):
             ids = patient.batch.get("input_ids")
@@ -128,23 +128,40 @@ def _scaled(layer: Any, row: AdapterLayerInfo) -> Mapping[str, Any]:
     return {"scaling": {**layer.scaling, row.adapter: 1.0}}
 
 
-FIXES: Mapping[str, tuple[str, Remedy]] = {
-    "non-reentrant": ("use_reentrant=False", _without_reentrant),
-    "input-gradients": ("inputs that require grad", _inputs_require_grad),
-    "unfreeze": ("requires_grad=True", _unfreeze),
-    "gradients-on": ("gradients left on", _gradients_on),
-    "enable": ("adapters enabled", _in_state(lambda _layer, _row: {"_disable_adapters": False})),
-    "unmerge": ("adapters unmerged", _in_state(lambda _layer, _row: {"merged_adapters": []})),
-    "activate": ("the adapter active", _in_state(lambda _layer, row: {"_active_adapter": [row.adapter]})),
-    "through-adapter": ("the adapter applied where the weight is read", through_adapter),
-    "through-layer": ("the adapter layer called instead", through_layer),
-    "through-original": ("the original called instead of its copy", through_original),
-    "attached": ("the graph kept at that line", attached),
-    "scaling": ("scaling 1.0", _in_state(_scaled)),
-    "initialise": ("factors that are not zero", _perturbed),
-    "labels": ("supervised labels", _labelled),
-    "float32": ("float32 weights", _in_float32),
-}
+def fix_for(remedy: Remedy) -> Fix:
+    """What does the remedy. The type checker holds the list complete."""
+    match remedy:
+        case Remedy.NON_REENTRANT:
+            return _without_reentrant
+        case Remedy.INPUT_GRADIENTS:
+            return _inputs_require_grad
+        case Remedy.UNFREEZE:
+            return _unfreeze
+        case Remedy.GRADIENTS_ON:
+            return _gradients_on
+        case Remedy.ENABLE:
+            return _in_state(lambda _layer, _row: {"_disable_adapters": False})
+        case Remedy.UNMERGE:
+            return _in_state(lambda _layer, _row: {"merged_adapters": []})
+        case Remedy.ACTIVATE:
+            return _in_state(lambda _layer, row: {"_active_adapter": [row.adapter]})
+        case Remedy.THROUGH_ADAPTER:
+            return through_adapter
+        case Remedy.THROUGH_LAYER:
+            return through_layer
+        case Remedy.THROUGH_ORIGINAL:
+            return through_original
+        case Remedy.ATTACHED:
+            return attached
+        case Remedy.SCALING:
+            return _in_state(_scaled)
+        case Remedy.INITIALISE:
+            return _perturbed
+        case Remedy.LABELS:
+            return _labelled
+        case Remedy.FLOAT32:
+            return _in_float32
+
 
 # Where a finding names a second way to mend it, and the first may not suit the model: PEFT's aLoRA recomputes only in the reentrant way.
-ALTERNATIVES: Mapping[str, str] = {"non-reentrant": "input-gradients"}
+ALTERNATIVES: Mapping[Remedy, Remedy] = {Remedy.NON_REENTRANT: Remedy.INPUT_GRADIENTS}

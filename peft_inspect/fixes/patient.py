@@ -21,7 +21,7 @@ class Patient:
     @property
     def rows(self) -> tuple[AdapterLayerInfo, ...]:
         """The adapter layer rows of the finding: of the adapter it is about, else of those in use."""
-        modules, adapter = set(self.finding.modules), self.finding.facts.get("adapter")
+        modules, adapter = set(self.finding.modules), self.finding.adapter
         rows = (layer for layer in self.trace.structure.adapter_layers if layer.path in modules)
         return tuple(layer for layer in rows if (layer.active if adapter is None else layer.adapter == adapter))
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from peft_inspect.batch import make_batch
-from peft_inspect.fixes.fixes import ALTERNATIVES, FIXES
+from peft_inspect.fixes.fixes import ALTERNATIVES, fix_for
 from peft_inspect.fixes.patient import Patient
-from peft_inspect.records import Finding, InspectionError, Subject, Trace
+from peft_inspect.records import Finding, InspectionError, Remedy, Subject, Trace
 from peft_inspect.run.graph import leaves, reachable
 from peft_inspect.run.runs import backward, forward, fresh, runnable
 from peft_inspect.run.undisturbed import undisturbed
@@ -30,7 +30,7 @@ def verified(subject: Subject, trace: Trace, findings: Iterable[Finding], step: 
                 continue
             step(f"verifying fix {tried.index(finding) + 1} of {len(tried)}")
             outcome = _try(subject, trace, finding, (finding,))
-            if not outcome[0] and (alternative := ALTERNATIVES.get(str(finding.remedy))):
+            if not outcome[0] and (alternative := ALTERNATIVES.get(finding.remedy)):
                 other_way = _try(subject, trace, finding, (replace(finding, remedy=alternative),))
                 outcome = other_way if other_way[0] else outcome
             others = [other for other in tried if other is not finding]
@@ -49,9 +49,9 @@ def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Fin
         stack.enter_context(Operations(guard))
         names, exchanges = [], []
         for other in applied:
-            name, remedy = FIXES[str(other.remedy)]
-            exchanges.append(stack.enter_context(remedy(replace(patient, finding=other))))
-            names.append(name)
+            if other.remedy is not None:
+                exchanges.append(stack.enter_context(fix_for(other.remedy)(replace(patient, finding=other))))
+                names.append(other.remedy.value)
         try:
             loss = forward(subject, batch).tensor
             in_graph = leaves(reachable([loss.grad_fn]))
@@ -62,7 +62,7 @@ def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Fin
         outcome = _result(patient, connected, names[0])
         if not outcome[0] and exchanges[0] is not None and not exchanges[0].acted:
             return None, "not tried: what runs at that line cannot be exchanged"
-        if not outcome[0] and finding.remedy == "through-adapter" and _result(patient, in_graph, names[0])[0]:
+        if not outcome[0] and finding.remedy is Remedy.THROUGH_ADAPTER and _result(patient, in_graph, names[0])[0]:
             return None, "not tried: a custom autograd function computes no gradient for the weight that it is given"
         return outcome
 
@@ -70,7 +70,7 @@ def _try(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Fin
 def _result(patient: Patient, connected: set[int], how: str) -> tuple[bool, str]:
     """Whether every layer got a gradient; for faults of zeros, one that is not zero."""
     weights = patient.weights
-    if patient.finding.facts.get("zero"):
+    if patient.finding.zero:
         alive = sum(any(weight.grad is not None and bool(weight.grad.any()) for weight in of_layer) for of_layer in weights.values())
         return alive == len(weights) > 0, f"{alive}/{len(weights)} layers get gradients that are not zero with {how}"
     arrived = {path: sum(id(weight) in connected for weight in of_layer) for path, of_layer in weights.items()}

@@ -8,7 +8,7 @@ Module paths are those of the live object that was inspected: `root.get_submodul
 
 from peft_inspect.records.adapter_file import AdapterFile, TensorInfo
 from peft_inspect.records.basics import InspectionError, Mode, Severity, Source, Weights
-from peft_inspect.records.diagnosis import Diagnosis, Finding, Outcome, Status
+from peft_inspect.records.diagnosis import Diagnosis, Finding, Outcome, Remedy, Status
 from peft_inspect.records.grouping import Placed, by_place, modules_of, runs_of
 from peft_inspect.records.structure import (
     AdapterInfo,
@@ -43,6 +43,7 @@ from peft_inspect.records.trace import (
     NonFinite,
     RegionKind,
     Trace,
+    Unexplained,
     WeightUse,
 )
 
@@ -76,6 +77,7 @@ __all__ = [
     "ParameterInfo",
     "Placed",
     "RegionKind",
+    "Remedy",
     "Request",
     "Role",
     "Severity",
@@ -88,6 +90,7 @@ __all__ = [
     "Tie",
     "Tower",
     "Trace",
+    "Unexplained",
     "WeightRead",
     "WeightUse",
     "Weights",

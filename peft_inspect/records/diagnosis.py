@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal
 
 from peft_inspect.records.adapter_file import AdapterFile
@@ -14,9 +15,29 @@ from peft_inspect.records.trace import Trace
 Status = Literal["clean", "found", "skipped", "ignored", "crashed"]
 
 
+class Remedy(Enum):
+    """A fix that can be tried: `fixes` does it in memory to the live model and undoes it. The value is how reports call it."""
+
+    NON_REENTRANT = "use_reentrant=False"
+    INPUT_GRADIENTS = "inputs that require grad"
+    UNFREEZE = "requires_grad=True"
+    GRADIENTS_ON = "gradients left on"
+    ENABLE = "adapters enabled"
+    UNMERGE = "adapters unmerged"
+    ACTIVATE = "the adapter active"
+    THROUGH_ADAPTER = "the adapter applied where the weight is read"
+    THROUGH_LAYER = "the adapter layer called instead"
+    THROUGH_ORIGINAL = "the original called instead of its copy"
+    ATTACHED = "the graph kept at that line"
+    SCALING = "scaling 1.0"
+    INITIALISE = "factors that are not zero"
+    LABELS = "supervised labels"
+    FLOAT32 = "float32 weights"
+
+
 @dataclass(frozen=True)
 class Finding:
-    """A fault with its facts."""
+    """A fault. `facts` are there to be shown; what a fix or another rule goes by has a field of its own."""
 
     code: str
     rule: str
@@ -28,8 +49,12 @@ class Finding:
     fix: str = ""
     fix_verified: bool | None = None
     verified: str | None = None  # "384/384 parameters train with use_reentrant=False"
-    remedy: str | None = None  # the name of the remedy in `fixes.fixes` that tries the fix
-    explains: bool = True  # rules that this one explains away leave its modules to it
+    remedy: Remedy | None = None  # None: the fix cannot be tried
+    adapter: str | None = None  # the adapter that it is about; None: those in use
+    zero: bool = False  # gradients arrive and are zero, so that a fix has to make them other than zero
+    ignore_index: int = -100  # of the labels that it is about
+    suggestion: Mapping[str, Any] = field(default_factory=dict)  # fields of the LoRA config and what they should hold
+    explains: bool = True  # more general rules leave its modules to it
 
 
 @dataclass(frozen=True)

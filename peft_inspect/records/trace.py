@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -192,7 +192,6 @@ class Trace:
     targets: LossTargets | None = None  # looked at where gradients are zero or not finite
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
     dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights
-    explained: frozenset[str] = frozenset()  # adapter layers that a more specific rule has explained already
     adapter_files: tuple[AdapterFile, ...] = ()  # what the model was loaded with, or is compared with
 
     @cached_property
@@ -210,11 +209,11 @@ class Trace:
 
     @cached_property
     def dead(self) -> tuple[AdapterLayerInfo, ...]:
-        """Adapter layers in use none of whose weights got a gradient, and that no other rule has explained."""
+        """Adapter layers in use none of whose weights got a gradient."""
         return tuple(
             layer
             for layer in self.structure.adapter_layers
-            if layer.active and layer.path not in self.explained | self.references and layer.parameters and not self.reached(layer)
+            if layer.active and layer.path not in self.references and layer.parameters and not self.reached(layer)
         )
 
     @property
@@ -236,7 +235,7 @@ class Trace:
                 wrapper = gradient.path.partition(".modules_to_save.")[0]
                 saved[wrapper] = saved.get(wrapper, False) or gradient.arrived
         silent = {wrapper for wrapper, reached in saved.items() if not reached}
-        return frozenset({layer.path for layer in self.dead} | silent - self.explained)
+        return frozenset({layer.path for layer in self.dead} | silent)
 
     def training_calls(self, layer: AdapterLayerInfo) -> tuple[CallInfo, ...]:
         """The calls of this layer that can carry gradients; reference passes are left out."""
@@ -262,3 +261,20 @@ class Trace:
             path in self.gradient and self.gradient[path].state != "none" and self.gradient[path].state != "frozen"
             for path in layer.parameters
         )
+
+
+@dataclass(frozen=True)
+class Unexplained:
+    """A trace, and what is left of it to explain once more specific rules have spoken."""
+
+    trace: Trace
+    explained: frozenset[str]  # paths of adapter layers and modules
+
+    @cached_property
+    def dead(self) -> tuple[AdapterLayerInfo, ...]:
+        """Of `Trace.dead`, the layers that no rule has explained."""
+        return tuple(layer for layer in self.trace.dead if layer.path not in self.explained)
+
+    def of(self, paths: Iterable[str]) -> list[str]:
+        """Of `paths`, those that no rule has explained."""
+        return [path for path in paths if path not in self.explained]

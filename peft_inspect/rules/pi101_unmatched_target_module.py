@@ -33,12 +33,12 @@ def check(structure: Structure) -> Iterator[Finding]:
         yield RULE.finding(
             f"adapter {adapter.name!r}: " + "; ".join(_said(target, adapter) for target in unmatched),
             (path for target in unmatched for name in _meant(target, structure) for path in layers_named(structure, name)),
+            adapter=adapter.name,
             facts={
-                "adapter": adapter.name,
                 "unmatched": {target.entry: list(target.closest) for target in unmatched},
                 "dropped": {target.entry: len(target.dropped) for target in unmatched if target.dropped},
-                "suggestion": suggestion,
             },
+            suggestion=suggestion,
             fix=setting_fix(suggestion, "use names that this model has: `peft-inspect tree` shows them"),
         )
 

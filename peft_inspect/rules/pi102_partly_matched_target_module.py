@@ -33,12 +33,12 @@ def check(structure: Structure) -> Iterator[Finding]:
             yield RULE.finding(
                 f"adapter {adapter.name!r}: " + "; ".join(_said(target, structure) for target in partly),
                 (path for target in partly for path in target.missed),
+                adapter=adapter.name,
                 facts={
-                    "adapter": adapter.name,
                     "matched": {target.entry: _by_stack(target.matched, structure) for target in partly},
                     "missed": {target.entry: _by_stack(target.missed, structure) for target in partly},
-                    "suggestion": suggestion,
                 },
+                suggestion=suggestion,
                 fix=setting_fix(suggestion, "adapt a layer that every block has, or name the blocks that are meant"),
             )
 

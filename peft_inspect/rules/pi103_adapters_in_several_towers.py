@@ -37,14 +37,14 @@ def check(structure: Structure) -> Iterator[Finding]:
                 + ("lands" if len(several) == 1 else "land")
                 + f" in {len(towers)} towers: {_counts(several)}",
                 (path for target in several for path in target.matched if structure.tower_of(path) != kept),
+                adapter=adapter.name,
                 facts={
-                    "adapter": adapter.name,
                     "by_tower": {target.entry: dict(target.by_tower) for target in several},
                     "kept": kept,
                     "layers_to_transform": adapter.config.get("layers_to_transform"),
-                    "suggestion": suggestion,
                     "suggestions": {tower: _suggestion(adapter, tower, tuple(towers), structure) for tower in towers},
                 },
+                suggestion=suggestion,
                 fix=setting_fix(suggestion, "name the tower in target_modules") + f" to adapt {kept!r} alone",
                 severity=Severity.NOTE if _meant(several, adapter, structure) else None,
             )

@@ -32,11 +32,11 @@ def check(structure: Structure) -> Iterator[Finding]:
             yield RULE.finding(
                 f"adapter {adapter.name!r} leaves out " + "; ".join(_said(uncovered)),
                 (path for row in uncovered for path in row.layers if path not in row.adapted),
+                adapter=adapter.name,
                 facts={
-                    "adapter": adapter.name,
                     "uncovered": {row.name: {"part": row.part, "tower": row.tower, "layers": len(row.layers)} for row in uncovered},
-                    "suggestion": suggestion,
                 },
+                suggestion=suggestion,
                 fix=setting_fix(suggestion, "add the names of these layers to target_modules, where an adapter can run on them"),
             )
 

@@ -35,7 +35,8 @@ def check(structure: Structure) -> Iterator[Finding]:
             f"no adapter reaches the experts: {quoted(expert_entries(experts))} hold {held:,} parameters, {held / total:.0%} of the "
             "weights of the model's layers, and are no modules that target_modules could match",
             (path for row in experts for path in row.layers),
-            facts={"parameters": held, "share": round(held / total, 4), "suggestion": suggestion},
+            facts={"parameters": held, "share": round(held / total, 4)},
+            suggestion=suggestion,
             fix=setting_fix(suggestion, ""),
             severity=None if _wanted(structure) else Severity.NOTE,
         )
@@ -83,12 +84,12 @@ def _rewritten(adapter: AdapterInfo) -> Iterator[Finding]:
             f"adapter {adapter.name!r}: PEFT rewrote {quoted(target.entry for target in targets)} for the fused experts, so that "
             f"{counted(len(paths), 'dense or shared-expert layer')} of these names carry no adapter",
             paths,
+            adapter=adapter.name,
             facts={
-                "adapter": adapter.name,
                 "entries": [target.entry for target in targets],
                 "layers": len(paths),
-                "suggestion": suggestion,
             },
+            suggestion=suggestion,
             fix=setting_fix(suggestion, ""),
         )
 
@@ -127,5 +128,13 @@ def fixed() -> Example:
 
 
 RULE = Rule(
-    "PI105", "fused-experts-not-adapted", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed, explained_by=("PI101",)
+    "PI105",
+    "fused-experts-not-adapted",
+    Severity.WARNING,
+    over=Structure,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    gives_way_to=("PI101",),
+    because="An entry that reached nothing may have been meant for the experts.",
 )

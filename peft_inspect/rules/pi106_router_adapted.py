@@ -30,7 +30,9 @@ def check(structure: Structure) -> Iterator[Finding]:
                 f"adapter {adapter.name!r} trains {counted(len(modules_of(rows)), 'router')}: {quoted(dict.fromkeys(map(_kind, rows)))}, which choose "
                 "the experts of each token",
                 modules_of(rows),
-                facts={"adapter": adapter.name, "routers": sorted({_kind(row) for row in rows}), "suggestion": suggestion},
+                adapter=adapter.name,
+                facts={"routers": sorted({_kind(row) for row in rows})},
+                suggestion=suggestion,
                 fix=setting_fix(suggestion, "leave the router out of target_modules and target_parameters"),
             )
 

@@ -32,11 +32,11 @@ def check(structure: Structure) -> Iterator[Finding]:
             yield RULE.finding(
                 f"adapter {adapter.name!r}: " + "; ".join(_said(target) for target in unmatched),
                 (path for target in unmatched for path in target.dropped),
+                adapter=adapter.name,
                 facts={
-                    "adapter": adapter.name,
                     "unmatched": {field: [target.entry for target in unmatched if target.field == field] for field in _FIELDS},
-                    "suggestion": suggestion,
                 },
+                suggestion=suggestion,
                 fix=setting_fix(suggestion, "write the key as the end of a module path within the base model"),
             )
 

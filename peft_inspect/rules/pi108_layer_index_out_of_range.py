@@ -29,12 +29,12 @@ def check(structure: Structure) -> Iterator[Finding]:
             yield RULE.finding(
                 f"adapter {adapter.name!r}: layers_to_transform names {ranges(int(target.entry) for target in beyond)}, and the model's "
                 f"layers are {ranges(existing)}",
+                adapter=adapter.name,
                 facts={
-                    "adapter": adapter.name,
                     "out_of_range": [int(target.entry) for target in beyond],
                     "layers": ranges(existing),
-                    "suggestion": suggestion if suggestion["layers_to_transform"] else {},
                 },
+                suggestion=suggestion if suggestion["layers_to_transform"] else {},
                 fix=setting_fix(suggestion, "list indices of this model"),
             )
 

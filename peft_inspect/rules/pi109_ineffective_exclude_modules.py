@@ -29,12 +29,12 @@ def check(structure: Structure) -> Iterator[Finding]:
             yield RULE.finding(
                 f"adapter {adapter.name!r}: " + "; ".join(_said(target) for target in idle),
                 (path for target in idle for path in target.missed),
+                adapter=adapter.name,
                 facts={
-                    "adapter": adapter.name,
                     "entries": [target.entry for target in idle],
                     "adapted_inside": {target.entry: len(target.missed) for target in idle},
-                    "suggestion": suggestion,
                 },
+                suggestion=suggestion,
                 fix=setting_fix(suggestion, "remove the entry, or write it as a regular expression over whole module paths"),
             )
 

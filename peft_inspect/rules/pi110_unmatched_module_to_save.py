@@ -33,7 +33,9 @@ def check(structure: Structure) -> Iterator[Finding]:
                 f"adapter {adapter.name!r}: modules_to_save names {quoted(target.entry for target in unmatched)}, and there is none"
                 + (f"; it has {quoted(meant)}, which stays frozen" if meant else ""),
                 meant.values(),
-                facts={"adapter": adapter.name, "unmatched": [target.entry for target in unmatched], "suggestion": suggestion},
+                adapter=adapter.name,
+                facts={"unmatched": [target.entry for target in unmatched]},
+                suggestion=suggestion,
                 fix=setting_fix(suggestion, ""),
             )
 

@@ -35,8 +35,8 @@ def check(structure: Structure) -> Iterator[Finding]:
             facts={
                 "tied": [name for tie in ties for name in tie.names],
                 "one_tensor": ties[0].one_tensor,
-                "suggestion": suggestion,
             },
+            suggestion=suggestion,
             fix=setting_fix(suggestion, "tie the weights again, or set tie_word_embeddings=False in the model's config"),
         )
 

@@ -32,7 +32,9 @@ def check(structure: Structure) -> Iterator[Finding]:
                 f"{quoted(frozen)} {'is' if len(frozen) == 1 else 'are'} new to the pretrained model ({counted(weights, 'parameter')}) and "
                 "frozen: no checkpoint brings these weights and nothing trains them",
                 frozen.values(),
-                facts={"adapter": adapter.name, "parameters": weights, "suggestion": suggestion},
+                adapter=adapter.name,
+                facts={"parameters": weights},
+                suggestion=suggestion,
                 fix=setting_fix(
                     suggestion, "unfreeze it after the wrapping: modules_to_save would reach other modules by the end of its name"
                 ),
@@ -65,5 +67,6 @@ RULE = Rule(
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI110", "PI406"),
+    gives_way_to=("PI110", "PI406"),
+    because="An entry of modules_to_save that reached nothing, or a file without the module, says why it is not trained.",
 )

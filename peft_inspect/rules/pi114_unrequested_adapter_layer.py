@@ -56,5 +56,6 @@ RULE = Rule(
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI115", "PI116"),
+    gives_way_to=("PI115", "PI116"),
+    because="The layers of another PeftModel over the same base are asked for there.",
 )

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, by_place
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.records import Finding, Remedy, Severity, Trace, by_place
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, passed_by
 
 
@@ -43,7 +43,7 @@ def check(trace: Trace) -> Iterator[Finding]:
                 "parameters": sorted({use.parameter for use in of_place}),
             },
             fix="call the module instead of using its .weight, or take it out of target_modules and target a module whose forward is called",
-            remedy="through-adapter",
+            remedy=Remedy.THROUGH_ADAPTER,
         )
 
 
@@ -84,4 +84,4 @@ def fixed() -> Example:
     return Example(get_peft_model(Head(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
 
 
-RULE = Rule("PI201", "base-weight-used-directly", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)
+RULE = Rule("PI201", "base-weight-used-directly", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, tier=Tier.CAUSE)

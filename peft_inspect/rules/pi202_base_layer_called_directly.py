@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, by_place
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.records import Finding, Remedy, Severity, Trace, by_place
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, passed_by
 
 
@@ -35,7 +35,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             source=source,
             facts={"calls": sum(call.count for call in of_place), "replaced_forward": of_place[0].patched},
             fix="call the adapter layer: look the module up at call time, or keep references only after get_peft_model",
-            remedy="through-layer",
+            remedy=Remedy.THROUGH_LAYER,
         )
 
 
@@ -79,4 +79,4 @@ def fixed() -> Example:
     return Example(get_peft_model(Routed(), LoraConfig(target_modules=["first", "second"])), {"x": torch.randn(2, 8)})
 
 
-RULE = Rule("PI202", "base-layer-called-directly", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)
+RULE = Rule("PI202", "base-layer-called-directly", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, tier=Tier.CAUSE)

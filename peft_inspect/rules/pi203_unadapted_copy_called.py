@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, by_place
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.records import Finding, Remedy, Severity, Unexplained, by_place
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Copies that ran in the place of dead layers, grouped by the function that calls them."""
-    dead = {layer.path for layer in trace.dead}
+    trace = left.trace
+    dead = {layer.path for layer in left.dead}
     for source, of_place in by_place([copy for copy in trace.copies if dead.intersection(copy.layers)]):
         first = of_place[0]
         layers = [layer for copy in of_place for layer in copy.layers]
@@ -39,7 +40,7 @@ def check(trace: Trace) -> Iterator[Finding]:
                 "same_values": first.same_values,
             },
             fix="call the module of the wrapped model itself, without copying it",
-            remedy="through-original",
+            remedy=Remedy.THROUGH_ORIGINAL,
         )
 
 
@@ -85,5 +86,14 @@ def fixed() -> Example:
 
 
 RULE = Rule(
-    "PI203", "unadapted-copy-called", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, explained_by=("PI201", "PI202")
+    "PI203",
+    "unadapted-copy-called",
+    Severity.ERROR,
+    over=Unexplained,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    tier=Tier.CAUSE,
+    gives_way_to=("PI201", "PI202"),
+    because="A copy that shares weights or layers with the original is no other object.",
 )

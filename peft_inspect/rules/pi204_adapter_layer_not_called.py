@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.records import Finding, Severity, Unexplained, modules_of
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Dead layers without a call whose parent ran."""
+    trace = left.trace
     layers = [
         layer
         for layer in trace.dead
@@ -78,9 +79,9 @@ RULE = Rule(
     "PI204",
     "adapter-layer-not-called",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI208", "PI308"),
+    tier=Tier.SYMPTOM,
 )

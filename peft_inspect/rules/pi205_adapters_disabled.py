@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Remedy, Severity, Source, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
 
 
@@ -42,7 +42,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             fix="call model.enable_adapter_layers() before the training forward, or use `with model.disable_adapter():` for reference passes"
             if disabled
             else "name the adapter that trains in adapter_names, or leave adapter_names out",
-            remedy="enable" if disabled else None,
+            remedy=Remedy.ENABLE if disabled else None,
         )
 
 
@@ -65,4 +65,4 @@ def fixed() -> Example:
     return Example(model, text_batch())
 
 
-RULE = Rule("PI205", "adapters-disabled", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)
+RULE = Rule("PI205", "adapters-disabled", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, tier=Tier.CAUSE)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Remedy, Severity, Source, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, counted
 
 
@@ -30,7 +30,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             modules_of(layers),
             source=source,
             fix="call model.unmerge_adapter() before the training forward",
-            remedy="unmerge",
+            remedy=Remedy.UNMERGE,
         )
 
 
@@ -53,4 +53,4 @@ def fixed() -> Example:
     return Example(model, text_batch())
 
 
-RULE = Rule("PI206", "adapter-merged", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)
+RULE = Rule("PI206", "adapter-merged", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, tier=Tier.CAUSE)

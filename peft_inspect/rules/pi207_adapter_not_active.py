@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Remedy, Severity, Trace, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
@@ -21,13 +21,14 @@ from peft_inspect.rules.words import counted
 _KEPT = frozenset({"ref", "reference", "teacher", "frozen", "old", "ema", "anchor", "initial", "baseline"})  # not to be trained
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Inactive adapters that train, or that were added to train and never touched since."""
+    trace = left.trace
     used = {(path, name) for path, calls in trace.calls_of.items() for call in calls for name in call.active}
     for name in dict.fromkeys(layer.adapter for layer in trace.structure.adapter_layers):
         rows = [layer for layer in trace.structure.adapter_layers if layer.adapter == name]
         if any(layer.active or (layer.path, name) in used for layer in rows):
-            yield from _displaced(trace, name)
+            yield from _displaced(left, name)
             continue
         trains = any(trace.structure.trainable(layer) for layer in rows)
         if trains or _waiting(trace, rows):
@@ -36,15 +37,17 @@ def check(trace: Trace) -> Iterator[Finding]:
             yield RULE.finding(
                 f"adapter {name!r} is {state} and not active: its {counted(len(rows), 'layer')} never ran (active: {', '.join(map(repr, active)) or 'none'})",
                 modules_of(rows),
-                facts={"adapter": name, "active": active},
+                adapter=name,
+                facts={"active": active},
                 fix=f"call model.set_adapter({name!r})",
-                remedy="activate",
+                remedy=Remedy.ACTIVATE,
             )
 
 
-def _displaced(trace: Trace, name: str) -> Iterator[Finding]:
+def _displaced(left: Unexplained, name: str) -> Iterator[Finding]:
     """Layers whose adapter was active before the forward, which trains another one."""
-    layers = [layer for layer in trace.dead if layer.adapter == name and trace.structure.trainable(layer)]
+    trace = left.trace
+    layers = [layer for layer in left.dead if layer.adapter == name and trace.structure.trainable(layer)]
     calls = {layer.path: trace.training_calls(layer) for layer in layers}
     rows = [layer for layer in layers if calls[layer.path] and not any(name in call.active for call in calls[layer.path])]
     last = calls[rows[0].path][-1] if rows else None
@@ -55,11 +58,12 @@ def _displaced(trace: Trace, name: str) -> Iterator[Finding]:
             + (f"every sample names {others}" if last.per_sample else f"the forward has made {others} active"),
             modules_of(rows),
             source=last.switched,
-            facts={"adapter": name, "active": list(last.active)},
+            adapter=name,
+            facts={"active": list(last.active)},
             fix=f"name {name!r} in adapter_names"
             if last.per_sample
             else f"call model.set_adapter({name!r}) before the pass that is trained",
-            remedy=None if last.per_sample else "activate",
+            remedy=None if last.per_sample else Remedy.ACTIVATE,
         )
 
 
@@ -102,9 +106,10 @@ RULE = Rule(
     "PI207",
     "adapter-not-active",
     Severity.WARNING,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI115", "PI116"),
+    gives_way_to=("PI115", "PI116"),
+    because="Which adapter another PeftModel over the same base makes active is that one's business.",
 )

@@ -15,9 +15,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, Unexplained, modules_of
 from peft_inspect.rules.experts import is_expert
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
 
 # parameters of a forward that say how to run rather than on what
@@ -26,10 +26,11 @@ _SETTING = re.compile(
 )
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Dead layers without a call, grouped by the outermost module that did not run."""
+    trace = left.trace
     branches: dict[str, list[AdapterLayerInfo]] = defaultdict(list)
-    for layer in trace.dead:
+    for layer in left.dead:
         idle = trace.topmost_idle(layer.path)
         waits = idle != layer.path or idle in trace.waiting
         if not trace.calls_of.get(layer.path) and waits and not is_expert(trace.structure, idle):
@@ -104,9 +105,9 @@ RULE = Rule(
     "PI208",
     "branch-not-executed",
     Severity.WARNING,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI308"),
+    tier=Tier.SYMPTOM,
 )

@@ -66,4 +66,14 @@ def fixed() -> Example:
     return Example(get_peft_model(Mixer(), LoraConfig(target_modules=["out"])), {"x": torch.randn(2, 8)})
 
 
-RULE = Rule("PI209", "weight-read-in-source", Severity.NOTE, over=Trace, check=check, broken=broken, fixed=fixed, explained_by=("PI201",))
+RULE = Rule(
+    "PI209",
+    "weight-read-in-source",
+    Severity.NOTE,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    gives_way_to=("PI201",),
+    because="What this run did read is no path that it did not take.",
+)

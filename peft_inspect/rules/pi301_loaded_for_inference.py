@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import Finding, Remedy, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Active, frozen layers of adapters whose config says inference mode; a reference model beside a trained one is left alone."""
+    trace = left.trace
     inference = {(adapter.name) for adapter in trace.structure.adapters if adapter.inference_mode}
     something_trains = any(trace.reached(layer) for layer in trace.structure.adapter_layers)
     layers = []
-    for layer in trace.dead:
+    for layer in left.dead:
         if layer.adapter in inference and not trace.structure.trainable(layer):
             calls = trace.calls_of.get(layer.path, ())
             if not (something_trains and calls and not trace.training_calls(layer)):
@@ -34,7 +35,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             modules_of(layers),
             facts={"adapters": names},
             fix="load it with PeftModel.from_pretrained(model, path, is_trainable=True), or set inference_mode=False in its config",
-            remedy="unfreeze",
+            remedy=Remedy.UNFREEZE,
         )
 
 
@@ -58,9 +59,10 @@ RULE = Rule(
     "PI301",
     "loaded-for-inference",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI205", "PI207", "PI407"),
+    gives_way_to=("PI205", "PI207", "PI407"),
+    because="Disabling adapters and leaving one inactive freezes as well, and an adapter that changes nothing may be loaded for use.",
 )

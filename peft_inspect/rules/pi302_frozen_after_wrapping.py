@@ -12,29 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import Finding, Remedy, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import passed_by
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Active, frozen layers of adapters whose config trains."""
+    trace = left.trace
     inference = {adapter.name for adapter in trace.structure.adapters if adapter.inference_mode}
-    layers = [layer for layer in trace.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
-    modules = (*modules_of(layers), *_frozen_copies(trace, inference))
+    layers = [layer for layer in left.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
+    modules = (*modules_of(layers), *_frozen_copies(left, inference))
     if modules:
         yield RULE.finding(
             f"something froze {passed_by(trace.structure, modules)} after the wrapping: requires_grad is False, though the config is one for training",
             modules,
             fix="freeze before get_peft_model, or leave parameters with 'lora_' in their name out of the loop that freezes",
-            remedy="unfreeze",
+            remedy=Remedy.UNFREEZE,
         )
 
 
-def _frozen_copies(trace: Trace, inference: Collection[str]) -> tuple[str, ...]:
+def _frozen_copies(left: Unexplained, inference: Collection[str]) -> tuple[str, ...]:
     """Modules in `modules_to_save` of active adapters whose copy does not train; those of a teacher and of rules before are left alone."""
-    left_alone = trace.references | trace.explained
+    trace, left_alone = left.trace, left.trace.references | left.explained
     paths = {
         (adapter.owner, adapter.name)
         for adapter in trace.structure.adapters
@@ -78,9 +79,10 @@ RULE = Rule(
     "PI302",
     "frozen-after-wrapping",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI205", "PI207", "PI301"),
+    gives_way_to=("PI205", "PI207", "PI301"),
+    because="Disabling adapters, leaving one inactive and loading for inference freeze as well.",
 )

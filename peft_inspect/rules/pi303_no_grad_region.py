@@ -13,16 +13,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import CallInfo, Finding, GradRegion, Severity, Source, Trace
+from peft_inspect.records import CallInfo, Finding, GradRegion, Remedy, Severity, Source, Unexplained
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import at_line, counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Dead layers whose every pass ran with gradients off, or whose output is used so, grouped by the line of the switch."""
+    trace = left.trace
     places: dict[tuple[Source | None, str], list[str]] = defaultdict(list)
-    dead = {layer.path for layer in trace.dead if trace.structure.trainable(layer)}
+    dead = {layer.path for layer in left.dead if trace.structure.trainable(layer)}
     for layer in sorted(dead):
         calls = [call for call in trace.calls_of.get(layer, ()) if call.phase == "forward"]
         regions = [] if any(call.trains for call in calls) else _switched_off(calls)
@@ -44,7 +45,7 @@ def check(trace: Trace) -> Iterator[Finding]:
                     f"keep gradients on {'at this line' if source else 'in the pass that is trained'}; switch them off only where no "
                     "adapter is trained",
                 ),
-                remedy="gradients-on",
+                remedy=Remedy.GRADIENTS_ON,
             )
 
 
@@ -102,9 +103,11 @@ RULE = Rule(
     "PI303",
     "no-grad-region",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI207"),
+    tier=Tier.MODE,
+    gives_way_to=("PI207",),
+    because="While another adapter should be active, this one may run for reference.",
 )

@@ -13,23 +13,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Source, Trace
+from peft_inspect.records import Finding, Remedy, Severity, Source, Unexplained
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Dead layers that ran in a checkpoint without an input that requires grad, grouped by the line that calls it."""
+    trace = left.trace
     places: dict[tuple[Source | None, str], list[str]] = defaultdict(list)
-    for layer in trace.dead:
+    for layer in left.dead:
         regions = [call.region for call in trace.calls_of.get(layer.path, ()) if call.phase == "forward"]
         starved = [region for region in regions if region is not None and region.inputs_require_grad is False]
         if starved and len(starved) == len(regions) and trace.structure.trainable(layer):
             places[starved[0].source, starved[0].kind].append(layer.path)
     for cut in trace.cuts:
         if cut.kind == "starved-checkpoint":  # layers in front, whose output comes in through a closure
-            places[cut.source, cut.operation] += [layer for layer in cut.layers if layer not in trace.explained]
+            places[cut.source, cut.operation] += left.of(cut.layers)
     for (source, kind), layers in places.items():
         if not layers:
             continue
@@ -41,7 +42,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             source=source,
             facts={"checkpoint": kind},
             fix="use non-reentrant checkpointing (use_reentrant=False), or call model.enable_input_require_grads() so that an input requires grad",
-            remedy="input-gradients" if own else "non-reentrant",
+            remedy=Remedy.INPUT_GRADIENTS if own else Remedy.NON_REENTRANT,
         )
 
 
@@ -68,9 +69,11 @@ RULE = Rule(
     "PI304",
     "reentrant-checkpoint-without-grad-input",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI207"),
+    tier=Tier.MODE,
+    gives_way_to=("PI207",),
+    because="While another adapter should be active, this one may run for reference.",
 )

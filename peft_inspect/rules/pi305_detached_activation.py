@@ -12,23 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, by_place
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.records import Finding, Remedy, Severity, Unexplained, by_place
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import at_line, counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Cuts of this kind, grouped by the function that makes them."""
-    cuts = [cut for cut in trace.cuts if cut.kind in ("detach", "escape") and not trace.explained.issuperset(cut.layers)]
+    trace = left.trace
+    cuts = [cut for cut in trace.cuts if cut.kind in ("detach", "escape") and left.of(cut.layers)]
     for source, of_place in by_place(cuts):
-        layers = [layer for cut in of_place for layer in cut.layers if layer not in trace.explained]
+        layers = left.of(layer for cut in of_place for layer in cut.layers)
         yield RULE.finding(
             f"the output of {counted(len(set(layers)), 'adapter layer')} is cut off from the loss by {', '.join(sorted({cut.operation for cut in of_place}))}",
             layers,
             source=source,
             facts={"operations": sorted({cut.operation for cut in of_place})},
             fix=at_line(source, "keep the graph at this line; detach or cache features only while nothing before them is trained"),
-            remedy="attached" if all(cut.kind == "detach" for cut in of_place) else None,
+            remedy=Remedy.ATTACHED if all(cut.kind == "detach" for cut in of_place) else None,
         )
 
 
@@ -76,9 +77,9 @@ RULE = Rule(
     "PI305",
     "detached-activation",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI301", "PI302", "PI303", "PI304", "PI307"),
+    tier=Tier.CUT,
 )

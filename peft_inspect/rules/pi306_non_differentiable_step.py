@@ -11,20 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, by_place
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.records import Finding, Severity, Unexplained, by_place
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, at_line, counted
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isclose"})
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Cuts of this kind, grouped by the function that makes them."""
-    cuts = [
-        cut for cut in trace.cuts if cut.kind in ("non-differentiable", "zero-derivative") and not trace.explained.issuperset(cut.layers)
-    ]
+    trace = left.trace
+    cuts = [cut for cut in trace.cuts if cut.kind in ("non-differentiable", "zero-derivative") and left.of(cut.layers)]
     for source, of_place in by_place(cuts):
-        layers = [layer for cut in of_place for layer in cut.layers if layer not in trace.explained]
+        layers = left.of(layer for cut in of_place for layer in cut.layers)
         operations = sorted({cut.operation for cut in of_place})
         named = ", ".join(f"the comparison {name}" if name in _COMPARISONS else name for name in operations)
         yield RULE.finding(
@@ -81,9 +80,11 @@ RULE = Rule(
     "PI306",
     "non-differentiable-step",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI301", "PI302", "PI303", "PI304", "PI305", "PI307"),
+    tier=Tier.CUT,
+    gives_way_to=("PI305",),
+    because="Behind a cut it does not matter what else is on the way.",
 )

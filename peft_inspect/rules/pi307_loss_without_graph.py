@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import Finding, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Tier
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """A loss made from numbers or detached, while layers ran that could train."""
-    layers = [layer for layer in trace.dead if trace.training_calls(layer) and trace.structure.trainable(layer)]
+    trace = left.trace
+    layers = [layer for layer in left.dead if trace.training_calls(layer) and trace.structure.trainable(layer)]
     if not trace.loss.has_graph and trace.loss.source is not None and layers:
         yield RULE.finding(
             f"the loss has no graph: it was made anew from numbers, so backward() reaches no adapter layer ({len(modules_of(layers))} ran)",
@@ -61,9 +62,9 @@ RULE = Rule(
     "PI307",
     "loss-without-graph",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI301", "PI302", "PI303", "PI304"),
+    tier=Tier.LOSS,
 )

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.records import Finding, Severity, Unexplained, modules_of
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Layers that ran in order, whose data does not flow into the loss; a checkpoint around them may hand them gradients of zeros."""
-    silent = {layer.path for layer in trace.dead} | (trace.dead_after_perturbing - trace.explained)
+    trace = left.trace
+    silent = {layer.path for layer in left.dead} | set(left.of(trace.dead_after_perturbing))
     unused = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in trace.unused & silent]
     layers = [layer for layer in unused if trace.structure.trainable(layer)]
     if layers:
@@ -76,9 +77,9 @@ RULE = Rule(
     "PI308",
     "output-unused",
     Severity.WARNING,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI201", "PI202", "PI203", "PI205", "PI206", "PI305", "PI306", "PI307"),
+    tier=Tier.UNUSED,
 )

@@ -13,15 +13,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, modules_of
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, Unexplained, modules_of
+from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Whatever is left of the dead layers that ran, grouped by the custom autograd function that keeps their gradient back."""
+    trace = left.trace
     places: dict[tuple[str, Source | None], list[AdapterLayerInfo]] = defaultdict(list)
-    for layer in trace.dead:
+    for layer in left.dead:
         if trace.structure.trainable(layer) and trace.calls_of.get(layer.path):
             places[_seen(trace, layer)].append(layer)
     for (reason, source), layers in places.items():
@@ -117,26 +118,11 @@ RULE = Rule(
     "PI309",
     "no-gradient",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=(
-        "PI201",
-        "PI202",
-        "PI203",
-        "PI204",
-        "PI205",
-        "PI206",
-        "PI207",
-        "PI208",
-        "PI301",
-        "PI302",
-        "PI303",
-        "PI304",
-        "PI305",
-        "PI306",
-        "PI307",
-        "PI308",
-    ),
+    tier=Tier.SYMPTOM,
+    gives_way_to=("PI207",),
+    because="While another adapter should be active, this one may run for reference.",
 )

@@ -12,23 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import Finding, Severity, Trace, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.experts import is_expert
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Layers whose zeros outlive a perturbation of everything that is trained."""
-    zero = trace.dead_after_perturbing - trace.explained - trace.underflow
+    trace = left.trace
+    zero = trace.zero_for_good - left.explained
     layers = [layer for layer in trace.structure.adapter_layers if layer.path in zero and not _got_no_token(trace, layer.path)]
     if layers:
         yield RULE.finding(
             f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} are exactly zero, with other adapter weights as well, though the loss is "
             "connected to them",
             modules_of(layers),
-            facts={"zero": True, "loss": trace.loss.value},
+            zero=True,
+            facts={"loss": trace.loss.value},
             fix="look between these layers and the loss for a factor that is zero: a mask, a saturated activation, a loss weight",
         )
 
@@ -78,10 +80,13 @@ RULE = Rule(
     "PI310",
     "zero-gradient",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI306", "PI308", "PI311", "PI312", "PI313", "PI314", "PI315"),
+    tier=Tier.SYMPTOM,
+    symptom=Symptom.ZERO_GRADIENT,
+    gives_way_to=("PI306", "PI308"),
+    because="A derivative of zero and an output that the loss does not use hand on zeros.",
     needs_values=True,
 )

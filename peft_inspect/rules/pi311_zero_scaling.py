@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Structure, modules_of
+from peft_inspect.records import Finding, Remedy, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
 
 
@@ -24,9 +24,10 @@ def check(structure: Structure) -> Iterator[Finding]:
         yield RULE.finding(
             f"the scaling of {counted(len(modules_of(layers)), 'adapter layer')} is zero: the adapter changes nothing and gets gradients of zero",
             modules_of(layers),
-            facts={"zero": True, "lora_alpha": sorted({layer.lora_alpha for layer in layers if layer.lora_alpha is not None})},
+            zero=True,
+            facts={"lora_alpha": sorted({layer.lora_alpha for layer in layers if layer.lora_alpha is not None})},
             fix="set lora_alpha above zero (2 * r is common), or give the adapter a weight that is not zero",
-            remedy="scaling",
+            remedy=Remedy.SCALING,
         )
 
 
@@ -44,4 +45,14 @@ def fixed() -> Example:
     return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"], lora_alpha=16)), text_batch())
 
 
-RULE = Rule("PI311", "zero-scaling", Severity.ERROR, over=Structure, check=check, broken=broken, fixed=fixed)
+RULE = Rule(
+    "PI311",
+    "zero-scaling",
+    Severity.ERROR,
+    over=Structure,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    tier=Tier.CAUSE,
+    symptom=Symptom.ZERO_GRADIENT,
+)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Structure, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Remedy, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
 
 
@@ -24,9 +24,9 @@ def check(structure: Structure) -> Iterator[Finding]:
         yield RULE.finding(
             f"both factors of {counted(len(modules_of(layers)), 'adapter layer')} hold only zeros: no gradient can ever move them",
             modules_of(layers),
-            facts={"zero": True},
+            zero=True,
             fix="initialise the adapter again: one factor at random, the other at zero (init_lora_weights=True)",
-            remedy="initialise",
+            remedy=Remedy.INITIALISE,
         )
 
 
@@ -55,4 +55,15 @@ def fixed() -> Example:
     return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), text_batch())
 
 
-RULE = Rule("PI312", "dead-initialisation", Severity.ERROR, over=Structure, check=check, broken=broken, fixed=fixed, needs_values=True)
+RULE = Rule(
+    "PI312",
+    "dead-initialisation",
+    Severity.ERROR,
+    over=Structure,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    tier=Tier.CAUSE,
+    symptom=Symptom.ZERO_GRADIENT,
+    needs_values=True,
+)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import Finding, Remedy, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -23,18 +23,21 @@ def check(trace: Trace) -> Iterator[Finding]:
         yield RULE.finding(
             f"all {trace.batch.labels} labels of the batch are the ignore index (-100): nothing is supervised, the loss is {trace.loss.value}",
             layers,
-            facts={"labels": trace.batch.labels, "loss": trace.loss.value, "zero": True},
+            facts={"labels": trace.batch.labels, "loss": trace.loss.value},
+            zero=True,
             fix="truncate the prompt rather than the completion, or drop samples without a supervised token",
-            remedy="labels",
+            remedy=Remedy.LABELS,
         )
     elif given is not None and given.supervised == 0:
         yield RULE.finding(
             f"all {given.total} targets that the cross entropy was given are its ignore index ({given.ignore_index}): "
             f"nothing is supervised, the loss is {trace.loss.value}",
             layers,
-            facts={"labels": given.total, "ignore_index": given.ignore_index, "loss": trace.loss.value, "zero": True},
+            ignore_index=given.ignore_index,
+            facts={"labels": given.total, "loss": trace.loss.value},
+            zero=True,
             fix="look at what is left of the labels after they are shifted, cut and masked, and drop samples without a supervised token",
-            remedy="labels",
+            remedy=Remedy.LABELS,
         )
 
 
@@ -56,4 +59,14 @@ def fixed() -> Example:
     return Example(get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"])), batch)
 
 
-RULE = Rule("PI313", "no-supervised-token", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed)
+RULE = Rule(
+    "PI313",
+    "no-supervised-token",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    tier=Tier.CAUSE,
+    symptom=Symptom.ZERO_GRADIENT,
+)

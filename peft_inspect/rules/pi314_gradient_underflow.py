@@ -11,23 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, modules_of
+from peft_inspect.records import Finding, Remedy, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(left: Unexplained) -> Iterator[Finding]:
     """Layers whose exact zeros turn into gradients once the loss is scaled up."""
-    layers = [layer for layer in trace.structure.adapter_layers if layer.path in trace.underflow - trace.explained]
+    trace = left.trace
+    layers = [layer for layer in trace.structure.adapter_layers if layer.path in trace.underflow - left.explained]
     if layers:
         dtypes = sorted({layer.dtype for layer in layers})
         yield RULE.finding(
             f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} underflow to zero in {', '.join(dtypes)}: they appear when the loss is scaled up",
             modules_of(layers),
-            facts={"dtypes": dtypes, "zero": True},
+            zero=True,
+            facts={"dtypes": dtypes},
             fix="keep the adapter in float32 (autocast_adapter_dtype=True) or train with a gradient scaler",
-            remedy="float32",
+            remedy=Remedy.FLOAT32,
         )
 
 
@@ -64,10 +66,11 @@ RULE = Rule(
     "PI314",
     "gradient-underflow",
     Severity.ERROR,
-    over=Trace,
+    over=Unexplained,
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI306", "PI311", "PI312", "PI313"),
+    tier=Tier.CUT,
+    symptom=Symptom.ZERO_GRADIENT,
     needs_values=True,
 )

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from peft_inspect.records import AdapterFile, Finding, Severity, Trace, modules_of
 from peft_inspect.rules.adapter_match import loaded
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.rule import NO_VALUES, Example, Rule
+from peft_inspect.rules.rule import NO_VALUES, Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import agreed, counted
 
 
@@ -89,6 +89,9 @@ RULE = Rule(
     check=check,
     broken=broken,
     fixed=fixed,
-    explained_by=("PI313",),
+    tier=Tier.CAUSE,
+    symptom=Symptom.ZERO_GRADIENT,
+    gives_way_to=("PI313",),
+    because="The mean over no label is NaN.",
     skip=_without_values,
 )

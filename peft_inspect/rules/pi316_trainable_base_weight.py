@@ -73,5 +73,13 @@ def fixed() -> Example:
 
 
 RULE = Rule(
-    "PI316", "trainable-base-weight", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed, explained_by=("PI406",)
+    "PI316",
+    "trainable-base-weight",
+    Severity.WARNING,
+    over=Structure,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    gives_way_to=("PI406",),
+    because="A new module that is trained and was not saved is meant to be trained.",
 )

@@ -27,7 +27,8 @@ def check(file: AdapterFile) -> Iterator[Finding]:
         yield RULE.finding(
             f"{where} changes nothing: each of its adapter layers ({len(layers)}) has a factor that is exactly zero, as before the first step",
             layers,
-            facts={"file": file.path or None, "adapter": file.adapter, "layers": len(layers)},
+            adapter=file.adapter,
+            facts={"file": file.path or None, "layers": len(layers)},
             fix="run `peft-inspect gradcheck` on the training script to see why nothing was trained, and train again",
             explains=file.in_memory,  # loaded for use; beside a file that was named, the model may be one to be trained
         )
