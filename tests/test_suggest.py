@@ -44,7 +44,7 @@ def findings(model, fields):
     return {found.code: found for found in inspect(Request(model=model, lora_fields=fields), "check", select=["PI1"]).findings}
 
 
-MENDED = {
+SUGGESTED = {
     "a tower around another": ("PI103", "arch:sam", {"target_modules": "all-linear"}),
     "towers inside the language model": ("PI103", "arch:phi4_multimodal", {"target_modules": ["o_proj", "down_proj", "gate_up_proj"]}),
     "a regular expression of alternatives": ("PI103", "arch:llava", {"target_modules": r".*\.q_proj|.*\.v_proj"}),
@@ -85,11 +85,11 @@ MENDED = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("code", "model", "fields"), MENDED.values(), ids=list(MENDED))
+@pytest.mark.parametrize(("code", "model", "fields"), SUGGESTED.values(), ids=list(SUGGESTED))
 def test_a_suggestion_is_accepted_mends_its_finding_and_raises_no_other(code, model, fields):
     found = findings(model, fields)
-    mended = {field: value for field, value in {**fields, **found[code].facts["suggestion"]}.items() if value is not None}
-    assert set(findings(model, mended)) <= set(found) - {code}
+    changed = {field: value for field, value in {**fields, **found[code].facts["suggestion"]}.items() if value is not None}
+    assert set(findings(model, changed)) <= set(found) - {code}
 
 
 def test_what_a_note_shows_may_be_meant_and_stays_as_it_is():
@@ -131,9 +131,9 @@ def test_the_parts_of_a_module_that_is_saved_as_a_whole_are_not_added():
 @pytest.mark.filterwarnings("ignore")
 def test_a_projector_that_was_asked_for_stays_where_one_tower_is_kept():
     fields = {"target_modules": ["q_proj", "linear_1", "linear_2"]}
-    mended = found_names("arch:llava", findings("arch:llava", fields)["PI103"].facts["suggestion"])
-    assert {name.rpartition(".")[2] for name in mended} == {"q_proj", "linear_1", "linear_2"}
-    assert not any("vision_tower" in name for name in mended)
+    changed = found_names("arch:llava", findings("arch:llava", fields)["PI103"].facts["suggestion"])
+    assert {name.rpartition(".")[2] for name in changed} == {"q_proj", "linear_1", "linear_2"}
+    assert not any("vision_tower" in name for name in changed)
 
 
 @pytest.mark.filterwarnings("ignore")

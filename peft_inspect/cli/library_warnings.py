@@ -1,4 +1,4 @@
-"""Warnings of libraries about each other, which the reader of a report cannot mend."""
+"""Warnings of libraries about each other, which the reader of a report cannot fix."""
 
 import warnings
 

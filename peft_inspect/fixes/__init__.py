@@ -1,5 +1,5 @@
 """What a finding says to do, done in memory, run again and undone."""
 
-from peft_inspect.fixes.remedies import verified
+from peft_inspect.fixes.trials import verified
 
 __all__ = ["verified"]

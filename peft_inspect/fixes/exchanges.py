@@ -12,9 +12,9 @@ from torch._ops import OpOverload
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from peft_inspect.fixes.patient import Patient
+from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.run.weightless import storage_key
-from peft_inspect.structure.source.lines import nearest, source
+from peft_inspect.structure.source.lines import nearest_line, source
 from peft_inspect.trace.copies import copied_from
 from peft_inspect.trace.flow import DETACHING, function_name
 
@@ -45,13 +45,13 @@ class _Substitute(Exchange, TorchFunctionMode):
     In place of the weights of a module in `modules_to_save` it gives those of the trained copy.
     """
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, candidate: Candidate) -> None:
         super().__init__()
-        layers = [layer for layer in patient.layers if hasattr(layer, "get_delta_weight")]
+        layers = [layer for layer in candidate.layers if hasattr(layer, "get_delta_weight")]
         self._layer_of = {storage_key(layer.get_base_layer().weight): layer for layer in layers}
         self._copy_of = {
             storage_key(original): copy
-            for wrapper in patient.wrappers
+            for wrapper in candidate.wrappers
             for original, copy in zip(wrapper.original_module.parameters(), _trained(wrapper).parameters(), strict=True)
         }
         self._running: list[nn.Module] = []
@@ -115,12 +115,12 @@ class _Substitute(Exchange, TorchFunctionMode):
 
 
 @contextmanager
-def through_adapter(patient: Patient) -> Iterator[Exchange]:
+def through_adapter(candidate: Candidate) -> Iterator[Exchange]:
     """The weight with the adapter applied, wherever the base weight is read."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _Substitute(patient).running() as exchange:
+        with _Substitute(candidate).running() as exchange:
             yield exchange
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -164,25 +164,25 @@ def _redirected(targets: Iterable[nn.Module], target_of: Callable[[nn.Module], n
 
 
 @contextmanager
-def through_layer(patient: Patient) -> Iterator[Exchange]:
+def through_layer(candidate: Candidate) -> Iterator[Exchange]:
     """Replaced forwards taken away, and the adapter layer called wherever its base layer is."""
-    exchange = _Substitute(patient)
-    for layer in (*patient.layers, *patient.wrappers):
+    exchange = _Substitute(candidate)
+    for layer in (*candidate.layers, *candidate.wrappers):
         if "forward" in vars(layer):
             del layer.forward
             exchange.acted = True
-    around = {id(layer.base_layer): layer for layer in patient.layers} | {
-        id(wrapper.original_module): wrapper for wrapper in patient.wrappers
+    around = {id(layer.base_layer): layer for layer in candidate.layers} | {
+        id(wrapper.original_module): wrapper for wrapper in candidate.wrappers
     }
     with _redirected(around.values(), lambda module: around.get(id(module)), exchange), exchange.running():
         yield exchange  # a kept method of the base layer is no call of a module: there the weight is what can be exchanged
 
 
 @contextmanager
-def through_original(patient: Patient) -> Iterator[Exchange]:
+def through_original(candidate: Candidate) -> Iterator[Exchange]:
     """The adapted module called wherever its copy is."""
-    model = patient.subject.model
-    copies = [copy for copy in patient.trace.copies if set(copy.layers) & set(patient.finding.modules)]
+    model = candidate.subject.model
+    copies = [copy for copy in candidate.trace.copies if set(copy.layers) & set(candidate.finding.modules)]
     originals = {copy.original: model.get_submodule(copy.original) for copy in copies}
     targets = {id(model.get_submodule(copy.copy)): originals[copy.original] for copy in copies if copy.copy is not None}
     unregistered = [originals[copy.original] for copy in copies if copy.copy is None]
@@ -216,7 +216,7 @@ class _Attached(Exchange, TorchFunctionMode):
             function_name(func) in DETACHING
             and not _is_below_autograd(func)
             and args[0].requires_grad
-            and source(nearest()) in self._places
+            and source(nearest_line()) in self._places
         ):
             self.acted = True
             return args[0]
@@ -224,9 +224,9 @@ class _Attached(Exchange, TorchFunctionMode):
 
 
 @contextmanager
-def attached(patient: Patient) -> Iterator[Exchange]:
+def attached(candidate: Candidate) -> Iterator[Exchange]:
     """The detaches that the finding is about without effect."""
-    modules = set(patient.finding.modules)
-    places = {cut.source for cut in patient.trace.cuts if cut.kind == "detach" and modules.intersection(cut.layers)}
+    modules = set(candidate.finding.modules)
+    places = {cut.source for cut in candidate.trace.cuts if cut.kind == "detach" and modules.intersection(cut.layers)}
     with _Attached(frozenset(places)) as exchange:
         yield exchange

@@ -1,6 +1,6 @@
 """The fixes themselves: what the finding says to do, done in memory to the live model and undone.
 
-A fix is a context manager over a `Patient`. It shows that gradients arrive; it need not give the values that the
+A fix is a context manager over a `Candidate`. It shows that gradients arrive; it need not give the values that the
 fixed program would compute.
 """
 
@@ -15,29 +15,29 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.checkpoint import checkpoint
 
+from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.exchanges import Exchange, attached, through_adapter, through_layer, through_original
-from peft_inspect.fixes.patient import Patient
 from peft_inspect.records import AdapterLayerInfo, Remedy
-from peft_inspect.trace.grad_mode import GradSwitches, standing_in
+from peft_inspect.trace.grad_mode import GradSwitches, replaced_checkpoint
 
-Fix = Callable[[Patient], AbstractContextManager[Exchange | None]]
+Fix = Callable[[Candidate], AbstractContextManager[Exchange | None]]
 
 
 @contextmanager
-def _without_reentrant(_: Patient) -> Iterator[None]:
+def _without_reentrant(_: Candidate) -> Iterator[None]:
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
         return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
 
-    with standing_in(apply):
+    with replaced_checkpoint(apply):
         yield
 
 
 @contextmanager
-def _inputs_require_grad(patient: Patient) -> Iterator[None]:
+def _inputs_require_grad(candidate: Candidate) -> Iterator[None]:
     """What `enable_input_require_grads()` does: floating inputs and what embeddings and stems make of them require grad."""
-    for name, value in patient.batch.items():
+    for name, value in candidate.batch.items():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            patient.batch[name] = value.detach().requires_grad_()
+            candidate.batch[name] = value.detach().requires_grad_()
 
     def require(_module: nn.Module, _args: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and output.is_floating_point() and not output.requires_grad and torch.is_grad_enabled():
@@ -51,16 +51,16 @@ def _inputs_require_grad(patient: Patient) -> Iterator[None]:
 
 
 @contextmanager
-def _unfreeze(patient: Patient) -> Iterator[None]:
-    for weights in patient.weights.values():
+def _unfreeze(candidate: Candidate) -> Iterator[None]:
+    for weights in candidate.weights.values():
         for weight in weights:
             weight.requires_grad_(True)
     yield
 
 
 @contextmanager
-def _gradients_on(patient: Patient) -> Iterator[None]:
-    places = frozenset({patient.finding.source} if patient.finding.source else set())
+def _gradients_on(candidate: Candidate) -> Iterator[None]:
+    places = frozenset({candidate.finding.source} if candidate.finding.source else set())
     with torch.enable_grad(), GradSwitches(overruled=places).watching():
         yield
 
@@ -69,16 +69,16 @@ def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Fi
     """Put the layers into a state, before the forward and at every call, whatever the forward does to them in between."""
 
     @contextmanager
-    def fix(patient: Patient) -> Iterator[None]:
-        row = {id(patient.subject.model.get_submodule(row.path)): row for row in patient.rows}
+    def fix(candidate: Candidate) -> Iterator[None]:
+        row = {id(candidate.subject.model.get_submodule(row.path)): row for row in candidate.rows}
 
         def set_state(module: nn.Module, _args: Any) -> None:
             if id(module) in row:
                 vars(module).update(state(module, row[id(module)]))
                 for path in row[id(module)].parameters:
-                    patient.subject.model.get_parameter(path).requires_grad_(True)  # disabling and deactivating freeze
+                    candidate.subject.model.get_parameter(path).requires_grad_(True)  # disabling and deactivating freeze
 
-        for layer in patient.layers:
+        for layer in candidate.layers:
             set_state(layer, ())  # hooks further out may ask before the first layer is called
         handle = register_module_forward_pre_hook(set_state)
         try:
@@ -90,37 +90,39 @@ def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Fi
 
 
 @contextmanager
-def _perturbed(patient: Patient) -> Iterator[None]:
+def _perturbed(candidate: Candidate) -> Iterator[None]:
     with torch.no_grad():
-        for row in patient.rows:
+        for row in candidate.rows:
             for path in row.parameters:
-                parameter = patient.subject.model.get_parameter(path)
+                parameter = candidate.subject.model.get_parameter(path)
                 parameter.add_(0.01 * torch.randn_like(parameter))
     yield
 
 
 @contextmanager
-def _labelled(patient: Patient) -> Iterator[Exchange]:
+def _labelled(candidate: Candidate) -> Iterator[Exchange]:
     """Labels, and what else of the batch holds nothing but the ignore index, are replaced by what counts."""
-    ignored, exchange = patient.finding.ignore_index, Exchange()
-    for name, value in patient.batch.items():
+    ignored, exchange = candidate.finding.ignore_index, Exchange()
+    for name, value in candidate.batch.items():
         if isinstance(value, torch.Tensor) and not value.is_floating_point() and ("label" in name or bool((value == ignored).all())):
-            ids = patient.batch.get("input_ids")
+            ids = candidate.batch.get("input_ids")
             same_shape = isinstance(ids, torch.Tensor) and ids.shape == value.shape
-            patient.batch[name] = ids.clone() if same_shape and isinstance(ids, torch.Tensor) else torch.full_like(value, int(ignored == 0))
+            candidate.batch[name] = (
+                ids.clone() if same_shape and isinstance(ids, torch.Tensor) else torch.full_like(value, int(ignored == 0))
+            )
             exchange.acted = True
     yield exchange
 
 
 @contextmanager
-def _in_float32(patient: Patient) -> Iterator[None]:
-    model = patient.subject.model
+def _in_float32(candidate: Candidate) -> Iterator[None]:
+    model = candidate.subject.model
     halves = [parameter for parameter in model.parameters() if parameter.dtype in (torch.float16, torch.bfloat16)]
     for parameter in halves:
         parameter.data = parameter.data.float()
-    for name, value in patient.batch.items():
+    for name, value in candidate.batch.items():
         if isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-            patient.batch[name] = value.float()
+            candidate.batch[name] = value.float()
     yield
 
 
@@ -163,5 +165,5 @@ def fix_for(remedy: Remedy) -> Fix:
             return _in_float32
 
 
-# Where a finding names a second way to mend it, and the first may not suit the model: PEFT's aLoRA recomputes only in the reentrant way.
+# Where a finding names a second way to fix it, and the first may not suit the model: PEFT's aLoRA recomputes only in the reentrant way.
 ALTERNATIVES: Mapping[Remedy, Remedy] = {Remedy.NON_REENTRANT: Remedy.INPUT_GRADIENTS}

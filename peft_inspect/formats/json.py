@@ -19,6 +19,7 @@ from peft_inspect.formats.wrappers import same_object
 from peft_inspect.records import (
     AdapterInfo,
     AdapterLayerInfo,
+    ConfigEntry,
     Coverage,
     Diagnosis,
     Finding,
@@ -26,7 +27,6 @@ from peft_inspect.records import (
     ParameterInfo,
     Source,
     Structure,
-    Target,
     Trace,
 )
 from peft_inspect.version import __version__
@@ -102,7 +102,7 @@ def _adapter(adapter: AdapterInfo, structure: Structure) -> dict[str, Any]:
     }
 
 
-def _target(target: Target, structure: Structure) -> dict[str, Any]:
+def _target(target: ConfigEntry, structure: Structure) -> dict[str, Any]:
     return {
         "entry": target.entry,
         "matched": len(target.matched),

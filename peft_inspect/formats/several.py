@@ -49,7 +49,7 @@ def write_all(name: str, reports: Mapping[str, Diagnosis], failed: Mapping[str, 
 
 
 def _sarif(reports: Mapping[str, Diagnosis], out: TextIO, view: View) -> None:
-    """A run for each report. A target that failed has none: code scanning would take its old alerts for mended."""
+    """A run for each report. A target that failed has none: code scanning would take its old alerts for fixed."""
     logs = [json.loads(_text("sarif", report, view)) for report in reports.values()]
     for target, log in zip(reports, logs, strict=True):  # code scanning keeps runs of one tool apart by their category
         log["runs"][0]["automationDetails"] = {"id": f"peft-inspect/{target}/"}

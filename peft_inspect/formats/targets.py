@@ -11,7 +11,7 @@ from peft_inspect.formats.names import ranges, visible
 from peft_inspect.formats.screen import Line
 from peft_inspect.formats.table import Section, table
 from peft_inspect.formats.wrappers import chains
-from peft_inspect.records import AdapterInfo, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Structure
 
 HEADS = ("field", "entry", "modules", "where", "layers")
 
@@ -33,7 +33,7 @@ def _section(field: str, adapter: AdapterInfo, structure: Structure) -> Section:
     return (field, *HEADS[2:]), [row[1:] for target in adapter.targets if target.field == field for row in target_rows(target, structure)]
 
 
-def target_rows(target: Target, structure: Structure) -> Iterator[tuple[str, ...]]:
+def target_rows(target: ConfigEntry, structure: Structure) -> Iterator[tuple[str, ...]]:
     """Field, entry, modules reached, tower and class of block, layer indices; of several blocks, a row for each below the total."""
     inside = chains(structure)[0].base.path + "."
     types = {stack.path: dict(zip(stack.indices, stack.types, strict=True)) for tower in structure.towers for stack in tower.stacks}
@@ -71,7 +71,7 @@ def _remarks(adapter: AdapterInfo, structure: Structure) -> Iterator[Line]:
             yield Line(Text(visible(f"{target.entry} matches nothing; {closest}"), style="red"), 2)
 
 
-def _missed(target: Target, structure: Structure) -> str:
+def _missed(target: ConfigEntry, structure: Structure) -> str:
     indices = set(layer_indices(target.missed, structure))
     if not indices:
         return ", ".join(target.missed[:3])

@@ -33,7 +33,7 @@ def watched(trainer: Any, check: Check) -> Callable[[], None]:
 
             def loss(inspected: Any, _: Mapping[str, Any]) -> torch.Tensor:
                 with _unlogged(trainer):
-                    found = compute(inspected, _fresh(inputs), *arguments, **keywords)
+                    found = compute(inspected, _own_copy(inputs), *arguments, **keywords)
                 loss = found[0] if isinstance(found, tuple) else found
                 return loss.mean() if isinstance(loss, torch.Tensor) else loss  # as for several devices
 
@@ -45,16 +45,16 @@ def watched(trainer: Any, check: Check) -> Callable[[], None]:
     return end
 
 
-def _fresh(inputs: Any) -> Any:
+def _own_copy(inputs: Any) -> Any:
     """Inputs of the same kind whose items may be taken out and whose tensors may be written into."""
     if isinstance(inputs, torch.Tensor):
         return inputs.detach().clone()
     if isinstance(inputs, Mapping):
         new: Any = copy.copy(inputs)
-        new.update({name: _fresh(value) for name, value in inputs.items()})
+        new.update({name: _own_copy(value) for name, value in inputs.items()})
         return new
     if type(inputs) in (list, tuple):
-        return type(inputs)(map(_fresh, inputs))
+        return type(inputs)(map(_own_copy, inputs))
     return inputs
 
 

@@ -80,7 +80,7 @@ class PeftInspectCallback(FirstStep, TrainerCallback):  # type: ignore[misc]  # 
     def _watch(self, trainer: Any, check: Check, patience: int) -> None:
         """Check at the next loss of the Trainer, and again at the one after it while a batch alone can be the cause."""
 
-        def patient(batch: Mapping[str, Any], loss: Callable[[Any, Any], torch.Tensor]) -> None:
+        def check_patiently(batch: Mapping[str, Any], loss: Callable[[Any, Any], torch.Tensor]) -> None:
             try:
                 check(batch, loss)
             except FindingsError:
@@ -88,7 +88,7 @@ class PeftInspectCallback(FirstStep, TrainerCallback):  # type: ignore[misc]  # 
                     raise
                 self._watch(trainer, check, patience - 1)
 
-        self._waiting.append(watched(trainer, patient))
+        self._waiting.append(watched(trainer, check_patiently))
 
     def _wrong(self) -> set[str]:
         assert self.report is not None

@@ -1,4 +1,4 @@
-"""What every record may name: severities, a line of code, and the one error that a user can mend."""
+"""What every record may name: severities, a line of code, and the one error that a user can fix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Severity(str, enum.Enum):
 
 
 class InspectionError(Exception):
-    """The one error a user can mend: what was tried, what was found, what to do.
+    """The one error a user can fix: what was tried, what was found, what to do.
 
     `detail` is shown under the message as it stands: the user's own traceback, for instance.
     """

@@ -56,7 +56,7 @@ class ParameterInfo:
 
 
 @dataclass(frozen=True)
-class Target:
+class ConfigEntry:
     """One entry of a PEFT config field, and what it reached."""
 
     field: str  # target_modules, target_parameters, exclude_modules, modules_to_save, rank_pattern, alpha_pattern, layers_to_transform
@@ -82,7 +82,7 @@ class AdapterInfo:
     active: bool
     inference_mode: bool
     prompt_learning: bool = False
-    targets: tuple[Target, ...] = ()
+    targets: tuple[ConfigEntry, ...] = ()
     parameters: int = 0  # elements of its weights, trained copies in modules_to_save included
     trainable: int = 0  # of these, the ones that require a gradient
     converted: bool = False  # PEFT rewrote its targets for fused experts

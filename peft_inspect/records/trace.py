@@ -14,7 +14,7 @@ from peft_inspect.records.structure import AdapterLayerInfo, Structure, WeightRe
 RegionKind = Literal["no_grad", "inference_mode", "set_grad_enabled", "reentrant-checkpoint", "autograd-function", "before"]
 SWITCHES: frozenset[RegionKind] = frozenset(("no_grad", "inference_mode", "set_grad_enabled"))  # that a program turns itself
 CutKind = Literal[
-    "detach", "escape", "non-differentiable", "zero-derivative", "no-grad-region", "starved-checkpoint", "no-gradient-returned"
+    "detach", "escape", "non-differentiable", "zero-derivative", "no-grad-region", "checkpoint-without-grad-input", "no-gradient-returned"
 ]
 GradientState = Literal["ok", "zero", "zero-at-init", "none", "nonfinite", "frozen"]
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, Coverage, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Coverage, Structure
 
 _FEED_FORWARD = re.compile(r"mlp|ffn|feed_?forward|moe|expert|intermediate|dense", re.IGNORECASE)
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where one begins in a class name: Jamba|MLP, MoE|Layer
 _INDEX = re.compile(r"(?:^|[.(|:\[])\d")  # a number that stands for a layer, as in layers.0 or (3|4), not one in a name
 
 
-def entries(adapter: AdapterInfo, field: str) -> tuple[Target, ...]:
+def entries(adapter: AdapterInfo, field: str) -> tuple[ConfigEntry, ...]:
     """The rows of one config field."""
     return tuple(target for target in adapter.targets if target.field == field)
 
@@ -36,12 +36,12 @@ def is_list(adapter: AdapterInfo, field: str) -> bool:
     return not any(target.regex or is_shorthand(target) for target in entries(adapter, field))
 
 
-def is_shorthand(target: Target) -> bool:
+def is_shorthand(target: ConfigEntry) -> bool:
     """Whether an entry asks for every linear layer there is."""
     return target.entry.lower() == "all-linear"
 
 
-def names_layers(target: Target) -> bool:
+def names_layers(target: ConfigEntry) -> bool:
     """Whether an entry picks blocks by their number, so that hitting some of them is what it says."""
     return _INDEX.search(target.entry.replace("\\", "")) is not None
 
@@ -51,7 +51,7 @@ def expert_entries(rows: Iterable[Coverage]) -> list[str]:
     return list(dict.fromkeys(row.name for row in rows if row.kind == "experts"))
 
 
-def families(structure: Structure, target: Target) -> frozenset[str]:
+def families(structure: Structure, target: ConfigEntry) -> frozenset[str]:
     """The towers an entry landed in, those that are one model together counted as one."""
     family = {tower.path: tower.family for tower in structure.towers}
     return frozenset(family[path] for path in target.by_tower if path in family)

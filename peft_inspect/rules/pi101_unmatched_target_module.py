@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from peft_inspect.layer_names import same_work
-from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, layers_named, with_parameters, with_ties
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -43,7 +43,7 @@ def check(structure: Structure) -> Iterator[Finding]:
         )
 
 
-def _asked(adapter: AdapterInfo) -> Iterator[Target]:
+def _asked(adapter: AdapterInfo) -> Iterator[ConfigEntry]:
     """The entries that the user wrote, or may have: not what PEFT put into the config in their place."""
     parameters = entries(adapter, "target_parameters")
     reached = {target.entry for target in parameters if target.matched}
@@ -54,12 +54,12 @@ def _asked(adapter: AdapterInfo) -> Iterator[Target]:
     yield from (target for target in parameters if not (adapter.converted and reached and _bare(target)) or target.matched)
 
 
-def _bare(target: Target) -> bool:
+def _bare(target: ConfigEntry) -> bool:
     """Whether this is an entry as PEFT writes them when it rewrites a config: no path, or the router's weight."""
     return target.entry.count(".") == 0 or target.entry == "gate.weight"
 
 
-def _said(target: Target, adapter: AdapterInfo) -> str:
+def _said(target: ConfigEntry, adapter: AdapterInfo) -> str:
     if target.dropped:
         limits = [field for field in _LIMITS if adapter.config.get(field)]
         return (
@@ -74,7 +74,7 @@ def _said(target: Target, adapter: AdapterInfo) -> str:
     return f"no module is called {literal(target.entry)}{nearest(target.closest)}"
 
 
-def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Structure) -> dict[str, Any]:
+def _suggestion(adapter: AdapterInfo, unmatched: list[ConfigEntry], structure: Structure) -> dict[str, Any]:
     """The config with the nearest names in the place of those that reached nothing, and without what drops the others."""
     dropped = [target for target in unmatched if target.dropped]
     limits = _without_limits(adapter, dropped, structure) if dropped else {}
@@ -100,7 +100,7 @@ def _suggestion(adapter: AdapterInfo, unmatched: list[Target], structure: Struct
     return limits | with_ties(fields, adapter, structure)
 
 
-def _meant(target: Target, structure: Structure) -> list[str]:
+def _meant(target: ConfigEntry, structure: Structure) -> list[str]:
     """What stands for the entry: the layers that together do its work, else the nearest name; none that PEFT may refuse."""
     near = [name for name in target.closest if not _refused(name, structure)]
     same = [name for name in near if name.rpartition(".")[2] == target.entry.rpartition(".")[2]]
@@ -122,7 +122,7 @@ def _refused(name: str, structure: Structure) -> bool:
     return bool(rows) and all(row.read for row in rows)
 
 
-def _without_limits(adapter: AdapterInfo, dropped: list[Target], structure: Structure) -> dict[str, Any]:
+def _without_limits(adapter: AdapterInfo, dropped: list[ConfigEntry], structure: Structure) -> dict[str, Any]:
     """The indices on which the dropped modules are, or the config without what excludes them."""
     asked = adapter.config.get("layers_to_transform")
     if asked is not None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, BlockStack, Finding, Severity, Structure, Target
+from peft_inspect.records import AdapterInfo, BlockStack, ConfigEntry, Finding, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, is_list, is_shorthand, names_layers
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -43,7 +43,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             )
 
 
-def _left(target: Target, structure: Structure) -> Target:
+def _left(target: ConfigEntry, structure: Structure) -> ConfigEntry:
     """The entry without what it missed where nothing is left to adapt.
 
     That is a module all of whose layers carry adapters, or one whose keys serve as values and carry one.
@@ -62,7 +62,7 @@ def _left(target: Target, structure: Structure) -> Target:
     return replace(target, missed=tuple(missed))
 
 
-def _on_purpose(target: Target, structure: Structure) -> bool:
+def _on_purpose(target: ConfigEntry, structure: Structure) -> bool:
     """An entry that gives block numbers picks its blocks, unless it just cannot count beyond one digit."""
     if is_shorthand(target):
         return True
@@ -71,7 +71,7 @@ def _on_purpose(target: Target, structure: Structure) -> bool:
     return names_layers(target) and not (_ONE_DIGIT.search(target.entry) and max(hit, default=0) <= 9 < min(missed, default=0))
 
 
-def _said(target: Target, structure: Structure) -> str:
+def _said(target: ConfigEntry, structure: Structure) -> str:
     missed = _indices(target.missed, structure)
     parts = [
         f"{len(hit)} of {len(hit) + len(missed[stack])} blocks of {stack} ({ranges(hit)}; not {ranges(missed[stack])})"
@@ -95,7 +95,7 @@ def _by_stack(paths: Sequence[str], structure: Structure) -> dict[str, list[int]
     return {stack: sorted(indices) for stack, indices in _indices(paths, structure).items()}
 
 
-def _suggestion(adapter: AdapterInfo, partly: list[Target], structure: Structure) -> dict[str, Any]:
+def _suggestion(adapter: AdapterInfo, partly: list[ConfigEntry], structure: Structure) -> dict[str, Any]:
     """The regular expression with a counter behind its digit; in a list, the neighbours that every block has."""
     if not is_list(adapter, "target_modules"):
         entry = partly[0].entry
@@ -106,7 +106,7 @@ def _suggestion(adapter: AdapterInfo, partly: list[Target], structure: Structure
     return {"target_modules": list(dict.fromkeys((*kept, *neighbours)))} if kept or neighbours else {}
 
 
-def _everywhere(target: Target, structure: Structure) -> Iterator[str]:
+def _everywhere(target: ConfigEntry, structure: Structure) -> Iterator[str]:
     """Linear layers beside those that the entry hit, in all blocks that have such a neighbourhood."""
     hit = set(target.matched)
     for row in structure.coverage:

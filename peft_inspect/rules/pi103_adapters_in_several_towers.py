@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, families, is_list, is_shorthand
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.tower_pattern import endings_in, names_outside, start_of
@@ -50,12 +50,12 @@ def check(structure: Structure) -> Iterator[Finding]:
             )
 
 
-def _names_each(target: Target, adapter: AdapterInfo) -> bool:
+def _names_each(target: ConfigEntry, adapter: AdapterInfo) -> bool:
     """Whether a regular expression spells out every tower that it reaches."""
     return not is_list(adapter, "target_modules") and all(tower.rpartition(".")[2] in target.entry for tower in target.by_tower if tower)
 
 
-def _meant(several: list[Target], adapter: AdapterInfo, structure: Structure) -> bool:
+def _meant(several: list[ConfigEntry], adapter: AdapterInfo, structure: Structure) -> bool:
     """Every linear layer was asked for, by all-linear or by all names, or the towers are two halves of one comparison, which is learned by a scale of its own."""
     if any(is_shorthand(target) for target in several):
         return True
@@ -68,7 +68,7 @@ def _meant(several: list[Target], adapter: AdapterInfo, structure: Structure) ->
     return len(parents) == 1 and any(p.role == "base" and p.numel == 1 and p.module in parents for p in structure.parameters)
 
 
-def _counts(several: list[Target]) -> str:
+def _counts(several: list[ConfigEntry]) -> str:
     counts: dict[str, int] = {}
     for target in several:
         for tower, count in target.by_tower.items():

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, Coverage, Finding, Severity, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Coverage, Finding, Severity, Structure
 from peft_inspect.rules.entries import entries, expert_entries, is_feed_forward, is_shorthand, with_parameters
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted, setting_fix
@@ -57,7 +57,7 @@ def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _leaves(target: Target) -> set[str]:
+def _leaves(target: ConfigEntry) -> set[str]:
     return {_leaf(name) for name in target.names or target.closest} or {target.entry}
 
 
@@ -74,7 +74,7 @@ def _unreached(structure: Structure, stack: str) -> list[Coverage]:
 
 
 def _rewritten(adapter: AdapterInfo) -> Iterator[Finding]:
-    targets: list[Target] = [
+    targets: list[ConfigEntry] = [
         target for target in (*entries(adapter, "target_modules"), *entries(adapter, "target_parameters")) if target.rewritten
     ]
     paths = tuple(dict.fromkeys(path for target in targets for path in target.rewritten))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, AdapterLayerInfo, Finding, Severity, Structure, Target, modules_of
+from peft_inspect.records import AdapterInfo, AdapterLayerInfo, ConfigEntry, Finding, Severity, Structure, modules_of
 from peft_inspect.rules.entries import adapters_with_targets, entries, is_shorthand
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted, setting_fix
@@ -65,7 +65,7 @@ def _suggestion(adapter: AdapterInfo, rows: list[AdapterLayerInfo], structure: S
     return fields
 
 
-def _without_routers(asked: list[Target], routed: set[str]) -> list[str]:
+def _without_routers(asked: list[ConfigEntry], routed: set[str]) -> list[str]:
     """The user's own entries, if those that reach routers reach nothing else."""
     kept = [target.entry for target in asked if routed.isdisjoint(target.matched)]
     return kept if all(routed.issuperset(target.matched) for target in asked if target.entry not in kept) else []

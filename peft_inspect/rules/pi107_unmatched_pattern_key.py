@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -41,7 +41,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             )
 
 
-def _said(target: Target) -> str:
+def _said(target: ConfigEntry) -> str:
     if target.dropped:
         return f"the {target.field} key {literal(target.entry)} matches only layers that an earlier key has decided"
     return f"the {target.field} key {literal(target.entry)} applies to no adapter layer{nearest(target.closest)}"
@@ -56,13 +56,13 @@ def _corrected(adapter: AdapterInfo, field: str, names: set[str]) -> dict[str, A
     special_first = sorted((target for target in targets if target.dropped), key=lambda target: len(target.dropped))
     hidden = {target.entry: values.get(target.entry) for target in special_first}
     kept = {target.entry: values.get(target.entry) for target in targets if target.matched}
-    mended = {
+    corrected = {
         key: values.get(target.entry) for target in targets if not (target.matched or target.dropped) and (key := _key(target, names))
     }
-    return hidden | kept | {key: value for key, value in mended.items() if key not in kept}
+    return hidden | kept | {key: value for key, value in corrected.items() if key not in kept}
 
 
-def _key(target: Target, names: set[str]) -> str | None:
+def _key(target: ConfigEntry, names: set[str]) -> str | None:
     """The longest end of the key that applies to a layer, or to all in a module of that name; else the nearest name that one has."""
     parts = target.entry.split(".")
     ends = [".".join(parts[at:]) for at in range(len(parts))]

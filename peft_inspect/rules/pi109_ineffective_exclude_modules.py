@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, within
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -39,7 +39,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             )
 
 
-def _exists(target: Target, structure: Structure) -> bool:
+def _exists(target: ConfigEntry, structure: Structure) -> bool:
     """Whether the entry names modules of the model; if none of them carries an adapter, it says what is so already."""
     try:
         pattern = re.compile(rf"(?:.*\.)?(?:{target.entry})")
@@ -48,7 +48,7 @@ def _exists(target: Target, structure: Structure) -> bool:
     return any(pattern.fullmatch(module.path) for module in structure.modules)
 
 
-def _said(target: Target) -> str:
+def _said(target: ConfigEntry) -> str:
     if target.missed:
         return (
             f"{literal(target.entry)} excludes nothing: it has to match a whole module path or the end of one, and "
@@ -57,7 +57,7 @@ def _said(target: Target) -> str:
     return f"{literal(target.entry)} excludes nothing: the model has no such module{nearest(target.closest)}"
 
 
-def _suggestion(adapter: AdapterInfo, idle: list[Target]) -> dict[str, Any]:
+def _suggestion(adapter: AdapterInfo, idle: list[ConfigEntry]) -> dict[str, Any]:
     """One regular expression for all entries: whole subtrees for those that had no effect, as before for the others."""
     patterns: list[str] = []
     for target in entries(adapter, "exclude_modules"):

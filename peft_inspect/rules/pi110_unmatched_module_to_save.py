@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, names_to_save, topmost_fresh, with_ties
 from peft_inspect.rules.examples import tiny_classifier
 from peft_inspect.rules.rule import Example, Rule
@@ -40,7 +40,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             )
 
 
-def _unmatched(adapter: AdapterInfo) -> Iterator[Target]:
+def _unmatched(adapter: AdapterInfo) -> Iterator[ConfigEntry]:
     targets = entries(adapter, "modules_to_save")
     added = _OF_TASK.get(str(adapter.config.get("task_type")), ()) if any(target.matched for target in targets) else ()
     yield from (target for target in targets if not target.matched and target.entry not in added)

@@ -22,7 +22,7 @@ _SHOWN = 3
 
 
 def check(structure: Structure) -> Iterator[Finding]:
-    """The ties that are broken, and those that an adapter sits on one side of; as one finding where one change of the config mends them."""
+    """The ties that are broken, and those that an adapter sits on one side of; as one finding where one change of the config fixes them."""
     faults: dict[str, list[Tie]] = {}
     for tie in structure.ties:
         if not tie.one_tensor or tie.one_sided:

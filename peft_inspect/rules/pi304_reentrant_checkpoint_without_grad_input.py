@@ -25,11 +25,11 @@ def check(left: Unexplained) -> Iterator[Finding]:
     places: dict[tuple[Source | None, str], list[str]] = defaultdict(list)
     for layer in left.dead:
         regions = [call.region for call in trace.calls_of.get(layer.path, ()) if call.phase == "forward"]
-        starved = [region for region in regions if region is not None and region.inputs_require_grad is False]
-        if starved and len(starved) == len(regions) and trace.structure.trainable(layer):
-            places[starved[0].source, starved[0].kind].append(layer.path)
+        inside = [region for region in regions if region is not None and region.inputs_require_grad is False]
+        if inside and len(inside) == len(regions) and trace.structure.trainable(layer):
+            places[inside[0].source, inside[0].kind].append(layer.path)
     for cut in trace.cuts:
-        if cut.kind == "starved-checkpoint":  # layers in front, whose output comes in through a closure
+        if cut.kind == "checkpoint-without-grad-input":  # layers in front, whose output comes in through a closure
             places[cut.source, cut.operation] += left.of(cut.layers)
     for (source, kind), layers in places.items():
         if not layers:

@@ -87,6 +87,6 @@ RULE = Rule(
     tier=Tier.SYMPTOM,
     symptom=Symptom.ZERO_GRADIENT,
     gives_way_to=("PI306", "PI308"),
-    because="A derivative of zero and an output that the loss does not use hand on zeros.",
+    because="A derivative of zero and an output that the loss does not use leave zeros.",
     needs_values=True,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from peft_inspect.records import AdapterInfo, Structure, Target
+from peft_inspect.records import AdapterInfo, ConfigEntry, Structure
 from peft_inspect.rules.entries import entries, is_shorthand, within
 
 
@@ -32,7 +32,7 @@ def names_outside(adapter: AdapterInfo, structure: Structure) -> tuple[str, ...]
     return tuple(dict.fromkeys(name for target in apart for name in target.names))
 
 
-def _endings(target: Target, tower: str, structure: Structure) -> Iterable[str]:
+def _endings(target: ConfigEntry, tower: str, structure: Structure) -> Iterable[str]:
     if not is_shorthand(target):
         return (target.entry,)
     meant = {path for path in target.matched if structure.tower_of(path) == tower and not structure.module[path].routes}

@@ -20,7 +20,7 @@ ZERO_DERIVATIVE = frozenset(
 )
 
 
-def reachable(roots: Iterable[Node | None], *, through_zero: bool = True) -> set[Node]:
+def upstream(roots: Iterable[Node | None], *, through_zero: bool = True) -> set[Node]:
     """Every node from which a gradient of `roots` flows on; `through_zero=False` stops where the derivative is zero everywhere."""
     seen: set[Node] = set()
     pending = [root for root in roots if root is not None]

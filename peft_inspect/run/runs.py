@@ -15,7 +15,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from peft_inspect.records import InspectionError
 from peft_inspect.run.failures import explained
-from peft_inspect.run.graph import is_opaque, leaves, reachable
+from peft_inspect.run.graph import is_opaque, leaves, upstream
 from peft_inspect.run.weightless import WeightlessError, running
 from peft_inspect.structure.source.lines import boundary
 
@@ -40,7 +40,7 @@ def runnable(subject: Subject) -> AbstractContextManager[object]:
     return running() if subject.weights == "none" else nullcontext()
 
 
-def fresh(batch: Mapping[str, Any]) -> dict[str, Any]:
+def own_copy(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch of one run: its own tensors, so that a forward that writes into its inputs disturbs nobody."""
     return {name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
@@ -160,7 +160,7 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
     if not loss.requires_grad:
         return set()
     if subject.weights == "none":
-        nodes = reachable([loss.grad_fn])
+        nodes = upstream([loss.grad_fn])
         if not is_opaque(nodes):
             return leaves(nodes)
     try:

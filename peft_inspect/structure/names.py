@@ -19,7 +19,7 @@ _MOST = 3
 _SPELLING = 0.8  # of difflib: a slip of the pen, not another word
 
 
-def nearest(entry: str, bare: BareModel, *, containers: bool = False) -> tuple[str, ...]:
+def similar_names(entry: str, bare: BareModel, *, containers: bool = False) -> tuple[str, ...]:
     """Up to three names that exist in the model: what does the same work first, then what is spelt alike.
 
     A path that only begins in another way than the model's has its end instead.

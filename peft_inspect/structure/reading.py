@@ -112,7 +112,7 @@ def _role(path: str, wrapped: tuple[str, ...]) -> Role:
 
 
 def _is_zero(parameter: torch.Tensor) -> bool | None:
-    """Whether all values are zero; most tensors are settled by their first value."""
+    """Whether all values are zero; most tensors are told by their first value."""
     if not is_real(parameter) or parameter.numel() == 0:
         return None
     flat = parameter.detach().reshape(-1)

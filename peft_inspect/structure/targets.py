@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from peft_inspect.records import AdapterLayerInfo, Target, Tower
+from peft_inspect.records import AdapterLayerInfo, ConfigEntry, Tower
 from peft_inspect.structure.bare import BareModel, output_layer
 from peft_inspect.structure.conversion import fused_names, is_rewritten_key, was_converted
 from peft_inspect.structure.fields import Asked, Entries
 from peft_inspect.structure.kinds import LINEARS
-from peft_inspect.structure.names import nearest
+from peft_inspect.structure.names import similar_names
 from peft_inspect.structure.places import Places
 
 ALL_LINEAR = "all-linear"
@@ -50,7 +50,7 @@ class TargetTable:
         self._names = {name for name, _ in self.built}
         self.place = Places(bare, towers)
 
-    def targets(self) -> tuple[Target, ...]:
+    def targets(self) -> tuple[ConfigEntry, ...]:
         """One row per entry of every field, in the order of the config."""
         return (
             *self._modules(),
@@ -78,7 +78,7 @@ class TargetTable:
             return any(_names_parameter(entry, f"{row.name}.{row.parameter_name}") for entry in self.now.parameters)
         return self.now.keeps(row.name, self.now.modules)
 
-    def _modules(self) -> Iterator[Target]:
+    def _modules(self) -> Iterator[ConfigEntry]:
         entries = self.asked.modules
         if isinstance(entries, str):
             every = entries.lower() == ALL_LINEAR
@@ -94,7 +94,7 @@ class TargetTable:
         """PEFT replaces all-linear by the full paths of what it found."""
         return len(entries) > 1 and all("." in entry for entry in entries) and set(entries) == set(self._linears())
 
-    def _module_target(self, entry: str, named: list[str], *, converted: bool) -> Target:
+    def _module_target(self, entry: str, named: list[str], *, converted: bool) -> ConfigEntry:
         matched = [name for name in named if (name, None) in self.built]
         parameters = self._converted(entry) if converted else []
         left = [name for name in named if name not in self._names]
@@ -107,7 +107,7 @@ class TargetTable:
             dropped=self._live(dropped),
             rewritten=self._live(rewritten),
             missed=self.place.missed(matched, [*dropped, *rewritten]) if entry != ALL_LINEAR else (),
-            closest=() if target.matched else nearest(entry, self.bare),
+            closest=() if target.matched else similar_names(entry, self.bare),
             regex=isinstance(self.asked.modules, str) and entry.lower() != ALL_LINEAR,
         )
 
@@ -130,7 +130,7 @@ class TargetTable:
     def _is_fused(self, name: str) -> bool:
         return name.rpartition(".")[2] in self.fused
 
-    def _parameters(self) -> Iterator[Target]:
+    def _parameters(self) -> Iterator[ConfigEntry]:
         for entry in self.asked.parameters:
             reached = [key for key in self.built if key[1] is not None and _names_parameter(entry, f"{key[0]}.{key[1]}")]
             target = self._target("target_parameters", entry, reached)
@@ -138,12 +138,12 @@ class TargetTable:
             if self.converted and entry in self.fused.values() and not self.known:
                 old = {name for name, new in self.fused.items() if new == entry}
                 rewritten = [name for ending in old for name in self.bare.ending_in(ending) if self._is_unadapted_linear(name)]
-            yield replace(target, rewritten=self._live(rewritten), closest=() if reached else nearest(entry, self.bare))
+            yield replace(target, rewritten=self._live(rewritten), closest=() if reached else similar_names(entry, self.bare))
 
     def _is_unadapted_linear(self, name: str) -> bool:
         return isinstance(self.bare.modules[name], LINEARS) and not self.bare.adapters[name]
 
-    def _excluded(self) -> Iterator[Target]:
+    def _excluded(self) -> Iterator[ConfigEntry]:
         fields = self.asked.exclude
         targeted = self._targeted() if fields else []
         for entry in (fields,) if isinstance(fields, str) else fields:
@@ -152,36 +152,38 @@ class TargetTable:
             inside = [name for name, parameter in self.built if parameter is None and _mentions(entry, name)]
             live = self._live(hit)
             regex = isinstance(fields, str)
-            target = Target("exclude_modules", entry, live, by_tower=self._by_tower(live), regex=regex, names=tuple(hit))
-            yield replace(target, missed=self._live(inside), closest=() if hit or inside else nearest(entry, self.bare, containers=True))
+            target = ConfigEntry("exclude_modules", entry, live, by_tower=self._by_tower(live), regex=regex, names=tuple(hit))
+            yield replace(
+                target, missed=self._live(inside), closest=() if hit or inside else similar_names(entry, self.bare, containers=True)
+            )
 
     def _targeted(self) -> list[str]:
         """Names that the entries reach before anything is excluded."""
         return self._linears() if self.asked.modules == ALL_LINEAR else self._named(self.asked.modules)
 
-    def _saved(self) -> Iterator[Target]:
+    def _saved(self) -> Iterator[ConfigEntry]:
         saved = {name: live for live, name in self.bare.name_of.items() if live == self.bare.live[name] and not self.bare.adapters[name]}
         for entry in self.asked.save:
             hit = [name for name in saved if name.endswith(entry)]
             live = self._live(hit)
-            target = Target("modules_to_save", entry, live, by_tower=self._by_tower(live), names=tuple(hit))
-            yield replace(target, closest=() if hit else nearest(entry, self.bare, containers=True))
+            target = ConfigEntry("modules_to_save", entry, live, by_tower=self._by_tower(live), names=tuple(hit))
+            yield replace(target, closest=() if hit else similar_names(entry, self.bare, containers=True))
 
-    def _patterns(self, field: str, keys: tuple[str, ...]) -> Iterator[Target]:
+    def _patterns(self, field: str, keys: tuple[str, ...]) -> Iterator[ConfigEntry]:
         keys = tuple(key for key in keys if not (self.converted and is_rewritten_key(key, self.fused)))
         decided = {built: next((key for key in keys if _applies(key, _full(built))), None) for built in self.built}
         for key in keys:
             hit = [built for built, winner in decided.items() if winner == key]
             target = self._target(field, key, hit)
             shadowed = [built[0] for built in self.built if not hit and _applies(key, _full(built))]
-            near = () if hit or key.rpartition(".")[2] in self.bare.endings else self._adapted(nearest(key, self.bare))
+            near = () if hit or key.rpartition(".")[2] in self.bare.endings else self._adapted(similar_names(key, self.bare))
             yield replace(target, dropped=self._live(shadowed), closest=near)
 
     def _adapted(self, names: Iterable[str]) -> tuple[str, ...]:
         """Of these endings of layer names, the ones that adapter layers have."""
         return tuple(near for near in names if any(_names_parameter(near, name) for name in self._names))
 
-    def _indices(self) -> Iterator[Target]:
+    def _indices(self) -> Iterator[ConfigEntry]:
         blocks = self.place.blocks(self.asked.pattern) if self.asked.indices else {}
         for index in self.asked.indices:
             hit = [key for key in self.built if self.place.index(key[0], self.asked.pattern) == index]
@@ -206,9 +208,9 @@ class TargetTable:
         head = output_layer(self.bare)
         return [name for name, module in self.bare.modules.items() if isinstance(module, LINEARS) and module is not head]
 
-    def _target(self, field: str, entry: str, keys: list[Key]) -> Target:
+    def _target(self, field: str, entry: str, keys: list[Key]) -> ConfigEntry:
         live = tuple(dict.fromkeys(self.built[key] for key in keys))
-        return Target(field, entry, live, by_tower=self._by_tower(live), names=tuple(map(_full, keys)))
+        return ConfigEntry(field, entry, live, by_tower=self._by_tower(live), names=tuple(map(_full, keys)))
 
     def _by_tower(self, paths: Iterable[str]) -> dict[str, int]:
         return dict(Counter(self.place.tower(path) for path in paths))

@@ -17,7 +17,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from peft_inspect.records import BaseCall, CallInfo, GradRegion, Source
-from peft_inspect.structure.source.lines import Line, is_machinery, is_peft, nearest, source
+from peft_inspect.structure.source.lines import Line, is_machinery, is_peft, nearest_line, source
 from peft_inspect.trace.layer_states import LayerStates
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Calls:
         if key in self._layers.module:
             self._open_call(module, args, caller)
         elif key in self._layers.bases:
-            self.base_called(key, nearest, caller)
+            self.base_called(key, nearest_line, caller)
         self._stack.append(module)
 
     def _open_call(self, layer: Any, args: tuple[Any, ...], caller: int | None) -> None:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from peft_inspect.run.graph import ZERO_DERIVATIVE, Node
 from peft_inspect.run.weightless import storage_key
-from peft_inspect.structure.source.lines import Line, nearest
+from peft_inspect.structure.source.lines import Line, nearest_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -133,7 +133,7 @@ class DataFlow(TorchFunctionMode):
         through = name != PARAMETER and made and all(tensor.requires_grad for tensor in made)
         ends = any(operand.requires_grad for operand in operands) and not through
         zero = any(tensor.grad_fn is not None and tensor.grad_fn.name() in ZERO_DERIVATIVE for tensor in made)
-        line = nearest() if ends or zero or escaped or name in FROM_VALUES else None
+        line = nearest_line() if ends or zero or escaped or name in FROM_VALUES else None
         if ends and self._switches.is_off and name not in DETACHING and self._switches.line is not None:
             line = self._switches.line  # what has to change is the switch, not the operation in its reach
         floating = bool(made) and all(tensor.is_floating_point() for tensor in made)  # sort, topk and max give indices beside values

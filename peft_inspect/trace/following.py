@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_inspect.records import GraphCut, Subject, Trace
-from peft_inspect.run.runs import forward, fresh
+from peft_inspect.run.runs import forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.structure.source.lines import Line, source
 from peft_inspect.trace.calls import Call, Calls
 from peft_inspect.trace.flow import DataFlow, Event
 from peft_inspect.trace.functions import CustomFunctions
-from peft_inspect.trace.grad_mode import GradSwitches, opened, standing_in
+from peft_inspect.trace.grad_mode import GradSwitches, opened, replaced_checkpoint
 from peft_inspect.trace.operations import Operations
 from peft_inspect.trace.slices import Slice
 from peft_inspect.trace.values import moves_loss
@@ -58,12 +58,12 @@ def _run(
     subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any], operations: Operations
 ) -> tuple[tuple[Call, ...], Reaches, DataFlow, Slice, CustomFunctions]:
     """One forward, and the backward where it runs more of the model; the calls of the forward, and what became of their outputs."""
-    batch = fresh(inputs)
+    batch = own_copy(inputs)
     tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
     calls, functions = Calls(layers, switches := GradSwitches()), CustomFunctions()
     ends: dict[int, list[Event | None]] = {}
     with ExitStack() as stack:
-        for watcher in (switches.watching(), calls.watching(), standing_in(opened), functions.watching(), operations):
+        for watcher in (switches.watching(), calls.watching(), replaced_checkpoint(opened), functions.watching(), operations):
             stack.enter_context(watcher)
         flow = DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches, layers.base_weights)
         stack.enter_context(flow.watching())

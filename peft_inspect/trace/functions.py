@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.function import BackwardCFunction
 
-from peft_inspect.run.graph import Node, is_opaque, leaves, reachable
+from peft_inspect.run.graph import Node, is_opaque, leaves, upstream
 from peft_inspect.run.runs import backward
-from peft_inspect.structure.source.lines import Line, nearest
+from peft_inspect.structure.source.lines import Line, nearest_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,14 +44,14 @@ class CustomFunctions:
             outputs = apply.__get__(None, cls)(*args, **kwargs)  # a classmethod, one written in C from torch 2.14 on
             for output in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(output, torch.Tensor) and output.grad_fn is not None:
-                    self._lines[output.grad_fn] = nearest()
+                    self._lines[output.grad_fn] = nearest_line()
             return outputs
 
         return noting
 
     def run_backward(self, subject: Subject, loss: Tensor) -> None:
         """The backward, where any function has a say in it."""
-        nodes = reachable([loss.grad_fn])
+        nodes = upstream([loss.grad_fn])
         if not is_opaque(nodes):
             return
         for node in nodes:
@@ -73,7 +73,7 @@ class CustomFunctions:
         def after_backward(grad_inputs: Any, grad_outputs: Any) -> None:
             kept = [after for after, gradient in zip(following, grad_inputs, strict=False) if after is not None and gradient is None]
             if kept and any(gradient is not None for gradient in grad_outputs):
-                self.silent.append((node.name().removesuffix("Backward"), self._lines.get(node), leaves(reachable(kept))))
+                self.silent.append((node.name().removesuffix("Backward"), self._lines.get(node), leaves(upstream(kept))))
 
         return after_backward
 

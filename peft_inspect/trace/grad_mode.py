@@ -23,7 +23,7 @@ from peft_inspect.structure.source.lines import (
     is_machinery,
     is_peft,
     line_above,
-    nearest,
+    nearest_line,
     source,
 )
 
@@ -188,7 +188,7 @@ def _function_region() -> GradRegion:
         if function is not None:
             kind: RegionKind = "reentrant-checkpoint" if issubclass(function, CheckpointFunction) else "autograd-function"
             return GradRegion(kind, source(line_above(frame)), _takes_gradients(frame))
-    return GradRegion("before", source(nearest(2)))
+    return GradRegion("before", source(nearest_line(2)))
 
 
 @cache
@@ -221,10 +221,10 @@ def requires_grad(inputs: Iterable[object]) -> bool:
 
 
 @contextmanager
-def standing_in(apply: Callable[..., Any]) -> Iterator[None]:
+def replaced_checkpoint(apply: Callable[..., Any]) -> Iterator[None]:
     """Have reentrant checkpointing call `apply`, wherever `checkpoint` was imported to; it takes what the autograd function takes."""
     original = checkpoint.CheckpointFunction
-    checkpoint.CheckpointFunction = type("StandIn", (), {"apply": staticmethod(apply)})  # type: ignore[misc, assignment]
+    checkpoint.CheckpointFunction = type("Replacement", (), {"apply": staticmethod(apply)})  # type: ignore[misc, assignment]
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.structure.source.lines import Line, nearest
+from peft_inspect.structure.source.lines import Line, nearest_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -41,7 +41,7 @@ class LayerStates:
     def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def switch(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            self._lines[id(layer), name] = nearest()
+            self._lines[id(layer), name] = nearest_line()
             return method(layer, *args, **kwargs)
 
         return switch

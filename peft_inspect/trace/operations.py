@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from peft_inspect.records import WeightUse
 from peft_inspect.run.weightless import storage_key
-from peft_inspect.structure.source.lines import Line, frames, is_machinery, is_peft, line_above, nearest, source
+from peft_inspect.structure.source.lines import Line, frames, is_machinery, is_peft, line_above, nearest_line, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -135,7 +135,7 @@ class WeightReads:
         running = [layer for layer, _ in owners if self.calls.inside(layer)]
         if running:
             for layer in running:
-                self.calls.base_read(layer, nearest)
+                self.calls.base_read(layer, nearest_line)
                 if (call := self.calls.innermost(layer)) is not None:
                     call.base_used = True
             return
@@ -150,7 +150,7 @@ class WeightReads:
         if all(storage_key(other) in self._weights for other in others):
             self._derive(result, owners)
         elif any(other.numel() > 1 or not other.is_floating_point() for other in others):
-            line, caller = nearest(), self.calls.current
+            line, caller = nearest_line(), self.calls.current
             in_tie = self._in_tie(owners)
             for layer, parameter in owners:
                 self._outside[layer, parameter, _name(func), caller, line, in_tie, self.calls.in_reference] += 1

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from peft_inspect.records import CutKind, GraphCut, Source
-from peft_inspect.run.graph import leaves, reachable
+from peft_inspect.run.graph import leaves, upstream
 from peft_inspect.structure.source.lines import Line, source
 from peft_inspect.trace.flow import DETACHING, FROM_VALUES, PARAMETER, DataFlow, Event, Operand
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Cut = tuple[CutKind, str, Line | Source | None]
-STARVED: CutKind = "starved-checkpoint"
+CHECKPOINT: CutKind = "checkpoint-without-grad-input"
 
 
 class Slice:
@@ -30,7 +30,7 @@ class Slice:
     """
 
     def __init__(self, flow: DataFlow, loss: Tensor, again: Iterable[Tensor] = ()) -> None:
-        self._alive = reachable([tensor.grad_fn for tensor in (loss, *again)], through_zero=False)
+        self._alive = upstream([tensor.grad_fn for tensor in (loss, *again)], through_zero=False)
         self._loss = flow.event_of(loss)
         self.events: set[Event] = set()
         self._cuts: list[tuple[Event, Operand]] = []
@@ -141,11 +141,11 @@ def _source(line: Line | Source | None) -> Source | None:
 def _grouped(cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
     found: dict[Cut, set[str]] = {}
     for event, operand in cuts:
-        ids = leaves(reachable([operand.node])) if operand.node is not None else {operand.leaf}
+        ids = leaves(upstream([operand.node])) if operand.node is not None else {operand.leaf}
         layers = {layer for key in ids if key is not None for layer in parameters.get(key, ())} & wanted
         if layers:
-            starved = event.region if event.region is not None and event.region.inputs_require_grad is False else None
-            cut = (_kind(event), event.name, event.line) if starved is None else (STARVED, starved.kind, starved.source)
+            checkpoint = event.region if event.region is not None and event.region.inputs_require_grad is False else None
+            cut = (_kind(event), event.name, event.line) if checkpoint is None else (CHECKPOINT, checkpoint.kind, checkpoint.source)
             found.setdefault(cut, set()).update(layers)
     return found
 

@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 from peft_inspect.records import GradientInfo, InspectionError, LossTargets, NonFinite
-from peft_inspect.run.runs import backward, drew, forward, fresh
+from peft_inspect.run.runs import backward, drew, forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
                     parameter.add_(_PERTURBATION * torch.randn_like(parameter))
         left = layers
         for draw in range(_DRAWS):
-            backward(subject, forward(subject, fresh(batch), weighted=True, draw=draw).tensor)
+            backward(subject, forward(subject, own_copy(batch), weighted=True, draw=draw).tensor)
             left = tuple(layer for layer in left if not _any_gradient(subject.model, layer))
             if not left or not drew(draw):
                 break
@@ -78,7 +78,7 @@ def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[Adap
 
     def loss() -> float:
         with torch.enable_grad():
-            return forward(subject, fresh(batch), weighted=True).tensor.detach().float().item()
+            return forward(subject, own_copy(batch), weighted=True).tensor.detach().float().item()
 
     with undisturbed(subject.model):
         before = loss()
@@ -98,7 +98,7 @@ def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapt
         if not left:
             break
         with undisturbed(subject.model):
-            backward(subject, forward(subject, fresh(batch)).tensor.float() * scale)
+            backward(subject, forward(subject, own_copy(batch)).tensor.float() * scale)
             found |= {layer.path for layer in left if _any_gradient(subject.model, layer)}
     return frozenset(found)
 
@@ -106,7 +106,7 @@ def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapt
 def targets_given(subject: Subject, batch: Mapping[str, Any]) -> LossTargets | None:
     """The targets of the cross entropies of one run; None where there are none."""
     with undisturbed(subject.model), _CrossEntropies() as given:
-        forward(subject, fresh(batch))
+        forward(subject, own_copy(batch))
     return LossTargets(given.total, given.supervised, given.ignore_index) if given.total else None
 
 
@@ -155,11 +155,11 @@ def first_nonfinite(subject: Subject, batch: Mapping[str, Any]) -> NonFinite:
     """The first module, in execution order, that made NaN or Inf out of finite inputs; the root where it is the loss."""
     seen: list[tuple[nn.Module, Phase]] = []
     with undisturbed(subject.model), _watching_forward(seen):
-        finite = bool(torch.isfinite(forward(subject, fresh(batch)).tensor).all())
+        finite = bool(torch.isfinite(forward(subject, own_copy(batch)).tensor).all())
     if finite and not seen:
         # hooks of the backward stand in the way of writes in place: then nobody can say more than "in the backward"
         with suppress(InspectionError), undisturbed(subject.model), _watching_backward(seen):
-            backward(subject, forward(subject, fresh(batch)).tensor)
+            backward(subject, forward(subject, own_copy(batch)).tensor)
     outside: tuple[nn.Module, Phase] = (subject.model, "backward" if finite else "forward")
     module, phase = seen[0] if seen else outside
     path = next((path for path, other in subject.model.named_modules() if other is module), "")

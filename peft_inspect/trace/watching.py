@@ -11,9 +11,9 @@ from peft_inspect.batch import make_batch
 from peft_inspect.records import BatchInfo, LossInfo, Structure, Subject, Trace
 from peft_inspect.run.gradients import read_gradients, zeros_at_init
 from peft_inspect.run.layers import AdapterLayers
-from peft_inspect.run.runs import backward, forward, fresh, runnable
+from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
-from peft_inspect.run.weightless import furnish
+from peft_inspect.run.weightless import materialise
 from peft_inspect.structure.source.conditions import waiting
 from peft_inspect.structure.source.reads import weight_reads
 from peft_inspect.trace.calls import Calls
@@ -42,7 +42,7 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
         InspectionError: no batch could be made, or the forward raised.
     """
     if subject.weights == "none":
-        furnish(subject.model)
+        materialise(subject.model)
     step("making a batch")
     inputs = Inputs(*make_batch(subject))
     layers = AdapterLayers(subject.model, structure)
@@ -65,7 +65,7 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
     with undisturbed(subject.model) as guard:
         with switches.watching(), calls.watching():
             with Operations(guard, reads):
-                loss = forward(subject, fresh(inputs.batch))
+                loss = forward(subject, own_copy(inputs.batch))
             calls.phase = "backward"
             connected = backward(subject, loss.tensor)
         values = structure.weights != "none"
@@ -107,7 +107,7 @@ def _needs_following(trace: Trace) -> bool:
 
 
 def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Trace:
-    """Passes that settle zeros and non-finite values; none for a healthy model."""
+    """Passes that tell zeros and non-finite values; none for a healthy model."""
     zero = all_zero(trace.structure, trace.gradient)
     if zero:
         step("perturbing zero factors")

@@ -93,17 +93,17 @@ def suggested(name: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_suggested_config_works_and_the_fault_is_gone(name: str) -> None:
-    """Each suggestion alone mends its own finding; all together mend all of them."""
+    """Each suggestion alone removes its own finding; all together remove all of them."""
     findings = suggested(name)
     if not findings:
-        assert program("coverage", name).RULE in {"PI112", "PI114", "PI115", "PI116"}, "a config can mend this one"
+        assert program("coverage", name).RULE in {"PI112", "PI114", "PI115", "PI116"}, "a config can fix this one"
         return
     for chosen in [[found] for found in findings] + [findings]:
         model = program("coverage", name).broken().model
         assert isinstance(model, PeftModel)
         config = model.peft_config["default"].to_dict()
-        mended = PeftConfig.from_peft_type(**corrected(config, chosen))
-        diagnosis = inspected(_Wrapped(get_peft_model(model.unload(), mended)))
+        changed = PeftConfig.from_peft_type(**corrected(config, chosen))
+        diagnosis = inspected(_Wrapped(get_peft_model(model.unload(), changed)))
         assert not {found.code for found in chosen} & {found.code for found in diagnosis.findings}, listed(diagnosis)
 
 

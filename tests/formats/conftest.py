@@ -12,6 +12,7 @@ from peft_inspect.records import (
     BatchInfo,
     BlockStack,
     CallInfo,
+    ConfigEntry,
     Finding,
     GradientInfo,
     LossInfo,
@@ -21,7 +22,6 @@ from peft_inspect.records import (
     Severity,
     Source,
     Structure,
-    Target,
     Tower,
     Trace,
 )
@@ -122,7 +122,7 @@ def llama_structure(
     rows.module(f"{base}.lm_head", "Linear", "linear")
     attention = tuple(f"{base}.model.layers.{index}.self_attn" for index in range(layers))
     asked = tuple(
-        Target("target_modules", name, tuple(f"{path}.{name}" for path in attention), by_tower={f"{base}.model": layers})
+        ConfigEntry("target_modules", name, tuple(f"{path}.{name}" for path in attention), by_tower={f"{base}.model": layers})
         for name in targets
     )
     adapter = AdapterInfo("default", "", "LORA", {"r": 8, "lora_alpha": 16}, active=True, inference_mode=False, targets=asked)

@@ -6,7 +6,7 @@ import pytest
 from peft_inspect.formats.numbers import share
 from peft_inspect.formats.tree.drawing import write
 from peft_inspect.formats.view import View
-from peft_inspect.records import Carried, Coverage, Target
+from peft_inspect.records import Carried, ConfigEntry, Coverage
 
 
 def lines(report, width=80):
@@ -21,8 +21,10 @@ def test_what_each_entry_reached_and_missed(make_llama, make_report):
     attention = "base_model.model.model.layers.{}.self_attn.q_proj"
     asked = (
         *structure.adapters[0].targets,
-        Target("target_modules", "k_proj", (attention.format(0),), by_tower={"base_model.model.model": 1}, missed=(attention.format(3),)),
-        Target("target_modules", "qproj", (), closest=("q_proj",)),
+        ConfigEntry(
+            "target_modules", "k_proj", (attention.format(0),), by_tower={"base_model.model.model": 1}, missed=(attention.format(3),)
+        ),
+        ConfigEntry("target_modules", "qproj", (), closest=("q_proj",)),
     )
     adapter = replace(structure.adapters[0], targets=asked)
     assert lines(make_report(replace(structure, adapters=(adapter,))))[1:8] == [

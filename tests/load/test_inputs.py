@@ -74,7 +74,7 @@ def test_a_dict_in_the_code_is_a_batch(load, tiny_llama, tmp_path):
     assert load(str(tiny_llama), batch=f"{tmp_path / 'inputs.py'}:BATCH").batch["input_ids"].shape == (1, 2)
 
 
-def test_the_users_own_content_is_handed_on_and_checked_to_exist(load, tiny_llama, tmp_path):
+def test_the_users_own_content_is_given_as_it_is_and_checked_to_exist(load, tiny_llama, tmp_path):
     (tmp_path / "cat.png").write_bytes(b"")
     subject = load(str(tiny_llama), text="a cat", image=str(tmp_path / "cat.png"))
     assert subject.content == {"text": "a cat", "image": str(tmp_path / "cat.png")}

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from peft_inspect.run.weightless import WeightlessError, furnish, is_weightless, running, storage_key, weightless_like
+from peft_inspect.run.weightless import WeightlessError, is_weightless, materialise, running, storage_key, weightless_like
 
 
 def floats(*shape, dtype=torch.float32, requires_grad=False):
@@ -193,7 +193,7 @@ def recurrent(kind, x, **options):
     module = kind(6, 5, batch_first=True, **options)
     if is_weightless(x):
         module = kind(6, 5, batch_first=True, device="meta", **options)
-        furnish(module)
+        materialise(module)
     return module(x[None])[0]
 
 
@@ -309,7 +309,7 @@ def test_the_fused_encoder_layer_passes_by_what_it_passes_by_with_weights():
     """In eval, torch runs the layer without calling its children: hooks on them see nothing."""
     with torch.device("meta"):
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).requires_grad_(False).eval()
-    furnish(layer)
+    materialise(layer)
     with running():
         assert layer(floats(2, 3, 8)).shape == (2, 3, 8)
 

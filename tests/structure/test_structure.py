@@ -21,7 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForC
 
 from peft_inspect.records import Subject
 from peft_inspect.rules.examples import tiny_classifier, tiny_llama
-from peft_inspect.run.weightless import furnish
+from peft_inspect.run.weightless import materialise
 from peft_inspect.structure import read_structure
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT and transformers warn about much of what is built here
@@ -213,7 +213,7 @@ def test_configs_are_plain_values():
 def test_a_model_without_weights_reads_like_a_real_one():
     with torch.device("meta"):
         model = lora()
-    furnish(model)
+    materialise(model)
     structure, real = read(model, weights="none"), read(lora())
     assert [(p.path, p.shape, p.role, p.requires_grad) for p in structure.parameters] == [
         (p.path, p.shape, p.role, p.requires_grad) for p in real.parameters

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from peft_inspect.load.model.config_tree import parts
 from peft_inspect.load.model.model_class import model_classes
 from peft_inspect.load.model.model_config import overridden
-from peft_inspect.load.model.nearest import make_valid
+from peft_inspect.load.model.valid_config import make_valid
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from transformers import PretrainedConfig
 
-    from peft_inspect.load.model.build import Plan
+    from peft_inspect.load.model.build import Blueprint
 
 # Fields that some default configurations leave empty because every checkpoint brings its own, with a usual value for each.
 _USUAL: dict[str, Callable[[Any], Any]] = {
@@ -39,22 +39,22 @@ _USUAL: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def alternatives(plan: Plan, task_type: str | None) -> Iterator[tuple[Plan, str]]:
-    """Other plans for a default configuration that does not build, nearest first, each with a note on what differs.
+def alternatives(blueprint: Blueprint, task_type: str | None) -> Iterator[tuple[Blueprint, str]]:
+    """Other blueprints for a default configuration that does not build, nearest first, each with a note on what differs.
 
     One value is filled in before several are, and a value before the class is changed.
     """
-    values = dict(_open_values(plan.config))
-    empty = {key: value for key, value in values.items() if _declared(plan.config, key)}
+    values = dict(_open_values(blueprint.config))
+    empty = {key: value for key, value in values.items() if _declared(blueprint.config, key)}
     for filled in (*({key: value} for key, value in values.items()), empty):
-        config = _filled(plan.config, filled)
+        config = _filled(blueprint.config, filled)
         if config is not None:
             shown = ", ".join(key if isinstance(value, list) else f"{key}={value}" for key, value in filled.items())
-            yield replace(plan, config=config), f"the default configuration leaves values open; filled in: {shown}"
-    for other in model_classes(plan.config, task_type):
-        if other is not plan.model_class:
-            note = f"{plan.model_class.__name__} does not build from the default configuration: {other.__name__} instead"
-            yield replace(plan, model_class=other), note
+            yield replace(blueprint, config=config), f"the default configuration leaves values open; filled in: {shown}"
+    for other in model_classes(blueprint.config, task_type):
+        if other is not blueprint.model_class:
+            note = f"{blueprint.model_class.__name__} does not build from the default configuration: {other.__name__} instead"
+            yield replace(blueprint, model_class=other), note
 
 
 def _open_values(config: PretrainedConfig) -> Iterator[tuple[str, Any]]:

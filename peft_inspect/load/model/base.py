@@ -14,15 +14,15 @@ from peft_inspect.load.files import read_mapping
 from peft_inspect.load.lora.wrap import is_weightless
 from peft_inspect.load.model import libraries
 from peft_inspect.load.model.alternatives import alternatives
-from peft_inspect.load.model.build import Plan, Weights, build
+from peft_inspect.load.model.build import Blueprint, Weights, build
 from peft_inspect.load.model.kernels import without_kernels
 from peft_inspect.load.model.layerdrop import without_layerdrop
 from peft_inspect.load.model.location import Folder, Location
 from peft_inspect.load.model.model_class import model_class
 from peft_inspect.load.model.model_config import config_from, default_config
 from peft_inspect.load.model.named import Architecture, Code, HubRepo, LocalFile, LocalFolder, Named
-from peft_inspect.load.model.nearest import make_valid
 from peft_inspect.load.model.remote_code import has_code, remote_classes
+from peft_inspect.load.model.valid_config import make_valid
 from peft_inspect.load.user_code import UserCode, call
 from peft_inspect.records import InspectionError, Request, Subject
 
@@ -85,8 +85,8 @@ def _from_code(name: str, request: Request, code: UserCode, step: Step) -> Subje
 def _from_type(name: str, model_type: str, request: Request, task_type: str | None, step: Step) -> Subject:
     config = default_config(model_type, request.config_fields)
     notes = make_valid(config)
-    plan = Plan(name, config, model_class(config, task_type, request.base_class))
-    subject = _built(plan, request, step, alternatives(plan, task_type))
+    blueprint = Blueprint(name, config, model_class(config, task_type, request.base_class))
+    subject = _built(blueprint, request, step, alternatives(blueprint, task_type))
     return replace(subject, notes=(*notes, *subject.notes))
 
 
@@ -118,24 +118,24 @@ def _from_library(name: str, foreign: libraries.Foreign, request: Request, step:
     return Subject(model, name, weights, foreign.batch(), notes=(foreign.note,), batch_by="signature and config")
 
 
-def _plan(name: str, data: Mapping[str, Any], location: Location, request: Request, task_type: str | None) -> Plan:
+def _plan(name: str, data: Mapping[str, Any], location: Location, request: Request, task_type: str | None) -> Blueprint:
     """What to build from the contents of a config.json."""
     if request.trust_remote_code and has_code(data):
         config, chosen = remote_classes(data, location, request.config_fields, task_type)
     else:
         config = config_from(data, request.config_fields, name)
         chosen = model_class(config, task_type, request.base_class)
-    return Plan(name, config, chosen, location.checkpoint)
+    return Blueprint(name, config, chosen, location.checkpoint)
 
 
-def _built(plan: Plan, request: Request, step: Step, others: Iterable[tuple[Plan, str]] = ()) -> Subject:
+def _built(blueprint: Blueprint, request: Request, step: Step, others: Iterable[tuple[Blueprint, str]] = ()) -> Subject:
     """Build what is planned, or the first of `others` that builds, with the note on it."""
     weights: Weights = request.weights or "none"
     if request.reduce and weights == "pretrained":
         raise InspectionError("--reduce makes a smaller model, which no checkpoint fits: use --weights random")
-    step(f"building {plan.model_class.__name__}")
+    step(f"building {blueprint.model_class.__name__}")
     try:
-        return _build(plan, request, weights)
+        return _build(blueprint, request, weights)
     except InspectionError as error:
         if isinstance(error.__cause__, ImportError):
             raise
@@ -146,15 +146,15 @@ def _built(plan: Plan, request: Request, step: Step, others: Iterable[tuple[Plan
         raise
 
 
-def _build(plan: Plan, request: Request, weights: Weights) -> Subject:
-    """Build one plan, without LayerDrop and as small as was asked."""
-    notes = (*_on_quantisation(plan.config), *without_layerdrop(plan.config, request.config_fields))
+def _build(blueprint: Blueprint, request: Request, weights: Weights) -> Subject:
+    """Build one blueprint, without LayerDrop and as small as was asked."""
+    notes = (*_on_quantisation(blueprint.config), *without_layerdrop(blueprint.config, request.config_fields))
     if request.reduce:
         from peft_inspect.load.model.reduce import reduced
 
-        config, note = reduced(plan.config)
-        plan, notes = replace(plan, config=config), (*notes, note)
-    return Subject(build(plan, weights), plan.name, weights, notes=notes)
+        config, note = reduced(blueprint.config)
+        blueprint, notes = replace(blueprint, config=config), (*notes, note)
+    return Subject(build(blueprint, weights), blueprint.name, weights, notes=notes)
 
 
 def _processor_folder(location: Location, file: Path, request: Request) -> str:

@@ -22,7 +22,7 @@ _INITIAL = 0.02  # the standard deviation that most architectures start from
 
 
 @dataclass(frozen=True)
-class Plan:
+class Blueprint:
     """What is to be built.
 
     `checkpoint` gives the folder that holds the weights, and is asked only when they are loaded; None: there are none.
@@ -34,20 +34,20 @@ class Plan:
     checkpoint: Callable[[], Path] | None = None
 
 
-def build(plan: Plan, weights: Weights) -> PreTrainedModel:
+def build(blueprint: Blueprint, weights: Weights) -> PreTrainedModel:
     """The model in train mode; on the meta device where `weights` is "none".
 
     Raises:
         InspectionError: it does not build from this configuration, or its weights do not fit into memory.
     """
     if weights == "pretrained":
-        model = _with_checkpoint(plan)
+        model = _with_checkpoint(blueprint)
     elif weights == "random":
-        require_memory(_on_meta(plan, plan.config.dtype), plan.name)
-        model = _create(plan, plan.config.dtype, "cpu")
+        require_memory(_on_meta(blueprint, blueprint.config.dtype), blueprint.name)
+        model = _create(blueprint, blueprint.config.dtype, "cpu")
         _fill_zeros(model)
     else:
-        model = _on_meta(plan, weightless_dtype(plan.config))
+        model = _on_meta(blueprint, weightless_dtype(blueprint.config))
     return model.train()
 
 
@@ -75,38 +75,38 @@ def _has_experts(config: PretrainedConfig) -> bool:
     return any("expert" in key for part in (config, *_parts(config)) for key, value in vars(part).items() if value)
 
 
-def _on_meta(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
-    return _create(plan, dtype, "meta")
+def _on_meta(blueprint: Blueprint, dtype: torch.dtype | None) -> PreTrainedModel:
+    return _create(blueprint, dtype, "meta")
 
 
-def _create(plan: Plan, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
+def _create(blueprint: Blueprint, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
     try:
         with quiet(), torch.device(device):
-            model: PreTrainedModel = plan.model_class._from_config(config_for(plan.model_class, plan.config), dtype=dtype)
+            model: PreTrainedModel = blueprint.model_class._from_config(config_for(blueprint.model_class, blueprint.config), dtype=dtype)
             return model
     except ImportError as error:
-        raise InspectionError(f"{plan.model_class.__name__} needs a package that is not installed: {_summary(error)}") from error
+        raise InspectionError(f"{blueprint.model_class.__name__} needs a package that is not installed: {_summary(error)}") from error
     except Exception as error:  # model code of any library version raises anything on a value it cannot use
         raise InspectionError(
-            f"{plan.model_class.__name__} does not build from the configuration of {plan.name}: {_summary(error)}"
+            f"{blueprint.model_class.__name__} does not build from the configuration of {blueprint.name}: {_summary(error)}"
         ) from error
 
 
-def _with_checkpoint(plan: Plan) -> PreTrainedModel:
-    if plan.checkpoint is None:
-        raise InspectionError(f"{plan.name} has no checkpoint to load: use --weights none or --weights random")
-    require_memory(_on_meta(plan, plan.config.dtype), plan.name)
-    folder = plan.checkpoint()
+def _with_checkpoint(blueprint: Blueprint) -> PreTrainedModel:
+    if blueprint.checkpoint is None:
+        raise InspectionError(f"{blueprint.name} has no checkpoint to load: use --weights none or --weights random")
+    require_memory(_on_meta(blueprint, blueprint.config.dtype), blueprint.name)
+    folder = blueprint.checkpoint()
     if not any(folder.glob("*.safetensors")):
-        raise InspectionError(_no_safetensors(plan.name, folder))
+        raise InspectionError(_no_safetensors(blueprint.name, folder))
     try:
         with quiet():
-            model: PreTrainedModel = plan.model_class.from_pretrained(
-                folder, config=config_for(plan.model_class, plan.config), dtype="auto", use_safetensors=True
+            model: PreTrainedModel = blueprint.model_class.from_pretrained(
+                folder, config=config_for(blueprint.model_class, blueprint.config), dtype="auto", use_safetensors=True
             )
             return model
     except Exception as error:  # a damaged file, shapes that do not fit the config, a shard that is missing
-        raise InspectionError(f"the checkpoint of {plan.name} does not load: {_summary(error)}") from error
+        raise InspectionError(f"the checkpoint of {blueprint.name} does not load: {_summary(error)}") from error
 
 
 def _no_safetensors(name: str, folder: Path) -> str:

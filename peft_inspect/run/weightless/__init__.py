@@ -7,7 +7,7 @@ stays real: which parameter is connected to the loss is exact. What it does not 
 """
 
 from peft_inspect.run.weightless.execute import running
-from peft_inspect.run.weightless.furnish import furnish
+from peft_inspect.run.weightless.materialise import materialise
 from peft_inspect.run.weightless.tensor import Weightless, WeightlessError, is_weightless, storage_key, weightless_like
 
-__all__ = ["Weightless", "WeightlessError", "furnish", "is_weightless", "running", "storage_key", "weightless_like"]
+__all__ = ["Weightless", "WeightlessError", "is_weightless", "materialise", "running", "storage_key", "weightless_like"]

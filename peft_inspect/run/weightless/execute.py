@@ -42,7 +42,7 @@ _DRAW = {_aten.rand.default, _aten.rand.generator}
 _SMALL = 1 << 16  # elements; smaller float constants stay real, because code decides by them
 
 
-class _Plan:
+class _Operation:
     """What is known of an operation before its operands are."""
 
     __slots__ = ("composite", "recipes", "special", "views")
@@ -57,7 +57,7 @@ class _Plan:
         self.recipes: dict[tuple[Any, ...], Recipe] = {}
 
 
-_plans: dict[OpOverload, _Plan] = {}
+_operations: dict[OpOverload, _Operation] = {}
 
 
 def execute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -69,35 +69,35 @@ def execute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     Raises:
         WeightlessError: the operation needs values that there are not.
     """
-    plan = _plans.get(func)
-    if plan is None:
-        plan = _plans[func] = _new_plan(func)
-    if plan.special is not None:
-        result = plan.special(func, args, kwargs)
+    operation = _operations.get(func)
+    if operation is None:
+        operation = _operations[func] = _operation(func)
+    if operation.special is not None:
+        result = operation.special(func, args, kwargs)
         if result is not NotImplemented:
             return result
-    elif plan.composite:
+    elif operation.composite:
         return func.decompose(*args, **kwargs)
     key: list[Any] = []
     for value in args:
-        _describe(value, key, plan.views)
+        _describe(value, key, operation.views)
     if kwargs:
         for name, value in kwargs.items():
             key.append(name)
-            _describe(value, key, plan.views)
+            _describe(value, key, operation.views)
     try:
-        recipe = plan.recipes.get(described := tuple(key))
+        recipe = operation.recipes.get(described := tuple(key))
     except TypeError:  # an argument without a hash, such as a random generator
         return recipe_for(func, args, kwargs)(args, kwargs)
     if recipe is None:
-        recipe = plan.recipes[described] = recipe_for(func, args, kwargs)
+        recipe = operation.recipes[described] = recipe_for(func, args, kwargs)
     return recipe(args, kwargs)
 
 
-def _new_plan(func: Any) -> _Plan:
+def _operation(func: Any) -> _Operation:
     if not isinstance(func, torch._ops.OpOverload):
         raise WeightlessError(str(func), "a higher-order operation")
-    return _Plan(func)
+    return _Operation(func)
 
 
 def _describe(value: Any, key: list[Any], with_offset: bool) -> None:

@@ -47,7 +47,7 @@ class WeightlessError(InspectionError):
 
 
 class Weightless(torch.Tensor):
-    """The tensor subclass; made by `make`, `weightless_like` and `furnish`, never by hand."""
+    """The tensor subclass; made by `make`, `weightless_like` and `materialise`, never by hand."""
 
     has_values = False
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]

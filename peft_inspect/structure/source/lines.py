@@ -79,7 +79,7 @@ def is_installed(kind: type) -> bool:
     return file.startswith((_STANDARD_LIBRARY, *_LIBRARIES, _OURS)) and not file.startswith(_EXAMPLES)
 
 
-def nearest(depth: int = 1) -> Line | None:
+def nearest_line(depth: int = 1) -> Line | None:
     """The nearest line that is neither torch nor PEFT itself; `depth` frames up is where the search starts."""
     for frame in frames(sys._getframe(depth)):
         if not is_machinery(frame.f_code) and not is_peft(frame.f_code):

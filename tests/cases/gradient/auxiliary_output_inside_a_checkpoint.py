@@ -10,7 +10,7 @@ from peft_inspect.rules import Example
 
 RULE, NAME = "PI308", "output-unused"
 LAYERS = r".*blocks\.\d\.router"
-DEAD = 0  # the checkpoint hands on zeros for the output that nobody uses
+DEAD = 0  # the checkpoint returns zeros for the output that nobody uses
 
 
 class Block(nn.Module):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Patient:
+class Candidate:
     """What a remedy is applied to."""
 
     subject: Subject
@@ -26,7 +26,7 @@ class Patient:
         return tuple(layer for layer in rows if (layer.active if adapter is None else layer.adapter == adapter))
 
     @property
-    def copies(self) -> dict[str, list[str]]:
+    def saved(self) -> dict[str, list[str]]:
         """The weights of trained copies in `modules_to_save` that the finding is about, by the module that they stand for."""
         found: dict[str, list[str]] = {}
         active = {adapter.name for adapter in self.trace.structure.adapters if adapter.active}
@@ -39,7 +39,7 @@ class Patient:
     @property
     def weights(self) -> dict[str, list[Any]]:
         """The weights that the finding says get no gradient, live, by module."""
-        paths = self.copies
+        paths = self.saved
         for row in self.rows:
             paths.setdefault(row.path, []).extend(row.parameters)
         return {module: [self.subject.model.get_parameter(path) for path in of_module] for module, of_module in paths.items()}
@@ -47,7 +47,7 @@ class Patient:
     @property
     def wrappers(self) -> tuple[Any, ...]:
         """The modules of `modules_to_save` of the finding, live."""
-        return tuple(self.subject.model.get_submodule(path) for path in self.copies)
+        return tuple(self.subject.model.get_submodule(path) for path in self.saved)
 
     @property
     def layers(self) -> tuple[Any, ...]:

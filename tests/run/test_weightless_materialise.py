@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, CLIPConfig, DeepseekV3Config, GPT2Config, LlamaConfig, SwinConfig
 
-from peft_inspect.run.weightless import furnish, is_weightless, running, storage_key
+from peft_inspect.run.weightless import is_weightless, materialise, running, storage_key
 
 
 class Tied(nn.Module):
@@ -41,7 +41,7 @@ pytestmark = [
 def tied():
     with torch.device("meta"):
         model = Tied()
-    furnish(model)
+    materialise(model)
     return model
 
 
@@ -78,14 +78,14 @@ WITH_INTEGERS = [GPT2Config(n_layer=1, n_embd=48), CLIPConfig(text_config=TINY, 
 def test_integer_buffers_hold_what_the_real_model_computes(config):
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    furnish(model)
+    materialise(model)
     expected = {name: buffer for name, buffer in AutoModel.from_config(config).named_buffers() if not buffer.is_floating_point()}
     assert all(torch.equal(buffer, expected[name]) for name, buffer in model.named_buffers() if name in expected)
 
 
-def test_furnishing_twice_changes_nothing(tied):
+def test_materialising_twice_changes_nothing(tied):
     before = {name: storage_key(tensor) for name, tensor in tied.state_dict().items()}
-    furnish(tied)
+    materialise(tied)
     assert {name: storage_key(tensor) for name, tensor in tied.state_dict().items()} == before
 
 
@@ -95,12 +95,12 @@ def test_casts_of_the_module_work(tied):
     assert all(isinstance(parameter, nn.Parameter) for parameter in tied.parameters())
 
 
-def test_a_model_of_671_billion_parameters_is_furnished_at_once():
+def test_a_model_of_671_billion_parameters_is_materialised_at_once():
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(DeepseekV3Config(), dtype=torch.bfloat16)
     model = get_peft_model(model, LoraConfig(target_modules="all-linear"), low_cpu_mem_usage=True)
     started = time.perf_counter()
-    furnish(model)
+    materialise(model)
     assert time.perf_counter() - started < 3  # 0.07 s on an idle machine
     assert model.get_base_model().num_parameters() > 600e9
 
@@ -112,7 +112,7 @@ def test_checkpointing_behaves_as_with_weights():
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(LlamaConfig(num_hidden_layers=2))
         model = get_peft_model(model, LoraConfig(), low_cpu_mem_usage=True).train()
-        furnish(model)
+        materialise(model)
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})
         model.get_base_model().get_input_embeddings()._forward_hooks.clear()  # those that would make the input need one
         ids = torch.arange(8)[None]

@@ -211,7 +211,7 @@ def _width_of_encoder(part: PretrainedConfig, config: PretrainedConfig) -> None:
 
 
 def _width_of_stages(config: PretrainedConfig) -> None:
-    """Where one vision encoder follows another, the first hands on what the second reads."""
+    """Where one vision encoder follows another, the first gives what the second reads."""
     first, second = vars(config).get("sam_config"), vars(config).get("encoder_config")
     if not isinstance(first, PretrainedConfig) or not isinstance(second, PretrainedConfig):
         return

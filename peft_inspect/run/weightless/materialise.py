@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def furnish(model: nn.Module) -> None:
+def materialise(model: nn.Module) -> None:
     """Replace every meta tensor of a model, in place: floats by weightless tensors, integers and booleans by real values.
 
     Ties, `requires_grad`, registrations and attributes of the tensors stay. Integers that a constructor computed and
     the meta device lost (position ids, causal masks, relative position tables) are computed again by the model's own
     initialisation, which transformers needs for the same reason.
     """
-    _Furnisher().furnish(model)
+    _Materialiser().materialise(model)
 
 
-class _Furnisher:
+class _Materialiser:
     def __init__(self) -> None:
         self._known: dict[int, tuple[Tensor, Tensor]] = {}  # by the id of the meta tensor, which is kept so that its id stays its own
         self._recompute: list[nn.Module] = []
 
-    def furnish(self, model: nn.Module) -> None:
+    def materialise(self, model: nn.Module) -> None:
         for module in model.modules():
             self._registered(module._parameters)
             if self._registered(module._buffers):
@@ -43,16 +43,16 @@ class _Furnisher:
         integral = False
         for name, tensor in tensors.items():
             if tensor is not None and tensor.is_meta:
-                tensors[name] = self._furnished(tensor, name)
+                tensors[name] = self._materialised(tensor, name)
                 integral = integral or not isinstance(tensors[name], Weightless)
         return integral
 
     def _attributes(self, attributes: dict[str, Any]) -> None:
         for name, value in attributes.items():
             if isinstance(value, torch.Tensor) and value.is_meta:
-                attributes[name] = self._furnished(value, name)
+                attributes[name] = self._materialised(value, name)
 
-    def _furnished(self, tensor: Tensor, name: str) -> Tensor:
+    def _materialised(self, tensor: Tensor, name: str) -> Tensor:
         known = self._known.get(id(tensor))
         if known is None:
             known = self._known[id(tensor)] = (tensor, _replacement(tensor, name))

@@ -1,11 +1,11 @@
-"""Defaults that contradict themselves are mended; those that do not are left alone."""
+"""Defaults that contradict themselves are corrected; those that do not are left alone."""
 
 from __future__ import annotations
 
 import pytest
 from transformers import AutoConfig
 
-from peft_inspect.load.model.nearest import make_valid
+from peft_inspect.load.model.valid_config import make_valid
 
 
 @pytest.mark.parametrize("model_type", ["llama", "bert", "whisper", "gpt2", "deepseek_v3", "mixtral", "qwen2_audio"])
