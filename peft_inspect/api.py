@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peft_inspect.diagnose import Evidence, diagnose, named
 from peft_inspect.records import AdapterFile, Diagnosis, Request, Severity, Subject, Trace, Unexplained
+from peft_inspect.reversible import settled
 from peft_inspect.rules import Rule, all_rules
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def inspect(
     from peft_inspect.load import load
 
     subject = load(request, step)
-    return _inspect(depth, subject, rules, reasons, verify, step, time.perf_counter() - started)
+    load_s = time.perf_counter() - started
+    return settled(lambda: _inspect(depth, subject, rules, reasons, verify, step, load_s))
 
 
 def _inspect_live(
@@ -144,7 +146,7 @@ def _inspect_live(
 
     rules, reasons = _chosen(depth, select), _reasons(ignore)
     subject = live(model, batch=batch, loss=loss, optimizer=optimizer, adapter=adapter)
-    return _inspect(depth, subject, rules, reasons, verify, lambda _: None, 0.0)
+    return settled(lambda: _inspect(depth, subject, rules, reasons, verify, lambda _: None, 0.0))
 
 
 def _inspect(

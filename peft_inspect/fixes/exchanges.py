@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from peft_inspect.fixes.candidate import Candidate
+from peft_inspect.reversible import hooked, patched
+from peft_inspect.run import patches
 from peft_inspect.run.weightless import storage_key
 from peft_inspect.structure.source.lines import nearest_line, source
 from peft_inspect.trace.copies import copied_from
@@ -88,42 +91,31 @@ class _Substitute(Exchange, TorchFunctionMode):
         while self._running and self._running.pop() is not module:
             pass
 
-    def _applied(self, apply: Any) -> Callable[..., Any]:
+    def _applied(self, apply: Any) -> Any:
         """What custom autograd functions are called through: torch shows their operands to no mode."""
 
         def with_adapter(cls: type, *args: Any, **kwargs: Any) -> Any:
             return apply.__get__(None, cls)(*self._with_adapter(args), **kwargs)  # written in C from torch 2.14 on
 
-        return with_adapter
+        return classmethod(with_adapter)
 
     @contextmanager
     def running(self) -> Iterator[Exchange]:
         """Adapter layers that run apply their adapter themselves."""
-        apply = vars(torch.autograd.Function)["apply"]
-        torch.autograd.Function.apply = classmethod(self._applied(apply))  # type: ignore[assignment, method-assign]
-        handles = [
-            register_module_forward_pre_hook(lambda module, _args: self._running.append(module)),
-            register_module_forward_hook(self._leave, always_call=True),
-        ]
-        try:
-            with self:
-                yield self
-        finally:
-            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
-            for handle in handles:
-                handle.remove()
+        hooks = (
+            partial(register_module_forward_pre_hook, lambda module, _args: self._running.append(module)),
+            partial(register_module_forward_hook, self._leave, always_call=True),
+        )
+        with patched((*patches.FUNCTION_APPLY, self._applied)), hooked(*hooks), self:
+            yield self
 
 
 @contextmanager
 def through_adapter(candidate: Candidate) -> Iterator[Exchange]:
     """The weight with the adapter applied, wherever the base weight is read."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with _Substitute(candidate).running() as exchange:
-            yield exchange
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    torch.backends.mha.set_fastpath_enabled(False)  # put back with the other settings of the process
+    with _Substitute(candidate).running() as exchange:
+        yield exchange
 
 
 @contextmanager
@@ -151,16 +143,13 @@ def _redirected(targets: Iterable[nn.Module], target_of: Callable[[nn.Module], n
             busy.remove(module)
 
     own = {id(target) for target in targets}
-    handles = [
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, always_call=True),
-        register_module_forward_hook(redirect, with_kwargs=True),
-    ]
-    try:
+    hooks = (
+        partial(register_module_forward_pre_hook, enter),
+        partial(register_module_forward_hook, leave, always_call=True),
+        partial(register_module_forward_hook, redirect, with_kwargs=True),
+    )
+    with hooked(*hooks):
         yield exchange
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

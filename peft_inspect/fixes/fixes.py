@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.exchanges import Exchange, attached, through_adapter, through_layer, through_original
 from peft_inspect.records import AdapterLayerInfo, Remedy
+from peft_inspect.reversible import hooked
 from peft_inspect.trace.grad_mode import GradSwitches, replaced_checkpoint
 
 Fix = Callable[[Candidate], AbstractContextManager[Exchange | None]]
@@ -43,11 +45,8 @@ def _inputs_require_grad(candidate: Candidate) -> Iterator[None]:
         if isinstance(output, torch.Tensor) and output.is_floating_point() and not output.requires_grad and torch.is_grad_enabled():
             output.requires_grad_()
 
-    handle = register_module_forward_hook(require)
-    try:
+    with hooked(partial(register_module_forward_hook, require)):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -80,11 +79,8 @@ def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Fi
 
         for layer in candidate.layers:
             set_state(layer, ())  # hooks further out may ask before the first layer is called
-        handle = register_module_forward_pre_hook(set_state)
-        try:
+        with hooked(partial(register_module_forward_pre_hook, set_state)):
             yield
-        finally:
-            handle.remove()
 
     return fix
 

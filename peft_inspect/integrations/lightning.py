@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 
 from peft_inspect.integrations.first_step import FirstStep
 from peft_inspect.records import InspectionError
+from peft_inspect.reversible import patched
 
 __all__ = ["PeftInspectCallback"]
 
@@ -77,8 +79,7 @@ def _trained_by(module: LightningModule, batch: Any, index: int) -> Any:
     return output["loss"] if isinstance(output, Mapping) else output
 
 
-@contextmanager
-def _cut_off(module: LightningModule) -> Iterator[None]:
+def _cut_off(module: LightningModule) -> AbstractContextManager[None]:
     """The module without a way to the Trainer's logs, or on to an optimizer's step."""
 
     def no_log(*_: Any, **__: Any) -> None:
@@ -87,11 +88,9 @@ def _cut_off(module: LightningModule) -> Iterator[None]:
     def backward(loss: torch.Tensor, *_: Any, **__: Any) -> None:
         raise _BackwardReached(loss)
 
-    own = dict(vars(module))
-    vars(module).update(log=no_log, log_dict=no_log, manual_backward=backward)
-    try:
-        yield
-    finally:
-        for name in ("log", "log_dict", "manual_backward"):
-            vars(module).pop(name)
-            vars(module).update({name: own[name]} if name in own else {})
+    own = {"log": no_log, "log_dict": no_log, "manual_backward": backward}
+    return patched(*((module, name, partial(_instead, function)) for name, function in own.items()))
+
+
+def _instead(function: Callable[..., None], _original: object) -> Callable[..., None]:
+    return function

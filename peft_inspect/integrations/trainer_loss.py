@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from peft_inspect.run.reachable import remembered
+from peft_inspect.reversible import Reversible
+from peft_inspect.run.reachable import kept_container
 
 _DATA = frozenset({"train_dataset", "eval_dataset"})  # large, and no loss writes into them
 
@@ -58,17 +58,22 @@ def _own_copy(inputs: Any) -> Any:
     return inputs
 
 
-@contextmanager
-def _unlogged(trainer: Any) -> Iterator[None]:
+class _unlogged(Reversible[None]):  # noqa: N801 - reads as what it does
     """What a loss leaves on its Trainer, such as metrics in lists and counters, is gone afterwards."""
-    attributes = dict(vars(trainer))
-    restore = remembered(_containers(value for name, value in attributes.items() if name not in _DATA))
-    try:
-        yield
-    finally:
-        restore()
-        vars(trainer).clear()
-        vars(trainer).update(attributes)
+
+    def __init__(self, trainer: Any) -> None:
+        attributes = vars(trainer)
+        self._restores = [
+            kept_container(value) for value in (attributes, *_containers(item for name, item in attributes.items() if name not in _DATA))
+        ]
+
+    def set_up(self) -> None:
+        """All is noted already."""
+
+    def put_back(self) -> None:
+        """Refill what has changed."""
+        for restore in self._restores:
+            restore()
 
 
 def _containers(values: Iterator[Any]) -> list[Any]:

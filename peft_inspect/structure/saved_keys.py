@@ -11,6 +11,7 @@ import torch
 from peft import PeftMixedModel, PeftModel, get_peft_model_state_dict
 
 from peft_inspect.records import TensorInfo
+from peft_inspect.reversible import patched
 
 if TYPE_CHECKING:
     from peft_inspect.structure.owners import Owner
@@ -50,9 +51,9 @@ class SavedKeys:
         marks = {key: torch.empty(shape, device="meta") for key, shape in self.shapes.items()}
         live_key = {id(mark): key for key, mark in marks.items()}
         config = self._owner.configs[self._name]
-        rank_pattern = getattr(config, "rank_pattern", None)
+        kept = patched(*((config, name, lambda pattern: pattern) for name in ("rank_pattern",) if hasattr(config, name)))
         try:
-            with warnings.catch_warnings():
+            with kept, warnings.catch_warnings():  # AdaLoRA respells its ranks while saving
                 warnings.simplefilter("ignore")
                 # Left to itself PEFT would ask the hub for the size of the vocabulary; embeddings in a file are found by name.
                 saved: Mapping[str, Any] = get_peft_model_state_dict(
@@ -60,9 +61,6 @@ class SavedKeys:
                 )
         except Exception:  # a tuner that keeps its state elsewhere, or that cuts tensors by their values
             return {}
-        finally:
-            if rank_pattern is not None:
-                config.rank_pattern = rank_pattern  # AdaLoRA respells it while saving
         self.shapes |= {key: tuple(value.shape) for key, value in saved.items() if id(value) not in live_key}
         return {self._bare + key: live_key.get(id(value), key) for key, value in saved.items()}
 

@@ -11,12 +11,14 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from peft_inspect.records import BaseCall, CallInfo, GradRegion, Source
+from peft_inspect.reversible import hooked
 from peft_inspect.structure.source.lines import Line, is_machinery, is_peft, nearest_line, source
 from peft_inspect.trace.layer_states import LayerStates
 
@@ -74,16 +76,12 @@ class Calls:
     @contextmanager
     def watching(self) -> Iterator[Calls]:
         """Watch every module that is called inside."""
-        handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
-        ]
-        try:
-            with self._states.watching(self._layers.module.values()):
-                yield self
-        finally:
-            for handle in handles:
-                handle.remove()
+        hooks = (
+            partial(register_module_forward_pre_hook, self._enter),
+            partial(register_module_forward_hook, self._leave, with_kwargs=True, always_call=True),
+        )
+        with hooked(*hooks), self._states.watching(self._layers.module.values()):
+            yield self
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         key = id(module)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from peft_inspect.reversible import patched
+from peft_inspect.run import patches
 from peft_inspect.run.graph import ZERO_DERIVATIVE, Node
 from peft_inspect.run.weightless import storage_key
 from peft_inspect.structure.source.lines import Line, nearest_line
@@ -157,20 +159,17 @@ class DataFlow(TorchFunctionMode):
     @contextmanager
     def watching(self) -> Iterator[DataFlow]:
         """Record what is called inside; of how parameters are made, torch tells no mode."""
-        original = torch.nn.Parameter.__new__
+        with patched((*patches.PARAMETER_NEW, self._making)), self:
+            yield self
 
+    def _making(self, new: Any) -> Any:
         def make(cls: type, data: Any = None, *args: Any, **kwargs: Any) -> Any:
-            made: Any = original(cls, data, *args, **kwargs)
+            made = new.__get__(None, torch.nn.Parameter)(cls, data, *args, **kwargs)  # stored as a staticmethod
             if isinstance(data, torch.Tensor):
                 self._remember(made, self._event(PARAMETER, [self._operand(data)], [made], escaped=False), whole=True)
             return made
 
-        torch.nn.Parameter.__new__ = make  # type: ignore[method-assign]
-        try:
-            with self:
-                yield self
-        finally:
-            torch.nn.Parameter.__new__ = original  # type: ignore[method-assign]
+        return staticmethod(make)
 
     def event_of(self, tensor: Tensor) -> Event | None:
         """The event that made this tensor, or last wrote into it."""

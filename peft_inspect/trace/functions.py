@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.function import BackwardCFunction
 
+from peft_inspect.reversible import patched
+from peft_inspect.run import patches
 from peft_inspect.run.graph import Node, is_opaque, leaves, upstream
 from peft_inspect.run.runs import backward
 from peft_inspect.structure.source.lines import Line, nearest_line
@@ -29,17 +31,11 @@ class CustomFunctions:
         self.again: list[Tensor] = []  # outputs of what ran again in the backward, as activation checkpointing does
         self.silent: list[Silence] = []
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Note the line of every call in the forward: a node of the graph does not know it."""
-        apply = vars(torch.autograd.Function)["apply"]
-        torch.autograd.Function.apply = classmethod(self._noting(apply))  # type: ignore[assignment, method-assign]
-        try:
-            yield
-        finally:
-            torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+        return patched((*patches.FUNCTION_APPLY, self._noting))
 
-    def _noting(self, apply: Any) -> Callable[..., Any]:
+    def _noting(self, apply: Any) -> Any:
         def noting(cls: type, *args: Any, **kwargs: Any) -> Any:
             outputs = apply.__get__(None, cls)(*args, **kwargs)  # a classmethod, one written in C from torch 2.14 on
             for output in outputs if isinstance(outputs, tuple) else (outputs,):
@@ -47,7 +43,7 @@ class CustomFunctions:
                     self._lines[output.grad_fn] = nearest_line()
             return outputs
 
-        return noting
+        return classmethod(noting)
 
     def run_backward(self, subject: Subject, loss: Tensor) -> None:
         """The backward, where any function has a say in it."""
@@ -57,15 +53,9 @@ class CustomFunctions:
         for node in nodes:
             if isinstance(node, BackwardCFunction):
                 node.register_hook(self._after(node))
-        originals = {name: getattr(torch.autograd, name) for name in ("backward", "grad")}
         started = loss.reshape(())  # the run itself starts at this one
-        try:
-            for name, original in originals.items():
-                setattr(torch.autograd, name, self._started_from(original))
+        with patched((*patches.BACKWARD, self._started_from), (*patches.GRAD, self._started_from)):
             backward(subject, started)
-        finally:
-            for name, original in originals.items():
-                setattr(torch.autograd, name, original)
 
     def _after(self, node: Node) -> Callable[..., None]:
         following = [after for after, _ in node.next_functions]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.function import FunctionCtx
-from torch.utils import checkpoint
 from torch.utils.checkpoint import CheckpointFunction
 
 from peft_inspect.records import GradRegion, RegionKind, Source
+from peft_inspect.reversible import patched
+from peft_inspect.run import patches
 from peft_inspect.structure.source.lines import (
     Line,
     decorator_line,
@@ -76,26 +77,18 @@ class GradSwitches:
         """Whether Python code switched gradients off; custom autograd functions do not count."""
         return self.off is not None and not torch.is_grad_enabled()
 
-    @contextmanager
-    def watching(self) -> Iterator[GradSwitches]:
+    def watching(self) -> AbstractContextManager[None]:
         """Watch the switches that torch offers: `no_grad`, `inference_mode` and `set_grad_enabled`."""
         self.off = None if torch.is_grad_enabled() else ("before", None)
-        patched = {
-            (torch.no_grad, "__enter__"): self._no_grad,
-            (torch.inference_mode, "__enter__"): self._inference_mode,
-            (torch.inference_mode, "__exit__"): self._leaving,
-            (torch.set_grad_enabled, "__init__"): self._set_grad_enabled,
-            (torch.set_grad_enabled, "__enter__"): self._set_grad_enabled_again,
-            (torch.set_grad_enabled, "__exit__"): self._leaving,
+        switches = {
+            patches.NO_GRAD: self._no_grad,
+            patches.INFERENCE_MODE: self._inference_mode,
+            patches.INFERENCE_MODE_LEFT: self._leaving,
+            patches.SET_GRAD_ENABLED: self._set_grad_enabled,
+            patches.SET_GRAD_ENABLED_AGAIN: self._set_grad_enabled_again,
+            patches.SET_GRAD_ENABLED_LEFT: self._leaving,
         }
-        originals = {(owner, name): getattr(owner, name) for owner, name in patched}
-        try:
-            for (owner, name), make in patched.items():
-                setattr(owner, name, wraps(originals[owner, name])(make(originals[owner, name])))
-            yield self
-        finally:
-            for (owner, name), original in originals.items():
-                setattr(owner, name, original)
+        return patched(*((*place, partial(_replacement, make)) for place, make in switches.items()))
 
     def _no_grad(self, enter: Callable[..., Any]) -> Callable[..., Any]:
         def __enter__(switch: torch.no_grad) -> None:  # noqa: N807 - stands in for the method of that name
@@ -148,6 +141,10 @@ class GradSwitches:
 
     def _is_overruled(self) -> bool:
         return bool(self.overruled) and source(_switch_line()) in self.overruled
+
+
+def _replacement(make: Callable[[Any], Any], original: Any) -> Any:
+    return wraps(original)(make(original))
 
 
 def _switch_line() -> Line | None:
@@ -220,15 +217,9 @@ def requires_grad(inputs: Iterable[object]) -> bool:
     return any(isinstance(item, torch.Tensor) and item.requires_grad for item in inputs)
 
 
-@contextmanager
-def replaced_checkpoint(apply: Callable[..., Any]) -> Iterator[None]:
+def replaced_checkpoint(apply: Callable[..., Any]) -> AbstractContextManager[None]:
     """Have reentrant checkpointing call `apply`, wherever `checkpoint` was imported to; it takes what the autograd function takes."""
-    original = checkpoint.CheckpointFunction
-    checkpoint.CheckpointFunction = type("Replacement", (), {"apply": staticmethod(apply)})  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        checkpoint.CheckpointFunction = original  # type: ignore[misc]
+    return patched((*patches.REENTRANT_CHECKPOINT, lambda _: type("StandIn", (), {"apply": staticmethod(apply)})))
 
 
 def opened(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
+from peft_inspect.reversible import patched
+from peft_inspect.run import patches
 from peft_inspect.structure.source.lines import Line, nearest_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-_METHODS = ("enable_adapters", "merge", "set_adapter")
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
 
 class LayerStates:
@@ -25,18 +25,9 @@ class LayerStates:
         switched = "enable_adapters" if layer.disable_adapters else "merge" if layer.merged else "set_adapter"
         return self._lines.get((id(layer), switched))
 
-    @contextmanager
-    def watching(self, layers: Iterable[Any]) -> Iterator[None]:
+    def watching(self, layers: Iterable[Any]) -> AbstractContextManager[None]:
         """Watch these methods in every class of `layers`; tuners have their own."""
-        owners = {owner for kind in {type(layer) for layer in layers} for owner in kind.__mro__}
-        originals = {(owner, name): vars(owner)[name] for owner in owners for name in _METHODS if name in vars(owner)}
-        try:
-            for (owner, name), original in originals.items():
-                setattr(owner, name, self._noting(name, original))
-            yield
-        finally:
-            for (owner, name), original in originals.items():
-                setattr(owner, name, original)
+        return patched(*((owner, name, partial(self._noting, name)) for owner, name in patches.layer_switches(layers)))
 
     def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)

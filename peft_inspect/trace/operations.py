@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch._ops import OpOverload
 
     from peft_inspect.run.layers import AdapterLayers
-    from peft_inspect.run.undisturbed import WriteGuard
+    from peft_inspect.run.tensors import WriteGuard
     from peft_inspect.trace.calls import Calls
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 from peft_inspect.records import GradientInfo, InspectionError, LossTargets, NonFinite
+from peft_inspect.reversible import hooked
 from peft_inspect.run.runs import backward, drew, forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
 
@@ -139,11 +141,8 @@ def _watching_tokens(absent: dict[nn.Module, bool]) -> Iterator[None]:
             trained = {token for indices in module.token_indices.values() for token in indices}
             absent[module] = absent.get(module, True) and trained.isdisjoint(args[0].flatten().tolist())
 
-    handle = register_module_forward_pre_hook(before)
-    try:
+    with hooked(partial(register_module_forward_pre_hook, before)):
         yield
-    finally:
-        handle.remove()
 
 
 def _any_gradient(model: nn.Module, layer: AdapterLayerInfo) -> bool:
@@ -179,11 +178,8 @@ def _watching_forward(seen: list[tuple[nn.Module, Phase]]) -> Iterator[None]:
         if not _all(_is_sound, output) and _all(_is_sound, inputs):
             seen.append((infinite[0] if infinite and not _all(torch.isfinite, inputs) else module, "forward"))
 
-    handle = register_module_forward_hook(after_forward, with_kwargs=True)
-    try:
+    with hooked(partial(register_module_forward_hook, after_forward, with_kwargs=True)):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -192,11 +188,8 @@ def _watching_backward(seen: list[tuple[nn.Module, Phase]]) -> Iterator[None]:
         if not seen and not _all(_is_sound, grad_input) and _all(_is_sound, grad_output):
             seen.append((module, "backward"))
 
-    handle = register_module_full_backward_hook(after_backward)
-    try:
+    with hooked(partial(register_module_full_backward_hook, after_backward)):
         yield
-    finally:
-        handle.remove()
 
 
 def _all(holds: Callable[[Tensor], Tensor], value: Any) -> bool:

@@ -1,0 +1,62 @@
+"""Everything of torch and PEFT that is replaced while a model runs, and nothing else is.
+
+Each place is an owner and the name of its attribute; `peft_inspect.reversible.patched` replaces it and puts it back. Checked on
+torch 2.9 to 2.15 and PEFT 0.18 to 0.21. What only has to be seen and not changed is seen by global module hooks and torch's modes instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils import checkpoint
+
+Place = tuple[Any, str]
+
+# Who switches gradients off, and that a line does so without effect.
+NO_GRAD: Place = (torch.no_grad, "__enter__")
+INFERENCE_MODE: Place = (torch.inference_mode, "__enter__")
+INFERENCE_MODE_LEFT: Place = (torch.inference_mode, "__exit__")
+SET_GRAD_ENABLED: Place = (torch.set_grad_enabled, "__init__")
+SET_GRAD_ENABLED_AGAIN: Place = (torch.set_grad_enabled, "__enter__")
+SET_GRAD_ENABLED_LEFT: Place = (torch.set_grad_enabled, "__exit__")
+
+# Reentrant checkpointing, wherever `checkpoint` was imported to.
+REENTRANT_CHECKPOINT: Place = (checkpoint, "CheckpointFunction")
+
+# Custom autograd functions: torch shows their operands to no mode. Written in C from torch 2.14 on.
+FUNCTION_APPLY: Place = (torch.autograd.Function, "apply")
+
+# What a backward starts from, also one inside another.
+BACKWARD: Place = (torch.autograd, "backward")
+GRAD: Place = (torch.autograd, "grad")
+
+# A parameter made of a tensor: no mode is told of it.
+PARAMETER_NEW: Place = (torch.nn.Parameter, "__new__")
+
+# Whoever asks a tensor for its memory can write there past all operations. (`data_ptr` is left: everybody reads it.)
+MEMORY: tuple[Place, ...] = tuple((torch.Tensor, name) for name in ("numpy", "untyped_storage", "__dlpack__"))
+
+PLACES: tuple[Place, ...] = (
+    NO_GRAD,
+    INFERENCE_MODE,
+    INFERENCE_MODE_LEFT,
+    SET_GRAD_ENABLED,
+    SET_GRAD_ENABLED_AGAIN,
+    SET_GRAD_ENABLED_LEFT,
+    REENTRANT_CHECKPOINT,
+    FUNCTION_APPLY,
+    BACKWARD,
+    GRAD,
+    PARAMETER_NEW,
+    *MEMORY,
+)
+
+LAYER_SWITCHES = ("enable_adapters", "merge", "set_adapter")
+
+
+def layer_switches(layers: Iterable[Any]) -> list[Place]:
+    """The methods of PEFT that put these adapter layers into another state, in every class that has its own."""
+    owners = dict.fromkeys(owner for kind in dict.fromkeys(map(type, layers)) for owner in kind.__mro__)
+    return [(owner, name) for owner in owners for name in LAYER_SWITCHES if name in vars(owner)]
