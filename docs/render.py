@@ -1,4 +1,4 @@
-"""Regenerate the screens in README and docs from the commands above them, and the rule pages.
+"""Regenerate the screens in README and docs from the commands above them, and the pages that are made of the code itself.
 
     python docs/render.py            # write
     python docs/render.py --check    # exit 1 where a page has drifted
@@ -13,15 +13,19 @@ A block follows a comment that holds its command:
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import sys
 from pathlib import Path
 
+import typer
 from typer.testing import CliRunner
 
+import peft_inspect
 from peft_inspect.cli import app
 from peft_inspect.rules import all_rules, page
+from peft_inspect.rules.messages import MESSAGES
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- output: (?P<command>.+?) -->\n```text\n)(?P<output>.*?)(```)", re.DOTALL)
@@ -52,11 +56,67 @@ def rule_pages() -> str:
     return "\n".join(lines) + "\n"
 
 
+def message_page() -> str:
+    """docs/messages.md: what people saw before they came here, and the rules that tell the causes apart."""
+    name = {rule.code: rule.name for rule in all_rules()}
+    lines = ["# Which message did you see?", ""]
+    lines += ["Search this page for the words on your screen, or ask the tool:", ""]
+    lines += ["```bash", 'peft-inspect explain "None of the inputs have requires_grad=True"', "```", ""]
+    lines += ["A message is where the search begins: which of its causes it is, a run of your own program tells, with the line.", ""]
+    lines += ["```bash", "peft-inspect run train.py", "```"]
+    for message in MESSAGES:
+        links = ", ".join(f"[{code} {name[code]}](rules.md#{code.lower()}-{name[code]})" for code in message.rules)
+        said = f"Said by {message.said_by}. " if message.said_by else ""
+        lines += ["", f"## {_plain(message.text)}", "", f"{said}{message.means}", "", f"Told apart by {links}."]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """A heading as it stands: nothing in it is markup."""
+    return re.sub(r"([*<>\[\]|])", r"\\\1", text)
+
+
+def command_page() -> str:
+    """docs/commands.md: every command with its arguments and options, from the same declarations that `--help` prints."""
+    lines = ["# Commands", "", "Generated from the declarations that `--help` prints.", ""]
+    lines += ["| exit code | meaning |", "|---|---|", "| 0 | inspected; nothing at or above `--fail-on` |"]
+    lines += ["| 1 | inspected; findings at or above `--fail-on` |"]
+    lines += ["| 2 | could not inspect: one message on stderr says what to do |", "| 130 | interrupted |"]
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        context = typer.Context(command, info_name=name)
+        lines += ["", f"## peft-inspect {name}", "", inspect.cleandoc(command.help or ""), "", "| | |", "|---|---|"]
+        records = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
+        lines += [f"| `{left.replace('|', chr(92) + '|')}` | {right.replace('|', chr(92) + '|')} |" for left, right in records]
+    return "\n".join(lines) + "\n"
+
+
+def api_page() -> str:
+    """docs/api.md: the public names of the package, with their signatures and docstrings."""
+    lines = ["# Python API", "", "Generated from the docstrings. Importing `peft_inspect` imports no torch; the first inspection does."]
+    for name in peft_inspect.__all__:
+        if name.startswith("__"):
+            continue
+        value = getattr(peft_inspect, name)
+        signature = inspect.signature(value) if inspect.isfunction(value) else ""
+        text = inspect.cleandoc(value.__doc__ or "")
+        lines += ["", f"## {name}", "", "```python", f"peft_inspect.{name}{signature}", "```", "", "```text", text, "```"]
+        for method, function in vars(value).items() if inspect.isclass(value) else ():
+            if inspect.isfunction(function) and not method.startswith("_") and function.__doc__:
+                head = f"{name}.{method}{inspect.signature(function)}"
+                lines += ["", "```python", head, "```", "", "```text", inspect.cleandoc(function.__doc__), "```"]
+    return "\n".join(lines) + "\n"
+
+
+GENERATED = {"rules.md": rule_pages, "messages.md": message_page, "commands.md": command_page, "api.md": api_page}
+
+
 def pages() -> dict[Path, str]:
     """Every generated page as it should read."""
-    sources = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    sources = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     texts = {path: path.read_text(encoding="utf-8") for path in sources}
-    return {path: rendered(text) for path, text in texts.items() if BLOCK.search(text)} | {ROOT / "docs" / "rules.md": rule_pages()}
+    screens = {path: rendered(text) for path, text in texts.items() if BLOCK.search(text)}
+    return screens | {ROOT / "docs" / name: make() for name, make in GENERATED.items()}
 
 
 def main() -> int:

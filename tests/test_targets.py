@@ -158,7 +158,7 @@ def test_what_the_project_pins_is_ignored_with_a_reason_and_explained(project: P
     assert done.returncode == 0, done.stdout
     assert "ignored: PI001 (being moved)" in done.stdout
     (project / "peft-inspect.toml").write_text(CONFIG)
-    structure_only = call(project, "check", "good", "--select", "PI002")
+    structure_only = call(project, "check", "good", "-v", "--select", "PI002")
     assert structure_only.returncode == 0
     assert "skipped: PI001 (gradients: no selected rule needed a batch)" in structure_only.stdout
     assert "`expect` in the configuration" in call(project, "explain", "PI001").stdout

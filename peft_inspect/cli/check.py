@@ -8,7 +8,6 @@ import typer
 
 from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.options import JOBS, REPORT, RUN, Reporting, with_shared_options
-from peft_inspect.formats import View
 from peft_inspect.records import Request
 
 
@@ -44,4 +43,6 @@ def check(
     from peft_inspect.cli.checking import check_targets
 
     formats = [*(also or ()), *([f"lora-config={suggest}"] if suggest else ())]
-    check_targets(request, reporting, View("check", ascii=ascii_), locked=locked, config=config, also=formats, processes=processes)
+    check_targets(
+        request, reporting, reporting.view("check", ascii=ascii_), locked=locked, config=config, also=formats, processes=processes
+    )

@@ -10,6 +10,7 @@ from peft_inspect.formats import FORMATS
 
 WEIGHTS = ("none", "random", "pretrained")
 SEVERITIES = ("error", "warning", "note", "never")
+COLORS = ("auto", "always", "never")
 
 
 def weights(incomplete: str) -> list[str]:

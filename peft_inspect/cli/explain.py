@@ -14,6 +14,7 @@ from peft_inspect.cli.run import failures
 from peft_inspect.diagnose import OWN, named, names
 from peft_inspect.formats import View
 from peft_inspect.rules import Rule, all_rules
+from peft_inspect.rules.messages import Message, matching
 
 if TYPE_CHECKING:
     from peft_inspect.formats.screen import Screen
@@ -29,7 +30,7 @@ def explain(
         str | None,
         typer.Argument(
             metavar="RULE",
-            help="A code, a name, or a prefix such as PI3.",
+            help="A code, a name, a prefix such as PI3, or a message that you saw, in quotes.",
             show_default=False,
             rich_help_panel="Argument",
             autocompletion=completion.rules,
@@ -41,8 +42,17 @@ def explain(
     from peft_inspect.formats.screen import Screen
 
     with failures(debug=False):
+        if rule is not None and (seen := matching(rule)):
+            Output().write(lambda out: _show_messages(seen, Screen(out, View(ascii=ascii_))))
+            return
         chosen = all_rules() if rule is None else named((rule,))
         Output().write(lambda out: _show(chosen, rule or "", Screen(out, View(ascii=ascii_))))
+
+
+def _show_messages(seen: Sequence[Message], screen: Screen) -> None:
+    from peft_inspect.cli.pages import message_pages
+
+    screen.show(message_pages(seen))
 
 
 def _show(rules: Sequence[Rule[Any]], pattern: str, screen: Screen) -> None:

@@ -9,7 +9,6 @@ import typer
 from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.options import REPORT, Reporting, with_shared_options
 from peft_inspect.cli.run import run
-from peft_inspect.formats import View
 from peft_inspect.records import Request
 
 
@@ -29,4 +28,4 @@ def gradcheck(
 
     Asks whether gradients arrive. torch.autograd.gradcheck is another thing: a finite-difference test of their values.
     """
-    run(request, reporting, View("gradcheck", ascii=ascii_))
+    run(request, reporting, reporting.view("gradcheck", ascii=ascii_))

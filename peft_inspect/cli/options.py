@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
@@ -11,6 +11,7 @@ import typer
 
 from peft_inspect.cli import completion
 from peft_inspect.cli.values import assignments, names, names_or_regex
+from peft_inspect.formats import Command, View
 from peft_inspect.records import Request
 
 LORA, MODEL, RUN, REPORT = "LoRA", "Model", "Run", "Report"
@@ -30,6 +31,13 @@ class Reporting:
     fail_on: str | None  # None: the default of the command
     verify: bool
     debug: bool
+    verbosity: int = 0
+    color: bool | None = None  # None: where the output is a terminal and NO_COLOR is not set
+    width: int | None = None  # columns; None: those of the terminal
+
+    def view(self, command: Command, **drawn: Any) -> View:
+        """How this report is drawn; `drawn` are the fields of View that a command has options of its own for."""
+        return View(command, verbosity=self.verbosity, color=self.color, width=self.width, **drawn)
 
 
 def _request(
@@ -114,7 +122,7 @@ def _request(
         "task_type": task_type,
     }
     if weights not in (None, *completion.WEIGHTS):
-        raise typer.BadParameter(f"{weights!r} is none of {', '.join(completion.WEIGHTS)}", param_hint="--weights")
+        raise typer.BadParameter(_none_of(weights, completion.WEIGHTS), param_hint="--weights")
     return Request(
         model=model,
         lora=lora,
@@ -171,19 +179,52 @@ def _reporting(
         str | None,
         typer.Option(
             metavar="|".join(completion.SEVERITIES),
-            help="Exit with 1 from this severity on.",
+            help="Exit with 1 from this severity on. Default: error; for tree never.",
             show_default=False,
             rich_help_panel=REPORT,
             autocompletion=completion.severities,
         ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="The counts, a line for every finding, the answer.", rich_help_panel=REPORT)
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Also which rules were skipped and why.", rich_help_panel=REPORT)
+    ] = False,
+    color: Annotated[
+        str, typer.Option(metavar="|".join(completion.COLORS), help="Colours; auto: on a terminal.", rich_help_panel=REPORT)
+    ] = "auto",
+    width: Annotated[
+        int | None, typer.Option(metavar="N", min=40, help="Columns. Default: those of the terminal.", rich_help_panel=REPORT)
     ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not try the fixes in memory.", rich_help_panel=REPORT)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=REPORT)] = False,
 ) -> Reporting:
     """Flags as a Reporting."""
     if fail_on not in (None, *completion.SEVERITIES):
-        raise typer.BadParameter(f"{fail_on!r} is none of {', '.join(completion.SEVERITIES)}", param_hint="--fail-on")
-    return Reporting(format_, output, _listed(select), _listed(ignore), fail_on, not no_verify, debug)
+        raise typer.BadParameter(_none_of(fail_on, completion.SEVERITIES), param_hint="--fail-on")
+    if color not in completion.COLORS:
+        raise typer.BadParameter(_none_of(color, completion.COLORS), param_hint="--color")
+    if quiet and verbose:
+        raise typer.BadParameter("goes against -v: leave one of them out", param_hint="-q")
+    return Reporting(
+        format=format_,
+        output=output,
+        select=_listed(select),
+        ignore=_listed(ignore),
+        fail_on=fail_on,
+        verify=not no_verify,
+        debug=debug,
+        verbosity=verbose - quiet,
+        color={"auto": None, "always": True, "never": False}[color],
+        width=width,
+    )
+
+
+def _none_of(value: str, choices: Sequence[str]) -> str:
+    """What to say of a value that is no choice: those there are, and the one that was meant where a beginning tells."""
+    meant = next((choice for choice in choices if value and choice.startswith(value.lower())), None)
+    return f"{value!r} is none of {', '.join(choices)}" + (f"; did you mean {meant!r}?" if meant else "")
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...]:

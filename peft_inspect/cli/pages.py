@@ -16,6 +16,7 @@ from peft_inspect.formats.findings import STYLES
 from peft_inspect.formats.screen import Line
 from peft_inspect.records import Severity
 from peft_inspect.rules import Rule, all_rules, page
+from peft_inspect.rules.messages import Message
 
 WIDE = 140  # columns from which a rule's title fits beside its name
 
@@ -43,6 +44,21 @@ def rule_page(rule: Rule[Any]) -> Iterator[Line]:
     if before:
         because = f" {rule.because}" if rule.because else ""
         yield Line(Text(f"Gives way to {before} where they explain the same layers.{because}"))
+
+
+def message_pages(messages: Iterable[Message]) -> Iterator[Line]:
+    """What messages mean, and the rules that tell their causes apart."""
+    titles = {rule.code: rule for rule in all_rules()}
+    for message in messages:
+        yield Line(Text(message.text, style="bold"))
+        yield Line(Text(f"said by {message.said_by}" if message.said_by else "a symptom", style="dim"))
+        yield Line(Text())
+        yield Line(Text(message.means))
+        yield Line(Text())
+        for code in message.rules:
+            yield Line(Text.assemble((code, "bold"), f" {titles[code].name}"), 2)
+        yield Line(Text())
+    yield Line(Text("Which of them it is: peft-inspect run train.py, or gradcheck on the model. A rule's page: peft-inspect explain CODE"))
 
 
 def own_pages(codes: Iterable[str]) -> Iterator[Line]:

@@ -12,7 +12,6 @@ from peft_inspect.cli.options import Reporting, with_shared_options
 from peft_inspect.cli.other import other_request
 from peft_inspect.cli.run import run
 from peft_inspect.cli.values import names
-from peft_inspect.formats import View
 from peft_inspect.formats.view import COLUMNS, Column
 from peft_inspect.records import Request
 
@@ -45,7 +44,9 @@ def tree(
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=TREE)] = False,
 ) -> None:
     """The wrapper hierarchy: every tower, repeated blocks folded, adapter layers marked, faults flagged in place."""
-    view = View("tree", depth=depth, match=match, expand=expand, exact=exact, targets=targets, columns=_columns(columns), ascii=ascii_)
+    view = reporting.view(
+        "tree", depth=depth, match=match, expand=expand, exact=exact, targets=targets, columns=_columns(columns), ascii=ascii_
+    )
     if diff is not None:
         view = replace(view, other_name=diff)
         if reporting.format == "json":

@@ -10,7 +10,7 @@ from typing import Literal, TextIO
 from peft_inspect.formats.view import View
 from peft_inspect.records import Diagnosis
 
-__all__ = ["FORMATS", "View", "writer"]
+__all__ = ["FORMATS", "Command", "View", "writer"]
 
 Command = Literal["tree", "gradcheck", "check"]
 Writer = Callable[[Diagnosis, TextIO], None]

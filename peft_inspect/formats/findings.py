@@ -55,8 +55,8 @@ def _modules(finding: Finding, structure: Structure) -> Iterator[Line]:
         yield Line(Text(f"… and {len(folded) - FEW} more groups (--format json lists every path)", style="dim"), 4)
 
 
-def outcome_lines(report: Diagnosis) -> Iterator[Line]:
-    """How many rules ran, which did not and why: "no findings" never means "nothing ran"."""
+def outcome_lines(report: Diagnosis, *, skipped: bool) -> Iterator[Line]:
+    """How many rules ran: "no findings" never means "nothing ran". Which were ignored or crashed, and if asked, which were skipped."""
     severities = Counter(finding.severity for finding in report.findings)
     counted = ", ".join(
         f"{severities[severity]} {severity}{'' if severities[severity] == 1 else 's'}" for severity in Severity if severities[severity]
@@ -65,7 +65,7 @@ def outcome_lines(report: Diagnosis) -> Iterator[Line]:
     rules = ", ".join(f"{statuses[status]} {status}" for status in ("clean", "found", "skipped", "ignored", "crashed") if statuses[status])
     style = "bold red" if severities[Severity.ERROR] else "yellow" if severities[Severity.WARNING] else "green"
     yield Line(Text.assemble((counted or "no findings", style), f"; {len(report.outcomes)} rules: {rules}"))
-    for status in ("skipped", "ignored"):
+    for status in ("skipped", "ignored") if skipped else ("ignored",):
         for why, codes in _by_reason(report, status).items():
             yield Line(Text(visible(f"{status}: {code_ranges(codes)} ({why})"), style="dim"))
     for outcome in report.outcomes:

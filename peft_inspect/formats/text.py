@@ -7,8 +7,9 @@ from typing import TextIO
 
 from rich.text import Text
 
+from peft_inspect.formats.answer import answer
 from peft_inspect.formats.coverage import coverage_lines
-from peft_inspect.formats.findings import finding_lines, outcome_lines
+from peft_inspect.formats.findings import STYLES, finding_lines, outcome_lines
 from peft_inspect.formats.gradient_map import gradient_map
 from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.names import visible
@@ -18,6 +19,10 @@ from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, GradientInfo, Trace
+
+LONG = 40  # lines below the heading from which the answer stands above them as well
+_WEIGHTS = {"none": "without weights", "random": "random weights", "pretrained": "pretrained weights", "user": "your weights"}
+_MADE_BY = {"user": "yours", "signature and config": "made from what the model's forward takes"}
 
 
 def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
@@ -32,11 +37,36 @@ def plain(report: Diagnosis) -> str:
 
 
 def lines(report: Diagnosis, screen: Screen | None = None) -> Iterator[Line]:
-    """What was inspected, the gradient counts, the findings, and what became of the rules.
+    """What was inspected, the gradient counts, the findings, what became of the rules, and the answer in a sentence.
 
-    On a screen the target table too for check, and the map for gradcheck.
+    On a screen the target table too for check, and the map for gradcheck; a long one begins with the answer as well.
     """
+    verbosity = screen.view.verbosity if screen is not None else 0
+    if verbosity < 0:
+        yield from _summary(report)
+        return
     yield from heading(report)
+    body = list(_body(report, screen))
+    if len(body) > LONG:
+        yield Line(Text())
+        yield Line(answer(report))
+    yield from body
+    yield Line(Text())
+    yield from outcome_lines(report, skipped=verbosity > 0)
+    yield Line(answer(report))
+
+
+def _summary(report: Diagnosis) -> Iterator[Line]:
+    """The counts, a line for every finding, and the answer."""
+    yield Line(Text(visible(report.source), style="bold"))
+    if report.trace is not None:
+        yield from _gradient_lines(report.trace)
+    for finding in report.findings:
+        yield Line(Text.assemble((f"{finding.severity.value} {finding.code}", STYLES[finding.severity]), f" {visible(finding.message)}"))
+    yield Line(answer(report))
+
+
+def _body(report: Diagnosis, screen: Screen | None) -> Iterator[Line]:
     if screen is not None and screen.view.command == "check" and report.structure.adapters:
         yield Line(Text())
         yield from target_lines(report.structure)
@@ -50,8 +80,6 @@ def lines(report: Diagnosis, screen: Screen | None = None) -> Iterator[Line]:
     for finding in report.findings:
         yield Line(Text())
         yield from finding_lines(finding, report.structure)
-    yield Line(Text())
-    yield from outcome_lines(report)
 
 
 def heading(report: Diagnosis, *, paths: bool = False) -> Iterator[Line]:
@@ -68,14 +96,14 @@ def heading(report: Diagnosis, *, paths: bool = False) -> Iterator[Line]:
     share = f" ({100 * totals.trainable / totals.total:.2f} %)" if totals.total else ""
     yield Line(
         Text(
-            f"parameters {totals.total:,}, trainable {totals.trainable:,}{share}, weights: {structure.weights}, mode: {structure.mode}",
+            f"parameters {totals.total:,}, trainable {totals.trainable:,}{share}, {_WEIGHTS[structure.weights]}, {structure.mode} mode",
             style="dim",
         )
     )
     if report.trace is not None:
         batch = report.trace.batch
         inputs = ", ".join(f"{name} {shape}" for name, shape in batch.inputs.items())
-        yield Line(Text(visible(f"batch: {inputs} ({batch.made_by})"), style="dim"))
+        yield Line(Text(visible(f"batch: {inputs} ({_MADE_BY.get(batch.made_by, batch.made_by)})"), style="dim"))
         for note in batch.notes:
             yield Line(Text(visible(f"note: {note}"), style="dim"))
     for note in structure.notes:

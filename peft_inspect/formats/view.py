@@ -25,5 +25,6 @@ class View:
     other_name: str = ""  # what the person called it
     columns: tuple[Column, ...] = ("params",)
     ascii: bool = False  # 7-bit characters only
+    verbosity: int = 0  # 1: also what was skipped and what only its author asks about; -1: counts, findings in a line each, the answer
     width: int | None = None  # columns of the screen; None: that of the terminal, unlimited in a pipe
     color: bool | None = None  # None: when the output is a terminal and NO_COLOR is not set

@@ -14,7 +14,7 @@ def test_a_broken_run_names_the_cause_its_line_and_the_tried_fix(broken_report):
     assert plain(broken_report).splitlines() == [
         "train.py:build_model",
         "PeftModelForCausalLM → LoraModel → LlamaForCausalLM",
-        "parameters 13,456, trainable 2,048 (15.22 %), weights: user, mode: train",
+        "parameters 13,456, trainable 2,048 (15.22 %), your weights, train mode",
         "batch: input_ids int64[1, 8], labels int64[1, 8] (made from the signature and config)",
         "",
         "LoRA params with gradients: 0/16",
@@ -31,7 +31,20 @@ def test_a_broken_run_names_the_cause_its_line_and_the_tried_fix(broken_report):
         "  verified: 16/16 parameters train with use_reentrant=False",
         "",
         "1 error; 3 rules: 1 clean, 1 found, 1 skipped",
-        "skipped: PI310 (needs values: run with --weights random or pretrained)",
+        f"nothing trains: {broken_report.findings[0].message}, train.py:54",
+    ]
+
+
+def test_a_person_who_asks_for_more_is_told_what_was_skipped_and_one_who_asks_for_less_has_four_lines(broken_report):
+    verbose, quiet = StringIO(), StringIO()
+    write(broken_report, verbose, View("gradcheck", verbosity=1))
+    assert "skipped: PI310 (needs values: run with --weights random or pretrained)" in verbose.getvalue()
+    write(broken_report, quiet, View("gradcheck", verbosity=-1, width=200))
+    assert [line.partition(" ")[0] for line in quiet.getvalue().splitlines()] == [
+        "train.py:build_model",
+        *["LoRA", "LoRA", "Other"],
+        "error",
+        "nothing",
     ]
 
 
@@ -39,7 +52,7 @@ def test_a_healthy_run_says_what_was_judged(healthy_report):
     lines = plain(healthy_report).splitlines()
     assert "LoRA params with gradients: 16/16" in lines
     assert "LoRA params without gradients: 0/16" in lines
-    assert lines[-1] == "no findings; 1 rules: 1 clean"
+    assert lines[-2] == "no findings; 1 rules: 1 clean"
 
 
 def test_the_grepped_lines_start_a_line_on_every_width_and_never_wrap(broken_report):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.text import Text
 
+from peft_inspect.formats.answer import answer
 from peft_inspect.formats.coverage import coverage_lines
 from peft_inspect.formats.findings import STYLES, verdict
 from peft_inspect.formats.memory import memory_line
@@ -92,7 +93,8 @@ class ModelTree:
             yield from coverage_lines(self.report.structure, width)
         for finding in self.report.findings:
             yield from _brief(finding)
-        yield _verdict(self.report)
+        yield from _judged(self.report)
+        yield Line(answer(self.report))
 
     def branches(self, width: int) -> Iterator[Text]:
         """The tree alone."""
@@ -110,7 +112,7 @@ class ModelTree:
         yield from (Line(Text(line, style="dim")) for line in self.legend)
         if structure.adapter_layers:
             yield Line(Text(memory_line(structure, exact=self.view.exact), style="dim"))
-        for short, live in same_object(structure):
+        for short, live in same_object(structure) if self.view.verbosity > 0 else ():
             yield Line(Text(visible(f"one object: {short} is {live}"), style="dim"))
 
     def __str__(self) -> str:
@@ -141,12 +143,12 @@ def _brief(finding: Finding) -> Iterator[Line]:
         yield Line(Text(visible(f"fix: {finding.fix}", keep="\n") + (f" (verified: {tried})" if tried else "")), 2)
 
 
-def _verdict(report: Diagnosis) -> Line:
+def _judged(report: Diagnosis) -> Iterator[Line]:
     judged = sum(outcome.status in ("clean", "found") for outcome in report.outcomes)
     crashed = [outcome for outcome in report.outcomes if outcome.status == "crashed"]
     if crashed:
-        return Line(Text(visible(f"crashed: {', '.join(f'{outcome.code} ({outcome.why})' for outcome in crashed)}"), style="bold red"))
+        yield Line(Text(visible(f"crashed: {', '.join(f'{outcome.code} ({outcome.why})' for outcome in crashed)}"), style="bold red"))
+        return
     count = len(report.findings)
     found = f"{count} finding{'' if count == 1 else 's'}" if count else "no findings"
-    more = "" if report.trace is not None else "; whether gradients arrive: peft-inspect gradcheck"
-    return Line(Text(f"{found} from {judged} rules{more}", style="dim"))
+    yield Line(Text(f"{found} from {judged} rules", style="dim"))

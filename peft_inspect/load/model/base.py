@@ -87,7 +87,8 @@ def _from_type(name: str, model_type: str, request: Request, task_type: str | No
     notes = make_valid(config)
     blueprint = Blueprint(name, config, model_class(config, task_type, request.base_class))
     subject = _built(blueprint, request, step, alternatives(blueprint, task_type))
-    return replace(subject, notes=(*notes, *subject.notes))
+    what = f"the default configuration of {model_type}, not a released model: a hub id names one"
+    return replace(subject, notes=(what, *notes, *subject.notes))
 
 
 def _from_files(name: str, form: Named, request: Request, task_type: str | None, step: Step) -> Subject:

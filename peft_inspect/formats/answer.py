@@ -1,0 +1,77 @@
+"""The answer in one plain sentence: what every screen ends with, and a long one begins with."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from peft_inspect.formats.names import visible
+from peft_inspect.formats.totals import GradientTotals, gradient_totals
+from peft_inspect.records import Diagnosis, Finding, Severity, Trace
+
+
+def answer(report: Diagnosis) -> Text:
+    """Whether the adapters train, and if not, what keeps them from it and where."""
+    errors = report.at_or_above(Severity.ERROR)
+    warnings = [finding for finding in report.findings if finding.severity is Severity.WARNING]
+    said = _of_structure(report, errors) if report.trace is None else _of_step(report, report.trace, errors)
+    if warnings and not errors:
+        said += f"; {_counted(len(warnings), 'warning')} above"
+    return Text(visible(said), style="bold red" if errors else "yellow" if warnings else "green")
+
+
+def _of_structure(report: Diagnosis, errors: tuple[Finding, ...]) -> str:
+    unchecked = "gradients were not checked (peft-inspect gradcheck does)"
+    if errors:
+        return f"{_cause(errors)}; {unchecked}"
+    return f"structure only: {unchecked}" if report.structure.adapter_layers else f"no adapter here; {unchecked}"
+
+
+def _of_step(report: Diagnosis, trace: Trace, errors: tuple[Finding, ...]) -> str:
+    totals = gradient_totals(trace)
+    if not totals.total:
+        return f"nothing of an adapter to train: {_cause(errors)}" if errors else "no adapter parameters here, and nothing wrong"
+    if errors:
+        return f"{_not_training(totals)}: {_cause(errors)}"
+    said = _training(report, trace, totals)
+    judged = any(outcome.code.startswith("PI1") and outcome.code != "PI112" for outcome in report.outcomes)
+    return said if judged else f"{said}; what the config reaches was not judged (peft-inspect check does)"
+
+
+def _not_training(totals: GradientTotals) -> str:
+    if totals.with_grad == 0:
+        return "nothing trains" if totals.other_with_grad == 0 else "no adapter parameter trains"
+    if totals.without_grad:
+        return f"{totals.without_grad:,} of {totals.total:,} adapter parameters do not train"
+    return f"all {totals.total:,} adapter parameters get a gradient, and something is wrong all the same"
+
+
+def _training(report: Diagnosis, trace: Trace, totals: GradientTotals) -> str:
+    """What trains, for a report without errors; why the rest does not, where that is known."""
+    wiring = any(finding.rule == "no-loss" for finding in report.findings)
+    does = "are connected to the outputs" if wiring else "are connected to the loss" if report.structure.weights == "none" else "train"
+    some = f"all {totals.total:,}" if not totals.without_grad else f"{totals.with_grad:,} of {totals.total:,}"
+    said = f"{some} adapter parameters {does}"
+    if idle := _idle(trace):
+        said += f"; {idle:,} are in layers that did not run"
+    if totals.frozen:
+        said += f"; {totals.frozen:,} are frozen"
+    return f"{said}. No loss was given: this proves the wiring and nothing more" if wiring else said
+
+
+def _idle(trace: Trace) -> int:
+    """Adapter parameters that wait for a gradient in layers that never ran."""
+    idle = {layer.path for layer in trace.structure.adapter_layers if not trace.calls_of.get(layer.path)}
+    return sum(gradient.layer in idle and gradient.state == "none" for gradient in trace.gradients)
+
+
+def _cause(errors: tuple[Finding, ...]) -> str:
+    """The first error in its own words, with its line; how many more there are."""
+    first = next((finding for finding in errors if finding.source is not None), errors[0])
+    said = first.message.partition("\n")[0]
+    if first.source is not None:
+        said += f", {first.source}"
+    return said if len(errors) == 1 else f"{said}; and {_counted(len(errors) - 1, 'more error')}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,77 @@
+"""The one sentence that every screen ends with, from hand-made records."""
+
+from dataclasses import replace
+
+import pytest
+
+from peft_inspect.formats.answer import answer
+from peft_inspect.records import Finding, GradientInfo, Outcome, Severity, Source
+
+
+def said(report):
+    return answer(report).plain
+
+
+COVERAGE_JUDGED = (Outcome("PI101", "unmatched-target-module", "clean"),)
+DETACHED = Finding(
+    "PI305",
+    "detached-activation",
+    Severity.ERROR,
+    "the output is cut off by detach\nand more",
+    source=Source("train.py", 98, "forward", "x.detach()"),
+)
+FROZEN = Finding("PI302", "frozen-after-wrapping", Severity.ERROR, "3 layers are frozen")
+IDLE = Finding("PI208", "branch-not-executed", Severity.WARNING, "the vision tower did not run")
+NO_LOSS = Finding("PI320", "no-loss", Severity.WARNING, "the sum of the outputs was used")
+
+
+def test_a_healthy_model_trains(make_llama, make_trace, make_report):
+    structure = make_llama()
+    assert said(make_report(structure, make_trace(structure), outcomes=COVERAGE_JUDGED)) == "all 16 adapter parameters train"
+
+
+def test_gradcheck_says_that_it_did_not_judge_coverage(make_llama, make_trace, make_report):
+    structure = make_llama()
+    assert said(make_report(structure, make_trace(structure))).endswith("what the config reaches was not judged (peft-inspect check does)")
+
+
+def test_without_weights_connection_is_what_is_known(make_llama, make_trace, make_report):
+    structure = replace(make_llama(), weights="none")
+    report = make_report(structure, make_trace(structure, loss=None, norm=None), outcomes=COVERAGE_JUDGED)
+    assert said(report) == "all 16 adapter parameters are connected to the loss"
+
+
+def test_the_cause_has_its_line_and_one_with_a_line_comes_first(make_llama, make_trace, make_report):
+    structure = make_llama()
+    assert said(make_report(structure, make_trace(structure, "none"), (FROZEN, DETACHED))) == (
+        "nothing trains: the output is cut off by detach, train.py:98; and 1 more error"
+    )
+
+
+def test_what_trains_beside_the_adapters_is_not_nothing(make_llama, make_trace, make_report):
+    structure = make_llama()
+    trace = make_trace(structure, "none")
+    trace = replace(trace, gradients=(*trace.gradients, GradientInfo("head.weight", None, None, "ok", 1.0)))
+    assert said(make_report(structure, trace, (DETACHED,))).startswith("no adapter parameter trains: ")
+
+
+def test_layers_that_never_ran_are_told_from_those_without_a_gradient(make_llama, make_trace, make_report):
+    structure = make_llama()
+    trace = make_trace(structure)
+    idle = structure.adapter_layers[0]
+    gradients = tuple(replace(row, state="none", norm=None) if row.layer == idle.path else row for row in trace.gradients)
+    trace = replace(trace, gradients=gradients, calls=tuple(call for call in trace.calls if call.path != idle.path))
+    assert said(make_report(structure, trace, (IDLE,), COVERAGE_JUDGED)) == (
+        "14 of 16 adapter parameters train; 2 are in layers that did not run; 1 warning above"
+    )
+
+
+def test_without_a_loss_only_the_wiring_is_proved(make_llama, make_trace, make_report):
+    structure = make_llama()
+    text = said(make_report(structure, make_trace(structure), (NO_LOSS,), COVERAGE_JUDGED))
+    assert text.startswith("all 16 adapter parameters are connected to the outputs. No loss was given: this proves the wiring")
+
+
+@pytest.mark.parametrize(("finding", "start"), [((), "structure only: "), ((FROZEN,), "3 layers are frozen; gradients were not checked")])
+def test_a_structure_alone_claims_nothing_of_gradients(make_llama, make_report, finding, start):
+    assert said(make_report(make_llama(), None, finding)).startswith(start)
