@@ -14,7 +14,16 @@ from peft_inspect.records.structure import AdapterLayerInfo, Structure, WeightRe
 RegionKind = Literal["no_grad", "inference_mode", "set_grad_enabled", "reentrant-checkpoint", "autograd-function", "before"]
 SWITCHES: frozenset[RegionKind] = frozenset(("no_grad", "inference_mode", "set_grad_enabled"))  # that a program turns itself
 CutKind = Literal[
-    "detach", "escape", "non-differentiable", "zero-derivative", "no-grad-region", "checkpoint-without-grad-input", "no-gradient-returned"
+    "detach",
+    "escape",
+    "non-differentiable",
+    "zero-derivative",
+    "no-grad-region",
+    "checkpoint-without-grad-input",
+    "no-gradient-returned",  # a custom autograd function whose backward returns none
+    "no-backward",  # an operation of a library that registered no derivative
+    "raw-memory",  # a kernel was given addresses
+    "untraced",  # what the layer computes moves the loss, and torch saw no way from one to the other
 ]
 GradientState = Literal["ok", "zero", "zero-at-init", "none", "nonfinite", "frozen"]
 

@@ -1,21 +1,29 @@
 """Adapter layers got no gradient, and no other rule explains it.
 
 They are trainable and they ran, and no gradient came back. A custom autograd function that returns
-none is one way to get here: the finding then shows the line that calls it. Else it says what was
-seen.
+none is one way to get here, an operation of a library that registered no derivative another, and so is a
+kernel that is given addresses and fills a fresh tensor: the finding then shows the line that calls it.
+Else it says what was seen.
 
-Return the gradient in that function's backward. If you find another cause, please report it: it
-deserves a rule of its own.
+Give what runs at that line a backward, or use the path of that library that has one. If you find another
+cause, please report it: it deserves a rule of its own.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, Unexplained, modules_of
 from peft_inspect.rules.rule import Example, Rule, Tier
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import at_line, counted
+
+_REASONS: Mapping[str, str] = {
+    "no-gradient-returned": "because the backward of {operation} returns none",
+    "no-backward": "because {operation} has no backward: it was registered without a derivative",
+    "raw-memory": "because their values leave torch there by address ({operation}): what a kernel makes of them comes back without a graph",
+    "untraced": "though what they compute moves the loss: it comes back to torch there as a fresh tensor, made by code that torch does not see",
+}
 
 
 def check(left: Unexplained) -> Iterator[Finding]:
@@ -37,7 +45,9 @@ def check(left: Unexplained) -> Iterator[Finding]:
                 "outputs_requiring_grad": sum(call.output_requires_grad for call in calls),
                 "loss_has_graph": trace.loss.has_graph,
             },
-            fix="return the gradient in the backward of that function"
+            fix=at_line(
+                source, "give what runs at this line a backward (an autograd function around the kernel), or use the path that has one"
+            )
             if source
             else "follow the output of these layers to the loss: something between them returns no gradient",
         )
@@ -45,13 +55,16 @@ def check(left: Unexplained) -> Iterator[Finding]:
 
 def _seen(trace: Trace, layer: AdapterLayerInfo) -> tuple[str, Source | None]:
     """What was seen of the reason, and the line that calls the function at fault."""
-    for cut in trace.cuts:
-        if cut.kind == "no-gradient-returned" and layer.path in cut.layers:
-            return f"because the backward of {cut.operation} returns none", cut.source
+    cuts = {cut.kind: cut for cut in trace.cuts if layer.path in cut.layers and cut.kind in _REASONS}
+    untraced = cuts.pop("untraced", None)
+    for kind, cut in cuts.items():
+        return _REASONS[kind].format(operation=cut.operation), cut.source
     regions = [call.region for call in trace.calls_of[layer.path] if call.phase == "forward"]
     inside = [region for region in regions if region is not None and region.kind == "autograd-function"]
     if inside and len(inside) == len(regions):
         return "inside a custom autograd function whose backward computes none for what it ran", inside[-1].source
+    if untraced is not None:
+        return _REASONS["untraced"], untraced.source
     return "for a reason that no rule names", None
 
 

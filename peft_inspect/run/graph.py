@@ -18,10 +18,13 @@ ZERO_DERIVATIVE = frozenset(
     for name in ("Round", "Floor", "Ceil", "Trunc", "Fix", "Sign", "Sgn", "Heaviside", "Bernoulli", "Poisson", "FloorDivide")
     for overload in range(3)
 )
+NO_BACKWARD = frozenset({"torch::autograd::WarnNotImplemented"})
+"""Operations of a library that registered no derivative: gradients end there, with a warning."""
+ENDS = ZERO_DERIVATIVE | NO_BACKWARD
 
 
 def upstream(roots: Iterable[Node | None], *, through_zero: bool = True) -> set[Node]:
-    """Every node from which a gradient of `roots` flows on; `through_zero=False` stops where the derivative is zero everywhere."""
+    """Every node that is connected to `roots`; `through_zero=False` stops where there is no derivative, or one that is zero everywhere."""
     seen: set[Node] = set()
     pending = [root for root in roots if root is not None]
     while pending:
@@ -29,7 +32,7 @@ def upstream(roots: Iterable[Node | None], *, through_zero: bool = True) -> set[
         if node in seen:
             continue
         seen.add(node)
-        if through_zero or node.name() not in ZERO_DERIVATIVE:
+        if through_zero or node.name() not in ENDS:
             pending.extend(following for following, _ in node.next_functions if following is not None)
     return seen
 

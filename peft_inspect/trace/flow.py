@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from peft_inspect.reversible import patched
 from peft_inspect.run import patches
-from peft_inspect.run.graph import ZERO_DERIVATIVE, Node
+from peft_inspect.run.graph import ENDS, Node
 from peft_inspect.run.weightless import storage_key
 from peft_inspect.structure.source.lines import Line, nearest_line
 
@@ -39,8 +40,10 @@ _AS = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 """They take the layout of their second operand and none of its values."""
 DETACHING = frozenset({"detach", "detach_", "data"})
 PARAMETER = "Parameter"  # made of a tensor, it is a leaf that shares its values
+RAW = "data_ptr"  # an address: what a kernel reads and writes there, torch does not see
 _ESCAPES = frozenset(
     {
+        RAW,
         "item",
         "tolist",
         "numpy",
@@ -79,6 +82,7 @@ class Event:
     line: Line | None
     escaped: bool = False  # a Python value or NumPy array came out
     floating: bool = True
+    no_backward: bool = False  # an operation of a library that registered no derivative
     passes: bool = False  # every result has a graph, and a derivative: an operand without one has been written over since
     scalars: list[Event] = field(default_factory=list)  # escapes whose Python number went back in
     region: GradRegion | None = None  # for operands that require grad: the autograd function it runs in
@@ -106,18 +110,20 @@ class DataFlow(TorchFunctionMode):
             self._remember(args[0], event, whole=True)
             return None
         name = function_name(func)
-        flat = list(_flat((*args, *kwargs.values())))
+        flat = list(flattened((*args, *kwargs.values())))
         operands = [self._operand(value) for value in _with_values(name, flat) if isinstance(value, torch.Tensor)]
         result = func(*args, **kwargs)
-        made = [value for value in _flat((result,)) if isinstance(value, torch.Tensor)]
+        made = [value for value in flattened((result,)) if isinstance(value, torch.Tensor)]
         if not made and name not in _ESCAPES and name != "__setitem__":
             return result
         event = self._event(name, operands, made, escaped=name in _ESCAPES)
+        event.no_backward = event.floating and _is_of_library(func) and not event.passes
         event.scalars = [self._numbers[value] for value in flat if isinstance(value, float) and value in self._numbers]
         for value in flat:
             if isinstance(value, torch.Tensor) and (key := storage_key(value)) in self.reads:
                 self.reads[key].append(event)
-        written = flat[:1] if name in ("__setitem__", "copy_") or (name.endswith("_") and not name.endswith("__")) else []
+        filled = name == RAW and not flat[0].requires_grad  # by a kernel that is given its address
+        written = flat[:1] if filled or name in ("__setitem__", "copy_") or (name.endswith("_") and not name.endswith("__")) else []
         for tensor in [*made, *(value for value in written if isinstance(value, torch.Tensor))]:
             self._remember(tensor, event)
         if isinstance(result, float):
@@ -134,14 +140,15 @@ class DataFlow(TorchFunctionMode):
     def _event(self, name: str, operands: list[Operand], made: list[Tensor], *, escaped: bool) -> Event:
         through = name != PARAMETER and made and all(tensor.requires_grad for tensor in made)
         ends = any(operand.requires_grad for operand in operands) and not through
-        zero = any(tensor.grad_fn is not None and tensor.grad_fn.name() in ZERO_DERIVATIVE for tensor in made)
-        line = nearest_line() if ends or zero or escaped or name in FROM_VALUES else None
+        zero = any(tensor.grad_fn is not None and tensor.grad_fn.name() in ENDS for tensor in made)
+        foreign = any(operand.foreign for operand in operands)
+        line = nearest_line() if ends or zero or escaped or foreign or name in FROM_VALUES else None
         if ends and self._switches.is_off and name not in DETACHING and self._switches.line is not None:
             line = self._switches.line  # what has to change is the switch, not the operation in its reach
         floating = bool(made) and all(tensor.is_floating_point() for tensor in made)  # sort, topk and max give indices beside values
         region = self._switches.region() if ends and not self._switches.is_off and not torch.is_grad_enabled() else None
         passes = bool(made) and not ends and not zero
-        event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating, passes, region=region)
+        event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating, passes=passes, region=region)
         self.events.append(event)
         return event
 
@@ -177,8 +184,15 @@ class DataFlow(TorchFunctionMode):
         return made[1] if made is not None and made[0]() is tensor else None
 
 
+def _is_of_library(func: Callable[..., Any]) -> bool:
+    """Whether an operation was registered by somebody other than torch."""
+    return isinstance(func, (OpOverload, OpOverloadPacket)) and not str(func).startswith(("aten.", "prim.", "prims."))
+
+
 def function_name(func: Callable[..., Any]) -> str:
     """How a torch function is called in Python: its name, for properties that of the property, without the overload."""
+    if _is_of_library(func):
+        return ".".join(str(func).split(".")[:2])
     name = str(getattr(func, "__name__", "")).partition(".")[0]
     return (resolve_name(func) or name).split(".")[-2] if name == "__get__" else name
 
@@ -190,11 +204,12 @@ def _with_values(name: str, flat: list[Any]) -> list[Any]:
     return flat[:1] if name in _AS else flat
 
 
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
+def flattened(values: Iterable[Any]) -> Iterator[Any]:
+    """What lists, tuples and dictionaries hold, however deep."""
     for value in values:
         if isinstance(value, (list, tuple)):
-            yield from _flat(value)
+            yield from flattened(value)
         elif isinstance(value, dict):
-            yield from _flat(value.values())
+            yield from flattened(value.values())
         else:
             yield value

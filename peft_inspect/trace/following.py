@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from peft_inspect.run.runs import forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.structure.source.lines import Line, source
 from peft_inspect.trace.calls import Call, Calls
-from peft_inspect.trace.flow import DataFlow, Event
+from peft_inspect.trace.flow import DataFlow, Event, flattened
 from peft_inspect.trace.functions import CustomFunctions
 from peft_inspect.trace.grad_mode import GradSwitches, opened, replaced_checkpoint
 from peft_inspect.trace.operations import Operations
@@ -40,7 +40,7 @@ def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapp
         line = data.loss_made_from() if not trace.loss.has_graph else None
     if trace.loss.value is not None:
         cuts = tuple(kept for cut in cuts if (kept := _in_effect(trace, subject, inputs, cut)) is not None)
-    out = {layer for cut in cuts if cut.through_python or cut.kind == "escape" for layer in cut.layers}
+    out = {layer for cut in cuts if _leaves_torch(cut) for layer in cut.layers}
     for call in calls:
         if layers.path[call.layer] in out:
             reaches[call.order] = reaches[call.order] or None  # its values take the way through Python
@@ -50,8 +50,15 @@ def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapp
     marked_trace = replace(trace, calls=marked, loss=replace(trace.loss, source=source(line)))
     left = wanted - {layer for cut in cuts for layer in cut.layers}
     idle = _read_for_nothing(trace, layers, flow, data)
+    kept_back = _kept_back(functions, layers_of, left)
+    left -= {layer for cut in kept_back for layer in cut.layers}
     unused = frozenset(path for path in left if _is_unused(marked_trace, path, idle.get(path)))
-    return replace(marked_trace, unused=unused, cuts=(*cuts, *_kept_back(functions, layers_of, left - unused)))
+    untraced: tuple[GraphCut, ...] = ()
+    if trace.loss.value is not None:
+        moving = _moving(trace, subject, inputs, [*unused, *(path for path in left - unused if _trains(trace, path))])
+        unused -= moving
+        untraced = _untraced(data, moving)
+    return replace(marked_trace, unused=unused, cuts=(*cuts, *kept_back, *untraced))
 
 
 def _run(
@@ -59,7 +66,7 @@ def _run(
 ) -> tuple[tuple[Call, ...], Reaches, DataFlow, Slice, CustomFunctions]:
     """One forward, and the backward where it runs more of the model; the calls of the forward, and what became of their outputs."""
     batch = own_copy(inputs)
-    tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
+    tensors = [value for value in flattened((batch,)) if isinstance(value, torch.Tensor)]
     calls, functions = Calls(layers, switches := GradSwitches()), CustomFunctions()
     ends: dict[int, list[Event | None]] = {}
     with ExitStack() as stack:
@@ -83,7 +90,7 @@ def _in_effect(trace: Trace, subject: Subject, inputs: Mapping[str, Any], cut: G
     multiplied by a zero further on: what is detached beside its way, a maximum that keeps a softmax stable, is no fault.
     """
     connected = trace.zero_for_good if cut.kind != "zero-derivative" else frozenset()
-    doubtful = cut.layers if cut.through_python or cut.kind == "escape" else tuple(layer for layer in cut.layers if layer in connected)
+    doubtful = cut.layers if _leaves_torch(cut) else tuple(layer for layer in cut.layers if layer in connected)
     if not doubtful or _flows(trace, subject, inputs, doubtful):
         return cut
     left = tuple(layer for layer in cut.layers if layer not in doubtful)
@@ -103,6 +110,36 @@ def _flows(trace: Trace, subject: Subject, inputs: Mapping[str, Any], paths: Ite
     """Whether what these layers compute has any effect on the loss."""
     layers = [layer for layer in trace.structure.adapter_layers if layer.active and layer.path in set(paths)]
     return moves_loss(subject, inputs, layers)
+
+
+def _leaves_torch(cut: GraphCut) -> bool:
+    """Whether values went where torch does not see them; only a run with other weights tells whether they come back."""
+    return cut.through_python or cut.kind in ("escape", "raw-memory")
+
+
+def _trains(trace: Trace, path: str) -> bool:
+    """Whether a dead layer ran so that it could have trained."""
+    rows = [layer for layer in trace.dead if layer.path == path]
+    return any(trace.structure.trainable(layer) and trace.training_calls(layer) for layer in rows)
+
+
+def _moving(trace: Trace, subject: Subject, inputs: Mapping[str, Any], paths: Collection[str]) -> frozenset[str]:
+    """Of these layers, those whose weights have an effect on the loss, told apart by halves: mostly none has."""
+    if not paths or not _flows(trace, subject, inputs, paths):
+        return frozenset()
+    if len(paths) == 1:
+        return frozenset(paths)
+    ordered = sorted(paths)
+    halves = ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
+    return frozenset[str]().union(*(_moving(trace, subject, inputs, half) for half in halves))
+
+
+def _untraced(data: Slice, layers: frozenset[str]) -> tuple[GraphCut, ...]:
+    """Where what these layers compute came back to torch, as a tensor that no operation made out of it."""
+    if not layers:
+        return ()
+    came = min(data.from_values, key=lambda event: event.order, default=None)
+    return (GraphCut("untraced", tuple(sorted(layers)), came.name if came else "", source(came.line if came else None)),)
 
 
 def _events(flow: DataFlow, tensors: Iterable[Any]) -> list[Event | None]:
@@ -131,11 +168,13 @@ def _is_unused(trace: Trace, path: str, read_for_nothing: bool | None) -> bool:
     return bool(ends) and all(ends)
 
 
-def _kept_back(functions: CustomFunctions, layers_of: Mapping[int, set[str]], wanted: frozenset[str]) -> Iterable[GraphCut]:
+def _kept_back(functions: CustomFunctions, layers_of: Mapping[int, set[str]], wanted: frozenset[str]) -> tuple[GraphCut, ...]:
     """Layers whose gradient ends in a custom autograd function that returns none, by the line that calls it."""
     found: dict[tuple[str, Line | None], set[str]] = {}
     for name, line, leaves in functions.silent:
         found.setdefault((name, line), set()).update(layer for leaf in leaves for layer in layers_of.get(leaf, ()))
-    for (name, line), of_function in found.items():
-        if of_function & wanted:
-            yield GraphCut("no-gradient-returned", tuple(sorted(of_function & wanted)), name, source(line))
+    return tuple(
+        GraphCut("no-gradient-returned", tuple(sorted(of_function & wanted)), name, source(line))
+        for (name, line), of_function in found.items()
+        if of_function & wanted
+    )

@@ -7,12 +7,13 @@ reach; the event that takes a dead tensor in and lets data out that is not dead 
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from peft_inspect.records import CutKind, GraphCut, Source
-from peft_inspect.run.graph import leaves, upstream
+from peft_inspect.run.graph import Node, leaves, upstream
 from peft_inspect.structure.source.lines import Line, source
-from peft_inspect.trace.flow import DETACHING, FROM_VALUES, PARAMETER, DataFlow, Event, Operand
+from peft_inspect.trace.flow import DETACHING, FROM_VALUES, PARAMETER, RAW, DataFlow, Event, Operand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,21 +45,29 @@ class Slice:
         for event in map(flow.event_of, again):
             if event is not None:
                 self._walk(event, self.events, self._cuts)
+        self._events = flow.events
         self._escapes = [event for event in flow.events if event.escaped]
 
     def _walk(self, start: Event, seen: set[Event], cuts: list[tuple[Event, Operand]]) -> None:
-        pending = [start]
-        while pending:
+        """Walk back from `start`. Behind a cut the walk goes on, with what is connected to that cut in the place of the loss."""
+        pending, beyond, alive = [start], list[Operand](), self._alive
+        while pending or beyond:
+            if not pending:
+                operand = beyond.pop()
+                alive = alive | upstream([operand.node], through_zero=False)
+                pending += [operand.event] if operand.event is not None else []
+                continue
             event = pending.pop()
             if event in seen:
                 continue
             seen.add(event)
-            if event.name in FROM_VALUES or any(operand.foreign for operand in event.operands):
+            if event.name in FROM_VALUES or event.name == RAW or any(operand.foreign for operand in event.operands):
                 self.from_values.append(event)
             pending.extend(event.scalars)
             for operand in event.operands:
-                if self._is_dead(operand, event):
+                if _is_dead(operand, event, alive):
                     cuts.append((event, operand))
+                    beyond.append(operand)
                 elif operand.event is not None:
                     pending.append(operand.event)
 
@@ -76,13 +85,6 @@ class Slice:
         if event in self._data:
             return True
         return None if self.opaque or event is None else False
-
-    def _is_dead(self, operand: Operand, event: Event) -> bool:
-        if not operand.requires_grad or event.passes:
-            return False
-        if operand.node is not None:
-            return operand.node not in self._alive
-        return not event.grad_enabled or event.name in DETACHING  # a leaf used where gradients are off, or cut from its gradient
 
     def cuts(self, parameters: Mapping[int, set[str]], wanted: frozenset[str], through_python: frozenset[str]) -> tuple[GraphCut, ...]:
         """The cuts that part `wanted` adapter layers from the loss.
@@ -107,6 +109,7 @@ class Slice:
     def _through_python(self, parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
         """Cuts where values left torch (NumPy, Python numbers); whether they came back in, the graph cannot tell."""
         last = max((event.order for event in self.from_values), default=len(self._escapes) and self._escapes[-1].order)
+        last += sum(1 for _ in takewhile(lambda event: event.name == RAW, self._events[last + 1 :]))  # the addresses of one call
         cuts: list[tuple[Event, Operand]] = []
         for escape in self._escapes:
             if escape.order <= last and escape not in self.events:
@@ -114,7 +117,7 @@ class Slice:
         found: dict[Cut, set[str]] = {}
         for (kind, operation, line), layers in _grouped(cuts, parameters, wanted).items():
             # a detach in front of `.numpy()` is no fault of its own: what leaves torch loses its graph in any case
-            found.setdefault((kind if kind == "non-differentiable" else "escape", operation, line), set()).update(layers)
+            found.setdefault((kind if kind in ("non-differentiable", "raw-memory") else "escape", operation, line), set()).update(layers)
         return found
 
     def loss_made_from(self) -> Line | None:
@@ -132,6 +135,14 @@ class Slice:
             else:
                 pending += [(operand.event, operand.single) for operand in event.operands]
         return line
+
+
+def _is_dead(operand: Operand, event: Event, alive: set[Node]) -> bool:
+    if not operand.requires_grad or event.passes:
+        return False
+    if operand.node is not None:
+        return operand.node not in alive
+    return not event.grad_enabled or event.name in DETACHING  # a leaf used where gradients are off, or cut from its gradient
 
 
 def _source(line: Line | Source | None) -> Source | None:
@@ -153,10 +164,14 @@ def _grouped(cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set
 def _kind(event: Event) -> CutKind:
     if event.name in DETACHING or event.name in FROM_VALUES or event.name == PARAMETER:
         return "detach"
+    if event.name == RAW:
+        return "raw-memory"
     if event.escaped:
         return "escape"
     if not event.grad_enabled:
         return "no-grad-region"
+    if event.no_backward:
+        return "no-backward"
     return "zero-derivative" if event.floating else "non-differentiable"
 
 

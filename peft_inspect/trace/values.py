@@ -6,6 +6,7 @@ Each is run only when the first pass saw something that needs it.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -89,7 +90,8 @@ def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[Adap
             parameter = subject.model.get_parameter(path)
             guard.before_write(parameter)
             parameter.add_(_PUSH * torch.randn_like(parameter))
-        return loss() != before
+        after = loss()
+    return after != before and not (math.isnan(after) and math.isnan(before))
 
 
 def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[AdapterLayerInfo, ...]) -> frozenset[str]:
