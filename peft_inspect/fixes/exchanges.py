@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,10 @@ class Exchange:
     """Whether anything came by to be exchanged; what runs inside a captured graph never does."""
 
     acted = False
+
+    def in_thread(self) -> Callable[[], AbstractContextManager[object]]:
+        """What acts in a thread that work is handed to: global hooks do in any case, modes of functions where they are entered."""
+        return lambda: self if isinstance(self, TorchFunctionMode) else nullcontext()
 
 
 _TRANSPOSED = frozenset({"T", "mT", "H", "mH"})  # properties that give the weight itself; others look at its metadata

@@ -14,6 +14,7 @@ from peft_inspect.run.graph import leaves, upstream
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.trace.operations import Operations
+from peft_inspect.trace.threads import following_threads, handed_on_by
 
 
 def verified(subject: Subject, trace: Trace, findings: Iterable[Finding], step: Callable[[str], None]) -> Iterator[Finding]:
@@ -46,12 +47,13 @@ def _trial(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[F
     batch = own_copy(make_batch(subject)[0])
     candidate = Candidate(subject, trace, finding, batch)
     with undisturbed(subject.model) as guard, ExitStack() as stack:
-        stack.enter_context(Operations(guard))
+        operations = stack.enter_context(Operations(guard))
         names, exchanges = [], []
         for other in applied:
             if other.remedy is not None:
                 exchanges.append(stack.enter_context(fix_for(other.remedy)(replace(candidate, finding=other))))
                 names.append(other.remedy.value)
+        stack.enter_context(following_threads(handed_on_by(operations, *(exchange for exchange in exchanges if exchange is not None))))
         try:
             loss = forward(subject, batch).tensor
             in_graph = leaves(upstream([loss.grad_fn]))

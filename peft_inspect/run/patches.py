@@ -1,4 +1,4 @@
-"""Everything of torch and PEFT that is replaced while a model runs, and nothing else is.
+"""Everything of torch, PEFT and the threads of Python that is replaced while a model runs, and nothing else is.
 
 Each place is an owner and the name of its attribute; `peft_inspect.reversible.patched` replaces it and puts it back. Checked on
 torch 2.9 to 2.15 and PEFT 0.18 to 0.21. What only has to be seen and not changed is seen by global module hooks and torch's modes instead.
@@ -6,7 +6,10 @@ torch 2.9 to 2.15 and PEFT 0.18 to 0.21. What only has to be seen and not change
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import torch
@@ -38,6 +41,13 @@ PARAMETER_NEW: Place = (torch.nn.Parameter, "__new__")
 # Whoever asks a tensor for its memory can write there past all operations. (`data_ptr` is left: everybody reads it.)
 MEMORY: tuple[Place, ...] = tuple((torch.Tensor, name) for name in ("numpy", "untyped_storage", "__dlpack__"))
 
+# Who hands work to another thread, where torch's modes are not.
+THREAD_START: Place = (threading.Thread, "start")
+THREAD_POOLS: tuple[Place, ...] = (
+    (ThreadPoolExecutor, "submit"),
+    *((ThreadPool, name) for name in ("apply_async", "_map_async", "imap", "imap_unordered")),
+)
+
 PLACES: tuple[Place, ...] = (
     NO_GRAD,
     INFERENCE_MODE,
@@ -51,6 +61,8 @@ PLACES: tuple[Place, ...] = (
     GRAD,
     PARAMETER_NEW,
     *MEMORY,
+    THREAD_START,
+    *THREAD_POOLS,
 )
 
 LAYER_SWITCHES = ("enable_adapters", "merge", "set_adapter")

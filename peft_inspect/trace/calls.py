@@ -7,9 +7,11 @@ fused path as soon as any module inside it has a hook of its own, and the fault 
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
+import threading
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,9 +62,10 @@ class Calls:
         self._layers = layers
         self._switches = switches
         self._states = LayerStates()
-        self._stack: list[nn.Module] = []
+        self._stacks = threading.local()
         self._open: dict[int, list[Call]] = {}
         self._base_calls: Counter[tuple[int, int | None, Line | None, bool, bool]] = Counter()
+        self._orders = itertools.count()
         self.calls: list[Call] = []
         self.ran: dict[int, nn.Module] = {}  # in order of their first call; foreign modules too
         self._first: dict[int, tuple[int | None, Line]] = {}
@@ -72,6 +75,28 @@ class Calls:
         self._paths: dict[int, str] = {}
         for path, module in layers.modules.items():
             self._paths.setdefault(id(module), path)
+
+    @property
+    def _stack(self) -> list[nn.Module]:
+        """The modules that run in this thread, the outermost first."""
+        stack: list[nn.Module] | None = getattr(self._stacks, "running", None)
+        if stack is None:
+            stack = self._stacks.running = []
+        return stack
+
+    def in_thread(self) -> Callable[[], AbstractContextManager[None]]:
+        """For a thread that work is handed to: what runs here is what it runs inside of."""
+        running = tuple(self._stack)
+
+        @contextmanager
+        def around() -> Iterator[None]:
+            before, self._stacks.running = self._stack, list(running)
+            try:
+                yield
+            finally:
+                self._stacks.running = before
+
+        return around
 
     @contextmanager
     def watching(self) -> Iterator[Calls]:
@@ -99,7 +124,7 @@ class Calls:
 
     def _open_call(self, layer: Any, args: tuple[Any, ...], caller: int | None) -> None:
         call = Call(
-            order=len(self.calls),
+            order=next(self._orders),
             layer=id(layer),
             caller=caller,
             phase=self.phase,

@@ -163,6 +163,10 @@ class DataFlow(TorchFunctionMode):
                 break
             tensor = tensor._base  # what is written into a view is in its base as well
 
+    def in_thread(self) -> Callable[[], DataFlow]:
+        """The same for a thread that work is handed to: it records into the same flow."""
+        return lambda: self
+
     @contextmanager
     def watching(self) -> Iterator[DataFlow]:
         """Record what is called inside; of how parameters are made, torch tells no mode."""

@@ -19,6 +19,7 @@ from peft_inspect.trace.functions import CustomFunctions
 from peft_inspect.trace.grad_mode import GradSwitches, opened, replaced_checkpoint
 from peft_inspect.trace.operations import Operations
 from peft_inspect.trace.slices import Slice
+from peft_inspect.trace.threads import following_threads, handed_on_by
 from peft_inspect.trace.values import moves_loss
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _run(
             stack.enter_context(watcher)
         flow = DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches, layers.base_weights)
         stack.enter_context(flow.watching())
+        stack.enter_context(following_threads(handed_on_by(switches, calls, operations, flow)))
         calls.on_output = lambda call, outputs: ends.setdefault(call.order, []).extend(_events(flow, outputs))
         loss = forward(subject, batch).tensor
         in_forward = tuple(calls.calls)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from contextlib import AbstractContextManager
+import threading
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,32 @@ class GradSwitches:
     """
 
     overruled: frozenset[Source] = frozenset()
-    off: tuple[RegionKind, Line | None] | None = None
     _regions: dict[Any, GradRegion] = field(default_factory=dict)
+    _of_thread: threading.local = field(default_factory=threading.local)
+
+    @property
+    def off(self) -> tuple[RegionKind, Line | None] | None:
+        """Which switch turned gradients off in this thread, and its line."""
+        return getattr(self._of_thread, "off", None)
+
+    @off.setter
+    def off(self, switch: tuple[RegionKind, Line | None] | None) -> None:
+        self._of_thread.off = switch
+
+    def in_thread(self) -> Callable[[], AbstractContextManager[None]]:
+        """For a thread that work is handed to: gradients are on there at first, and a helper may hand on that they are off here."""
+        handed = self.off
+
+        @contextmanager
+        def around() -> Iterator[None]:
+            before, self.off = self.off, None
+            self._of_thread.handed = handed
+            try:
+                yield
+            finally:
+                self.off, self._of_thread.handed = before, None
+
+        return around
 
     def region(self) -> GradRegion | None:
         """The region that the caller runs in; None while gradients are on."""
@@ -135,7 +160,9 @@ class GradSwitches:
         switch()
         is_on = torch.is_grad_enabled()
         if was_on and not is_on:
-            self.off = (kind, _switch_line())
+            line = _switch_line()
+            handed = getattr(self._of_thread, "handed", None)
+            self.off = handed if line is None and handed is not None else (kind, line)
         elif is_on:
             self.off = None
 

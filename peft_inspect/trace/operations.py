@@ -54,10 +54,20 @@ def _traits(func: OpOverload) -> _Traits:
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The dispatch mode of every run: copies what is about to be written, and tells `reads` of every operation."""
 
-    def __init__(self, guard: WriteGuard, reads: WeightReads | None = None) -> None:
+    def __init__(self, guard: WriteGuard, reads: WeightReads | None = None, *, of: Operations | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._guard = guard
         self.reads = reads
+        self._of = of  # in another thread, which may outlive the run
+        self._over = False
+
+    def in_thread(self) -> Callable[[], Operations]:
+        """The same for a thread that work is handed to: each thread has modes of its own."""
+        return partial(Operations, self._guard, self.reads, of=self)
+
+    def __exit__(self, *error: object) -> None:
+        self._over = True
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -65,6 +75,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if self._of is not None and self._of._over:
+            return func(*args, **kwargs) if kwargs else func(*args)
         traits = _traits(func)
         if traits.writes or traits.writes_out:
             for operand in (*(args[i] for i in traits.writes if i < len(args)), *((kwargs or {}).get(name) for name in traits.writes_out)):

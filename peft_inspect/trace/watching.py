@@ -21,6 +21,7 @@ from peft_inspect.trace.copies import find_copies, references
 from peft_inspect.trace.following import followed
 from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.operations import Operations, WeightReads
+from peft_inspect.trace.threads import following_threads, handed_on_by
 from peft_inspect.trace.values import all_zero, first_nonfinite, still_zero, targets_given, underflowing
 
 Step = Callable[[str], None]
@@ -64,7 +65,7 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
     reads = WeightReads(layers, calls)
     with undisturbed(subject.model) as guard:
         with switches.watching(), calls.watching():
-            with Operations(guard, reads):
+            with Operations(guard, reads) as operations, following_threads(handed_on_by(switches, calls, operations)):
                 loss = forward(subject, own_copy(inputs.batch))
             calls.phase = "backward"
             connected = backward(subject, loss.tensor)
