@@ -45,6 +45,7 @@ def process_state() -> dict[str, Any]:
         "settings": (torch.get_default_dtype(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()),
         "anomaly": (torch.is_anomaly_enabled(), torch.backends.mha.get_fastpath_enabled(), torch.get_default_device()),
         "stacks": [*map(id, _get_current_dispatch_mode_stack()), *map(id, _get_current_function_mode_stack())],
+        "precision": (torch.get_float32_matmul_precision(), torch.get_autocast_dtype("cpu"), sys.getrecursionlimit()),
         "stance": getattr(getattr(sys.modules.get("torch._dynamo.eval_frame"), "_stance", None), "stance", None),
         "patches": [(str(owner), name, id(vars(owner).get(name))) for owner, name in patches.PLACES],
         "global hooks": {
@@ -58,7 +59,7 @@ def process_state() -> dict[str, Any]:
 
 def _tensor(tensor: torch.Tensor) -> tuple[Any, ...]:
     hooks = [[*registry] if registry else [] for registry in (tensor._backward_hooks, tensor._post_accumulate_grad_hooks)]
-    where = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+    where = (torch._C._storage_id(tensor), tensor.shape, tensor.stride(), tensor.dtype)
     return (type(tensor), tensor.requires_grad, tensor.is_leaf, where, hooks, tensor.detach().flatten().tolist(), [*vars(tensor)])
 
 
