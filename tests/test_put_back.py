@@ -6,6 +6,7 @@ import array
 import os
 import random
 import signal
+import subprocess
 import sys
 import warnings
 from collections import deque
@@ -242,3 +243,17 @@ def test_what_a_forward_changes_is_put_back(wrapped: nn.Module, action: Callable
     after = (state_of(wrapped), contents(model))
     for earlier, later in zip(before, after, strict=True):
         assert [name for name in earlier if earlier[name] != later[name]] == []
+
+
+def test_printing_a_report_draws_no_random_numbers() -> None:
+    """rich draws one when it is imported, which the first report does."""
+    program = """
+import random, torch, peft_inspect
+from torch import nn
+report = peft_inspect.gradcheck(nn.Sequential(nn.Linear(2, 2)), {"input": torch.ones(1, 2)})
+random.seed(0)
+str(report), repr(report), report.to_dict(), str(peft_inspect.tree(nn.Linear(2, 2)))
+print(random.random())
+"""
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    assert float(ran.stdout.splitlines()[-1]) == random.Random(0).random()

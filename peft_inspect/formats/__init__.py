@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal, TextIO
@@ -11,6 +12,11 @@ from peft_inspect.formats.view import View
 from peft_inspect.records import Diagnosis
 
 __all__ = ["FORMATS", "Command", "View", "writer"]
+
+# rich draws a number when it is imported: a training script that prints a report goes on with the numbers it would have had.
+_drawn = random.getstate()
+importlib.import_module("rich.style")
+random.setstate(_drawn)
 
 Command = Literal["tree", "gradcheck", "check"]
 Writer = Callable[[Diagnosis, TextIO], None]
