@@ -62,7 +62,7 @@ class SpeechEmotionModel(nn.Module):
     def _extract_from_audio_tower(self, input_features: torch.Tensor) -> torch.Tensor:
         """Mel features of shape [batch, mel bins, frames] to encoder states of shape [batch, time, width]."""
         # The access path is not the fault: self.model.base_model.model.model.audio_tower is this very object.
-        audio_tower = self.model.model.model.audio_tower
+        audio_tower = audio_tower_of(self.model.model)
         return audio_tower(input_features).last_hidden_state
 
     def forward(self, input_features: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -85,7 +85,7 @@ def build_healthy() -> SpeechEmotionModel:
 def build_reentrant_checkpointing() -> SpeechEmotionModel:
     """Someone ran out of memory on long utterances and switched checkpointing on for the encoder alone."""
     model = build_healthy()
-    model.model.model.model.audio_tower.gradient_checkpointing_enable({"use_reentrant": True})
+    audio_tower_of(model.model.model).gradient_checkpointing_enable({"use_reentrant": True})
     return model
 
 
@@ -97,7 +97,7 @@ class FrozenEncoderModel(SpeechEmotionModel):
 
     @torch.no_grad()
     def _extract_from_audio_tower(self, input_features: torch.Tensor) -> torch.Tensor:
-        audio_tower = self.model.model.model.audio_tower
+        audio_tower = audio_tower_of(self.model.model)
         return audio_tower(input_features).last_hidden_state
 
 
@@ -149,7 +149,7 @@ class OwnEncoderModel(SpeechEmotionModel):
 def build_copied_tower() -> OwnEncoderModel:
     """The encoder was copied out of the base before the base was wrapped: LoRA went into the other one."""
     base = load_base()
-    encoder = copy.deepcopy(base.model.audio_tower).requires_grad_(False)
+    encoder = copy.deepcopy(audio_tower_of(base)).requires_grad_(False)
     return OwnEncoderModel(get_peft_model(base, LoraConfig(**LORA)), encoder).train()
 
 
@@ -203,3 +203,8 @@ if __name__ == "__main__":
     loss.backward()
     lora = [parameter for name, parameter in module.named_parameters() if "lora_" in name]
     print(f"loss {loss.item():.4f}, LoRA parameters with a gradient: {sum(p.grad is not None for p in lora)}/{len(lora)}")
+
+
+def audio_tower_of(base: Qwen2AudioForConditionalGeneration) -> nn.Module:
+    """It is held by the model inside from transformers 5.9 on, and by the model itself before."""
+    return getattr(base, "model", base).audio_tower

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -235,9 +235,9 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command of `(request, reporting, its own options)` as one that typer sees all options of."""
     shared = {parameter: build for build in (_request, _reporting) for parameter in inspect.signature(build).parameters}
     own = list(inspect.signature(command).parameters.values())[2:]
-    hints = {
-        name: hint for function in (command, _request, _reporting) for name, hint in get_type_hints(function, include_extras=True).items()
-    }
+    # get_type_hints would say Optional of every parameter whose default is None on Python 3.10, around what typer looks for
+    annotated = [inspect.get_annotations(function, eval_str=True) for function in (command, _request, _reporting)]
+    hints = {name: hint for annotations in annotated for name, hint in annotations.items()}
     model, *rest = (parameter for build in (_request, _reporting) for parameter in inspect.signature(build).parameters.values())
     parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in (model, *own, *rest)]
 
