@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from peft_inspect.diagnose import Evidence, diagnose, named
-from peft_inspect.records import AdapterFile, Diagnosis, Request, Severity, Subject, Trace, Unexplained
+from peft_inspect.records import AdapterFile, Diagnosis, Request, Severity, Structure, Subject, Trace, Unexplained
 from peft_inspect.reversible import settled
 from peft_inspect.rules import Rule, all_rules
 
@@ -153,24 +153,38 @@ def _inspect(
     depth: Depth, subject: Subject, rules: tuple[Rule[Any], ...], ignore: Mapping[str, str], verify: bool, step: Step, load_s: float
 ) -> Report:
     started = time.perf_counter()
-    from peft_inspect.fixes import verified
+    from peft_inspect.internals import MissingInternalError
     from peft_inspect.structure import adapter_evidence, read_structure
-    from peft_inspect.trace import run_trace
 
     step("reading the structure")
     structure = read_structure(subject)
     files = adapter_evidence(subject, structure)
     runs = depth == "gradcheck" or (depth == "check" and any(rule.over in (Trace, Unexplained) for rule in rules))
-    trace = replace(run_trace(subject, structure, step), adapter_files=files) if runs else None
-    trace_s = time.perf_counter() - started
     no_batch = "needs a batch: run gradcheck or check"
+    trace: Trace | None = None
+    if runs:
+        try:
+            trace = _traced(subject, structure, files, step)
+        except MissingInternalError as error:
+            if depth == "gradcheck":
+                raise
+            no_batch = str(error)
+    trace_s = time.perf_counter() - started
     missing = {Trace: no_batch, Unexplained: no_batch, AdapterFile: "no adapter file was named"}
     diagnosis = diagnose(subject.source, Evidence(structure, trace, files, missing), rules, ignore)
     findings = diagnosis.findings
     if verify and trace is not None:
+        from peft_inspect.fixes import verified
+
         findings = tuple(verified(subject, trace, findings, step))
     timings = {"load_s": load_s, "trace_s": trace_s, "total_s": load_s + time.perf_counter() - started}
     return Report(**{**vars(replace(diagnosis, findings=findings)), "timings": timings})
+
+
+def _traced(subject: Subject, structure: Structure, files: tuple[AdapterFile, ...], step: Step) -> Trace:
+    from peft_inspect.trace import run_trace
+
+    return replace(run_trace(subject, structure, step), adapter_files=files)
 
 
 def _chosen(depth: Depth, select: Iterable[str]) -> tuple[Rule[Any], ...]:

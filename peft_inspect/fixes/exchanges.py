@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._ops import OpOverload
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from peft_inspect.fixes.candidate import Candidate
+from peft_inspect.internals import OpOverload
 from peft_inspect.reversible import hooked, patched
 from peft_inspect.run import patches
 from peft_inspect.run.weightless import storage_key
@@ -46,6 +46,12 @@ def _trained(wrapper: Any) -> nn.Module:
     return copy
 
 
+def _adapted_weight(layer: Any) -> torch.Tensor | None:
+    """What the layer adds its delta to: the weight of its base layer, or the parameter that `target_parameters` names."""
+    weight = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"), None)
+    return weight if isinstance(weight, torch.Tensor) else None
+
+
 class _Substitute(Exchange, TorchFunctionMode):
     """Gives operations outside an adapter layer the weight with the adapter applied, in place of the base weight.
 
@@ -55,7 +61,7 @@ class _Substitute(Exchange, TorchFunctionMode):
     def __init__(self, candidate: Candidate) -> None:
         super().__init__()
         layers = [layer for layer in candidate.layers if hasattr(layer, "get_delta_weight")]
-        self._layer_of = {storage_key(layer.get_base_layer().weight): layer for layer in layers}
+        self._layer_of = {storage_key(weight): (layer, weight.shape) for layer in layers if (weight := _adapted_weight(layer)) is not None}
         self._copy_of = {
             storage_key(original): copy
             for wrapper in candidate.wrappers
@@ -85,8 +91,8 @@ class _Substitute(Exchange, TorchFunctionMode):
         if copy is not None and copy.shape == value.shape:
             self.acted = True
             return copy
-        layer = self._layer_of.get(storage_key(value))
-        if layer is None or layer in self._running or value.shape != layer.get_base_layer().weight.shape:
+        layer, shape = self._layer_of.get(storage_key(value), (None, None))
+        if layer is None or layer in self._running or value.shape != shape:
             return value
         self.acted = True
         return value + sum(layer.get_delta_weight(name).to(value.dtype) for name in layer.active_adapters if name in layer.scaling)

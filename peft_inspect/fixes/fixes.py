@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.exchanges import Exchange, attached, through_adapter, through_layer, through_original
+from peft_inspect.internals import ACTIVE, DISABLED, require
 from peft_inspect.records import AdapterLayerInfo, Remedy
 from peft_inspect.reversible import hooked
 from peft_inspect.trace.grad_mode import GradSwitches, replaced_checkpoint
@@ -64,11 +65,16 @@ def _gradients_on(candidate: Candidate) -> Iterator[None]:
         yield
 
 
-def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]]) -> Fix:
-    """Put the layers into a state, before the forward and at every call, whatever the forward does to them in between."""
+def _in_state(state: Callable[[Any, AdapterLayerInfo], Mapping[str, Any]], internal: str | None = None) -> Fix:
+    """Put the layers into a state, before the forward and at every call, whatever the forward does to them in between.
+
+    `internal` is the attribute of PEFT's that says so, where it is one of its own.
+    """
 
     @contextmanager
     def fix(candidate: Candidate) -> Iterator[None]:
+        if internal is not None:
+            require(internal)
         row = {id(candidate.subject.model.get_submodule(row.path)): row for row in candidate.rows}
 
         def set_state(module: nn.Module, _args: Any) -> None:
@@ -138,11 +144,11 @@ def fix_for(remedy: Remedy) -> Fix:
         case Remedy.GRADIENTS_ON:
             return _gradients_on
         case Remedy.ENABLE:
-            return _in_state(lambda _layer, _row: {"_disable_adapters": False})
+            return _in_state(lambda _layer, _row: {DISABLED: False}, "disable_adapters")
         case Remedy.UNMERGE:
             return _in_state(lambda _layer, _row: {"merged_adapters": []})
         case Remedy.ACTIVATE:
-            return _in_state(lambda _layer, row: {"_active_adapter": [row.adapter]})
+            return _in_state(lambda _layer, row: {ACTIVE: [row.adapter]}, "active_adapter")
         case Remedy.THROUGH_ADAPTER:
             return through_adapter
         case Remedy.THROUGH_LAYER:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from peft_inspect.batch import make_batch
 from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.fixes import ALTERNATIVES, fix_for
-from peft_inspect.records import Finding, InspectionError, Remedy, Subject, Trace
+from peft_inspect.records import Finding, Remedy, Subject, Trace
 from peft_inspect.run.graph import leaves, upstream
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
@@ -49,16 +49,16 @@ def _trial(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[F
     with undisturbed(subject.model) as guard, ExitStack() as stack:
         operations = stack.enter_context(Operations(guard))
         names, exchanges = [], []
-        for other in applied:
-            if other.remedy is not None:
-                exchanges.append(stack.enter_context(fix_for(other.remedy)(replace(candidate, finding=other))))
-                names.append(other.remedy.value)
-        stack.enter_context(following_threads(handed_on_by(operations, *(exchange for exchange in exchanges if exchange is not None))))
         try:
+            for other in applied:
+                if other.remedy is not None:
+                    names.append(other.remedy.value)
+                    exchanges.append(stack.enter_context(fix_for(other.remedy)(replace(candidate, finding=other))))
+            stack.enter_context(following_threads(handed_on_by(operations, *(exchange for exchange in exchanges if exchange is not None))))
             loss = forward(subject, batch).tensor
             in_graph = leaves(upstream([loss.grad_fn]))
             connected = backward(subject, loss)
-        except InspectionError as error:
+        except Exception as error:  # a layer of a kind, or of a release of PEFT, that the remedy does not know
             cause = error.__cause__ or error
             return None, f"not judged: the run with {names[0]} raised {type(cause).__name__}: {cause}"
         outcome = _result(candidate, connected, names[0])

@@ -26,7 +26,7 @@ def explained(error: Exception, model: nn.Module, phase: str = "forward") -> Ins
     frames = list(traceback.walk_tb(error.__traceback__))
     for frame, number in frames:
         inside = frame.f_locals.get("self")
-        if frame.f_code.co_name == "_call_impl" and isinstance(inside, nn.Module):
+        if frame.f_code.co_filename == nn.modules.module.__file__ and isinstance(inside, nn.Module):
             module, where = inside, paths.get(id(inside), where)
         if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
             shown.append((frame, number))

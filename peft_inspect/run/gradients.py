@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peft_inspect.internals import find
 from peft_inspect.records import GradientInfo, GradientState
 
 if TYPE_CHECKING:
@@ -69,10 +70,15 @@ def _measured(gradients: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
 
 def _norms(group: Iterable[tuple[str, Tensor]], order: float) -> list[float]:
     tensors = [tensor for _, tensor in group]
-    norms: list[float] = (
-        torch.stack([norm.float() for norm in torch._foreach_norm(tensors, order, torch.float32)]).tolist() if tensors else []
-    )
+    norms: list[float] = torch.stack([norm.float() for norm in _each_norm(tensors, order, torch.float32)]).tolist() if tensors else []
     return norms
+
+
+def _one_by_one(tensors: list[Tensor], order: float, dtype: torch.dtype) -> list[Tensor]:
+    return [torch.linalg.vector_norm(tensor, order, dtype=dtype) for tensor in tensors]
+
+
+_each_norm = find("foreach_norm") or _one_by_one
 
 
 def _zeros_of_initialisation(rows: tuple[GradientInfo, ...], structure: Structure) -> tuple[GradientInfo, ...]:

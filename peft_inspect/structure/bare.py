@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils import ModulesToSaveWrapper
+
+from peft_inspect.internals import find
 
 if TYPE_CHECKING:
     from torch import nn
 
     from peft_inspect.structure.inventory import Inventory
+
+_TRAINED_COPY = find("AuxiliaryTrainingWrapper") or ModulesToSaveWrapper
 
 
 @dataclass
@@ -90,7 +94,7 @@ def _wrappers(module: nn.Module) -> Iterator[nn.Module]:
         yield inner
         if isinstance(inner, BaseTunerLayer):
             inner = inner._modules.get("base_layer")
-        elif isinstance(inner, AuxiliaryTrainingWrapper):
+        elif isinstance(inner, _TRAINED_COPY):
             inner = inner._modules.get("original_module") or inner._modules.get("token_adapter")
         else:
             inner = None

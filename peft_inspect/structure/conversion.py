@@ -6,22 +6,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
+
+from peft_inspect.internals import find
 
 
 def fused_names(config: object) -> Mapping[str, str]:
     """Old layer name → name of the fused expert parameter, for model types whose configs PEFT rewrites; else empty.
 
-    PEFT keeps the table private; where it moves, nothing is known to be rewritten.
+    PEFT keeps the tables private; where they move, nothing is known to be rewritten.
     """
-    try:
-        from peft.utils import transformers_weight_conversion as conversion
-
-        pattern = conversion._MODEL_TO_CONVERSION_PATTERN.get(getattr(config, "model_type", None))
-        names: Mapping[str, str] = conversion._MOE_TARGET_MODULE_MAPPING.get(pattern, {})
-    except (ImportError, AttributeError):
+    patterns, targets = find("conversion_patterns"), find("fused_targets")
+    if patterns is None or targets is None or not isinstance(config, PretrainedConfig):
         return {}
-    return names if isinstance(config, PreTrainedConfig) else {}
+    names: Mapping[str, str] = targets.get(patterns.get(config.model_type), {})
+    return names
 
 
 def was_converted(adapter: Mapping[str, Any], fused: Mapping[str, str]) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from peft import PeftMixedModel, PeftModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
-from torch.nn.modules.module import _forward_unimplemented
 from transformers.pytorch_utils import Conv1D
 
 from peft_inspect.structure.adapter_layers import innermost_base
@@ -47,7 +46,7 @@ def kind_of(module: nn.Module) -> ModuleKind:
 
 def has_forward(module: nn.Module) -> bool:
     """Whether a module can be called; lists and dicts of modules cannot."""
-    return getattr(type(module), "forward", None) is not _forward_unimplemented  # the class of scripted modules does not tell theirs
+    return getattr(type(module), "forward", None) is not nn.Module.forward  # the class of scripted modules does not tell theirs
 
 
 def holds_experts(module: nn.Module) -> bool:

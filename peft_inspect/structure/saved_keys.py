@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftMixedModel, PeftModel, get_peft_model_state_dict
 
+from peft_inspect.internals import require
 from peft_inspect.records import TensorInfo
 from peft_inspect.reversible import patched
 
@@ -81,8 +82,7 @@ class SavedKeys:
         marks = {tensor.key: torch.empty(tensor.shape, device="meta") for tensor in tensors}
         original = {id(marks[tensor.key]): tensor for tensor in tensors}
         try:
-            from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers as convert
-
+            convert = require("convert_adapter")
             converted: Mapping[str, Any] = convert(self._owner.module, self._owner.configs[self._name], dict(marks), self._name)
         except Exception:  # an older PEFT, or a rule that does not fit these tensors: PEFT would load them as they are, or fail
             return tensors

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._ops import OpOverload, OpOverloadPacket
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from peft_inspect.internals import OpOverload, OpOverloadPacket, find
 from peft_inspect.reversible import patched
 from peft_inspect.run import patches
 from peft_inspect.run.graph import ENDS, Node
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from peft_inspect.records import GradRegion
     from peft_inspect.trace.grad_mode import GradSwitches
 
+_base_of = find("base_of")
 FROM_VALUES = frozenset({"tensor", "empty", "as_tensor", "asarray", "from_numpy", "new_tensor", "scalar_tensor", "full"})
 _LIKE = frozenset(
     {
@@ -159,9 +160,10 @@ class DataFlow(TorchFunctionMode):
                 rest = Operand(earlier, requires_grad=False, node=None, leaf=None, single=tensor.numel() == 1)
                 event.operands.append(rest)  # the rest of its values stay
             self._made[id(tensor)] = (weakref.ref(tensor), event)
-            if tensor._base is None:
+            base = _base_of(tensor) if _base_of else None
+            if base is None:
                 break
-            tensor = tensor._base  # what is written into a view is in its base as well
+            tensor = base  # what is written into a view is in its base as well
 
     def in_thread(self) -> Callable[[], DataFlow]:
         """The same for a thread that work is handed to: it records into the same flow."""

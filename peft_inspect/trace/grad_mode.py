@@ -40,7 +40,7 @@ def _generator() -> Iterator[None]:
     yield
 
 
-_MODULE_CALL = torch.nn.Module._call_impl.__code__.co_filename
+_MODULE_CALL = torch.nn.modules.module.__file__
 _DECORATED = frozenset(torch.no_grad()(function).__code__ for function in (lambda: None, _generator))
 
 

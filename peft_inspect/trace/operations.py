@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from peft_inspect.internals import TorchDispatchMode, schema_of
 from peft_inspect.records import WeightUse
 from peft_inspect.run.weightless import storage_key
 from peft_inspect.structure.source.lines import Line, frames, is_machinery, is_peft, line_above, nearest_line, source
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
-    from torch._ops import OpOverload
 
+    from peft_inspect.internals import OpOverload
     from peft_inspect.run.layers import AdapterLayers
     from peft_inspect.run.tensors import WriteGuard
     from peft_inspect.trace.calls import Calls
@@ -40,7 +40,7 @@ class _Traits(NamedTuple):
 
 @cache
 def _traits(func: OpOverload) -> _Traits:
-    schema = func._schema
+    schema = schema_of(func)
     written = [
         (i, argument) for i, argument in enumerate(schema.arguments) if argument.alias_info is not None and argument.alias_info.is_write
     ]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_inspect.internals import find
 from peft_inspect.load.lora.lora import known_fields, peft_config
 from peft_inspect.load.lora.wrap import wrap
 from peft_inspect.load.model.location import Folder, Location
@@ -144,13 +145,13 @@ def _named_base(subject: Subject) -> str:
 
 def _fill(model: Any, adapter: AdapterFile) -> None:
     """Load the tensors of the file. What it lacks, and tensors of another shape, are for the rules to report, not a failure to load."""
-    from peft.utils import load_peft_weights, set_peft_model_state_dict
-    from peft.utils.other import AuxiliaryTrainingWrapper
+    from peft.utils import ModulesToSaveWrapper, load_peft_weights, set_peft_model_state_dict
 
+    copies = find("AuxiliaryTrainingWrapper") or ModulesToSaveWrapper
     tensors = load_peft_weights(_folder(adapter), device="cpu")
     live = model.state_dict()
     for path, module in model.named_modules():
-        if isinstance(module, AuxiliaryTrainingWrapper):  # the one kind of module whose tensors PEFT takes for granted
+        if isinstance(module, copies):  # the one kind of module whose tensors PEFT takes for granted
             for key, live_key in module.adapter_state_dict_load_map(adapter.adapter).items():
                 tensors.setdefault(f"{path}.{key}", live[f"{path}.{live_key}"])
     set_peft_model_state_dict(model, tensors, adapter.adapter, ignore_mismatched_sizes=True)

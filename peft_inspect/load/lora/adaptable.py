@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from peft_inspect.internals import find
+
 _LINEAR = (torch.nn.Linear, Conv1D)
 _CONVOLUTION = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 _ADAPTABLE = (*_LINEAR, *_CONVOLUTION, torch.nn.Embedding, torch.nn.MultiheadAttention)
@@ -157,9 +159,7 @@ def _output_head(model: Any) -> torch.nn.Module | None:
 
 
 def _is_refused(config: Any, model: torch.nn.Module, name: str) -> bool:
-    from peft.tuners import tuners_utils
-
-    check = getattr(tuners_utils, "_check_lora_target_modules_mamba", None)
+    check = find("check_mamba")
     if check is None:  # this PEFT keeps no such list
         return False
     try:

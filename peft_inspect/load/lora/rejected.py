@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from peft_inspect.internals import find
 from peft_inspect.layer_names import ending_of, other_work, same_work
 from peft_inspect.load.lora.adaptable import Adaptable, distinct, last
 from peft_inspect.load.lora.whole_path import whole_path
@@ -29,15 +30,13 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
         config: the PEFT config as PEFT left it, with shorthands resolved.
         error: what PEFT raised.
     """
-    from peft.utils import NoMatchingPeftModuleError
-
     base = Adaptable(model, config)
     unsupported = [path for path in base.matched() if not base.takes_adapter(path)]
     if refused := base.refused():
         message = _of_refused(base, fields, refused)
     elif not fields.get("target_modules") and not fields.get("target_parameters"):
         message = _of_nothing_asked(base)
-    elif isinstance(error, NoMatchingPeftModuleError):
+    elif _nothing_matches(base, error):
         message = _of_no_match(base, fields)
     elif unsupported and "support" in str(error):
         message = _of_unsupported(base, fields, unsupported)
@@ -69,6 +68,11 @@ def _of_nothing_asked(base: Adaptable) -> str:
     if not names:
         return _of_no_linear(base)
     return f"PEFT has no default target_modules for {base.name}: say which, or --target-modules all-linear. {_works(target_modules=names)}"
+
+
+def _nothing_matches(base: Adaptable, error: Exception) -> bool:
+    kind = find("NoMatchingPeftModuleError")
+    return isinstance(error, kind) if kind else isinstance(error, ValueError) and not base.matched()
 
 
 def _of_no_match(base: Adaptable, fields: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from peft_inspect.internals import find
 from peft_inspect.load.model.memory import require_memory
 from peft_inspect.load.model.model_class import config_for
 from peft_inspect.load.quiet import quiet
@@ -82,14 +83,27 @@ def _on_meta(blueprint: Blueprint, dtype: torch.dtype | None) -> PreTrainedModel
 def _create(blueprint: Blueprint, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
     try:
         with quiet(), torch.device(device):
-            model: PreTrainedModel = blueprint.model_class._from_config(config_for(blueprint.model_class, blueprint.config), dtype=dtype)
-            return model
+            return _made(blueprint.model_class, config_for(blueprint.model_class, blueprint.config), dtype)
     except ImportError as error:
         raise InspectionError(f"{blueprint.model_class.__name__} needs a package that is not installed: {_summary(error)}") from error
     except Exception as error:  # model code of any library version raises anything on a value it cannot use
         raise InspectionError(
             f"{blueprint.model_class.__name__} does not build from the configuration of {blueprint.name}: {_summary(error)}"
         ) from error
+
+
+def _made(model_class: type[PreTrainedModel], config: PretrainedConfig, dtype: torch.dtype | None) -> PreTrainedModel:
+    """The model as transformers' auto classes make it from a config."""
+    from_config = find("from_config")
+    if from_config is not None:
+        model: PreTrainedModel = model_class._from_config(config, dtype=dtype)
+        return model
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype or before)
+        return model_class(config)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _with_checkpoint(blueprint: Blueprint) -> PreTrainedModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from peft_inspect.internals import find
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.words import closest
 from peft_inspect.records import InspectionError
@@ -43,7 +44,7 @@ class Repository:
 
     def _exists(self, file: str) -> bool:
         """Whether the hub has the file, or might have it; asked once and briefly, since the download would retry for minutes."""
-        if self._trouble is not None or constants.is_offline_mode():
+        if self._trouble is not None or _is_offline():
             return True
         try:
             with quiet():
@@ -61,7 +62,7 @@ class Repository:
 
     def notes(self) -> tuple[str, ...]:
         """That the files may be old, where the hub failed and nobody asked to do without it."""
-        if self._trouble is None or constants.is_offline_mode():
+        if self._trouble is None or _is_offline():
             return ()
         return (f"{self.name} is read from the cache, where it may be older than on the hub, which failed",)
 
@@ -96,7 +97,7 @@ class Repository:
             return InspectionError(f"{self.repo} on the hub has no revision {self.revision!r}: give a branch, a tag or a commit")
         if isinstance(error, errors.HFValidationError):
             return InspectionError(f"{self.repo!r} is no hub id: {error}")
-        if constants.is_offline_mode() or isinstance(error, errors.OfflineModeIsEnabled):
+        if _is_offline() or isinstance(error, errors.OfflineModeIsEnabled):
             return InspectionError(
                 f"{file} of {self.name} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch it; "
                 "arch:TYPE needs no files"
@@ -118,6 +119,11 @@ class Repository:
 
         types = closest(self.repo, CONFIG_MAPPING.keys(), limit=1) if "/" not in self.repo else []
         return f" (did you mean arch:{types[0]}?)" if types else ""
+
+
+def _is_offline() -> bool:
+    asked = find("is_offline_mode")
+    return bool(asked() if asked else constants.HF_HUB_OFFLINE)
 
 
 def _without_access(token: str | None) -> str:

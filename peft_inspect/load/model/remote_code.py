@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
+from peft_inspect.internals import require
 from peft_inspect.load.model.hub import Repository
 from peft_inspect.load.model.model_config import overridden
 from peft_inspect.load.quiet import quiet
@@ -66,6 +65,6 @@ def _imported(reference: str, location: Location) -> Any:
         with quiet():
             revision = location.revision if isinstance(location, Repository) else None
             source = location.repo if isinstance(location, Repository) else location.name
-            return get_class_from_dynamic_module(reference, source, revision=revision, code_revision=revision)
+            return require("get_class_from_dynamic_module")(reference, source, revision=revision, code_revision=revision)
 
     return guarded(f"the code of {location.name} raised", fetch)

@@ -12,8 +12,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from peft_inspect import internals
+from peft_inspect.internals import OpOverload, TorchDispatchMode, schema_of
 from peft_inspect.run.weightless.invent import is_made_up, mark
 from peft_inspect.run.weightless.recipes import Recipe, recipe_for
 from peft_inspect.run.weightless.special import SPECIAL
@@ -22,9 +23,8 @@ from peft_inspect.run.weightless.tensor import CPU, Weightless, WeightlessError,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch._ops import OpOverload
-
 _aten = torch.ops.aten
+_has_kernel = internals.find("has_kernel")
 _MAKE_FLOATS = {  # factories whose first argument is a size; DoRA multiplies with an identity as wide as the layer
     _aten.eye.default,
     _aten.eye.m,
@@ -48,9 +48,9 @@ class _Operation:
     __slots__ = ("composite", "recipes", "special", "views")
 
     def __init__(self, func: OpOverload) -> None:
-        schema = func._schema
+        schema = schema_of(func)
         self.special = SPECIAL.get(func)
-        self.composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
+        self.composite = _has_kernel is not None and _has_kernel(func.name(), "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
         self.views = any(result.alias_info is not None and not result.alias_info.is_write for result in schema.returns)
         if self.special is None and torch.Tag.inplace_view in func.tags:
             self.special = _change_in_place
@@ -95,7 +95,7 @@ def execute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _operation(func: Any) -> _Operation:
-    if not isinstance(func, torch._ops.OpOverload):
+    if not isinstance(func, OpOverload):
         raise WeightlessError(str(func), "a higher-order operation")
     return _Operation(func)
 
@@ -122,13 +122,14 @@ def _change_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, 
     """`squeeze_`, `t_`, `resize_` …: the operand itself gets another shape, by the meta kernel."""
     if not isinstance(args[0], Weightless):
         return NotImplemented
-    with torch.utils._mode_utils.no_dispatch():
-        before = torch._C._meta_in_tls_dispatch_include()
-        torch._C._set_meta_in_tls_dispatch_include(True)
+    include_meta = internals.require("include_meta")
+    with internals.require("no_dispatch")():
+        before = internals.require("is_meta_included")()
+        include_meta(True)
         try:
             func(*args, **kwargs)
         finally:
-            torch._C._set_meta_in_tls_dispatch_include(before)
+            include_meta(before)
     return args[0]
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.internals import find, schema_of
 from peft_inspect.run.weightless.tensor import Weightless, on_ones, reduced_to_one, small_enough, tensors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch._ops import OpOverload
+    from peft_inspect.internals import OpOverload
 
 _aten = torch.ops.aten
 _CHOOSE = {
@@ -38,8 +39,7 @@ _POSITIONS = {  # where something was found: at the start
     _aten.max_pool3d_with_indices,
     _aten.adaptive_max_pool2d,
     _aten.adaptive_max_pool3d,
-    _aten._embedding_bag,
-    _aten._embedding_bag_forward_only,
+    *(bag.overloadpacket for name in ("_embedding_bag.default", "_embedding_bag_forward_only.default") if (bag := find(name))),
 }
 
 
@@ -100,7 +100,7 @@ def _chosen(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], res
 
 def _dim(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     """The dimension along which is chosen; None: among all elements."""
-    for position, argument in enumerate(func._schema.arguments):
+    for position, argument in enumerate(schema_of(func).arguments):
         if argument.name == "dim":
             dim: int | None = args[position] if position < len(args) else kwargs.get("dim", argument.default_value)
             return dim

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.internals import PARAMETER_MARK, require
 from peft_inspect.run.weightless.tensor import Weightless, make
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ def materialise(model: nn.Module) -> None:
     Ties, `requires_grad`, registrations and attributes of the tensors stay. Integers that a constructor computed and
     the meta device lost (position ids, causal masks, relative position tables) are computed again by the model's own
     initialisation, which transformers needs for the same reason.
+
+    Raises:
+        MissingInternalError: this torch has no tensors without storage.
     """
+    for name in ("make_wrapper", "disabled_torch_function", "share_storage"):
+        require(name)
     _Materialiser().materialise(model)
 
 
@@ -65,7 +71,7 @@ def _replacement(tensor: Tensor, name: str) -> Tensor:
     made = make(tensor.shape, tensor.stride(), tensor.dtype, requires_grad=tensor.requires_grad)
     made.__dict__.update(tensor.__dict__)
     if isinstance(tensor, torch.nn.Parameter):
-        made._is_param = True  # what makes `isinstance(…, nn.Parameter)` true of a tensor subclass
+        setattr(made, PARAMETER_MARK, True)
     return made
 
 

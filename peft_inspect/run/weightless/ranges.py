@@ -9,7 +9,7 @@ import torch
 from peft_inspect.run.weightless.invent import is_made_up
 
 if TYPE_CHECKING:
-    from torch._ops import OpOverload
+    from peft_inspect.internals import OpOverload
 
 
 def of_embedding(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:

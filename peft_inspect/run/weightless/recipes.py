@@ -6,21 +6,25 @@ run on ones of the same shape while that is small.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect import internals
+from peft_inspect.internals import schema_of
 from peft_inspect.run.weightless.invent import integers, mark
-from peft_inspect.run.weightless.tensor import Weightless, WeightlessError, make, on_ones, small_enough
+from peft_inspect.run.weightless.tensor import Weightless, WeightlessError, make, on_ones, small_enough, undispatched
 
 if TYPE_CHECKING:
-    from torch._ops import OpOverload
+    from peft_inspect.internals import OpOverload
 
 Recipe = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 """Makes the results of one operation from its operands."""
 
 _META = torch.device("meta")
+_share_storage = internals.find("share_storage")
+_decompositions: Mapping[Any, Callable[..., Any]] = internals.find("decomposition_table") or {}
 
 
 def recipe_for(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recipe:
@@ -34,7 +38,7 @@ def recipe_for(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     planned = _planned(func, args, kwargs)
     makers = [_maker(func, result, i, args, kwargs) for i, result in enumerate(_results(func, planned))]
     made_up = any(_is_integral(result) and _source_of(func, i) is None for i, result in enumerate(_results(func, planned)))
-    several = len(func._schema.returns) != 1
+    several = len(schema_of(func).returns) != 1
 
     def recipe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         invented = _results(func, mark(integers(func, args, kwargs, planned))) if made_up else ()
@@ -47,7 +51,7 @@ def recipe_for(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 def _results(func: OpOverload, returned: Any) -> Sequence[Any]:
     """One per return of the schema; a single return may be a list itself."""
-    return (returned,) if len(func._schema.returns) == 1 else returned or ()
+    return (returned,) if len(schema_of(func).returns) == 1 else returned or ()
 
 
 _Maker = Callable[[tuple[Any, ...], dict[str, Any], Sequence[Any]], Any]
@@ -73,7 +77,7 @@ def _maker(func: OpOverload, result: Any, position: int, args: tuple[Any, ...], 
 
     def view(args: tuple[Any, ...], kwargs: dict[str, Any], _invented: Sequence[Any]) -> Weightless:
         made = make(*layout)
-        torch._functionalize_unsafe_set(made, source.operand(args, kwargs))  # share the storage, as a view does
+        _share_storage(made, source.operand(args, kwargs))  # share the storage, as a view does
         return made
 
     return view
@@ -93,10 +97,10 @@ class _Source:
 
 
 def _source_of(func: OpOverload, position: int) -> _Source | None:
-    alias = func._schema.returns[position].alias_info
+    alias = schema_of(func).returns[position].alias_info
     if alias is None:
         return None
-    for i, argument in enumerate(func._schema.arguments):
+    for i, argument in enumerate(schema_of(func).arguments):
         own = argument.alias_info
         if own is not None and (own.before_set & alias.before_set or "*" in own.after_set):  # "*": it goes into a list of views
             return _Source(argument.name if argument.kwarg_only else i, alias.is_write)
@@ -104,7 +108,7 @@ def _source_of(func: OpOverload, position: int) -> _Source | None:
 
 
 def _written(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-    for i, argument in enumerate(func._schema.arguments):
+    for i, argument in enumerate(schema_of(func).arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield kwargs.get(argument.name) if argument.kwarg_only or i >= len(args) else args[i]
 
@@ -116,12 +120,12 @@ def _is_integral(value: Any) -> bool:
 def _planned(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Results of the right layout, their values meaningless."""
     try:
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with undispatched(), torch.no_grad():
             return func(*_on_meta(args), **_on_meta(kwargs))
     except Exception as error:
-        decomposed = torch._decomp.decomposition_table.get(func)
+        decomposed = _decompositions.get(func)
         if decomposed is not None and isinstance(error, NotImplementedError):
-            with torch._C._DisableTorchDispatch(), torch.no_grad():
+            with undispatched(), torch.no_grad():
                 return decomposed(*_on_meta(args), **_on_meta(kwargs))
         if small_enough(args, kwargs):
             return on_ones(func, args, kwargs)

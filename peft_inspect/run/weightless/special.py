@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.internals import find
 from peft_inspect.run.weightless import ranges
 from peft_inspect.run.weightless.tensor import Weightless, make
 
 if TYPE_CHECKING:
-    from torch._ops import OpOverload
+    from peft_inspect.internals import OpOverload
 
 Special = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 """Gives the results, or NotImplemented where the ordinary way will do."""
@@ -103,28 +104,31 @@ def _encoder_layer(_func: OpOverload, args: tuple[Any, ...], _kwargs: dict[str, 
     return make(args[0].shape, args[0].contiguous().stride(), args[0].dtype)
 
 
+_PRIVATE: dict[str, Special] = {
+    "_local_scalar_dense.default": _number,
+    "_assert_async.default": _nothing,
+    "_assert_async.msg": _nothing,
+    "_unsafe_index.Tensor": _with_index_lists,
+    "_index_put_impl_.default": _written_at,
+    "_unsafe_index_put.default": _written_at,
+    "_embedding_bag.default": ranges.of_embedding,
+    "_embedding_bag_forward_only.default": ranges.of_embedding,
+    "_fused_sdp_choice.default": _attention_kernel,
+    "_grouped_mm.default": _grouped_product,
+    "_transformer_encoder_layer_fwd.default": _encoder_layer,
+}
 SPECIAL: dict[Any, Special] = {
-    _aten._local_scalar_dense.default: _number,
     _aten.equal.default: _same_values,
     _aten.allclose.default: _same_values,
-    _aten._assert_async.default: _nothing,
-    _aten._assert_async.msg: _nothing,
     _aten.index.Tensor: _with_index_lists,
-    _aten._unsafe_index.Tensor: _with_index_lists,
     _aten.index_put.default: _written_at,
     _aten.index_put_.default: _written_at,
-    _aten._index_put_impl_.default: _written_at,
-    _aten._unsafe_index_put.default: _written_at,
     _aten.embedding.default: ranges.of_embedding,
-    _aten._embedding_bag.default: ranges.of_embedding,
-    _aten._embedding_bag_forward_only.default: ranges.of_embedding,
     _aten.index_select.default: ranges.of_choice,
     _aten.gather.default: ranges.of_choice,
     _aten.nll_loss_forward.default: ranges.of_classes,
     _aten.nll_loss2d_forward.default: ranges.of_classes,
     _aten.masked_select.default: _masked_select,
-    _aten._fused_sdp_choice.default: _attention_kernel,
-    _aten._grouped_mm.default: _grouped_product,
-    _aten._transformer_encoder_layer_fwd.default: _encoder_layer,
+    **{operation: special for name, special in _PRIVATE.items() if (operation := find(name)) is not None},
 }
 """By operation, what has to look at more than layouts."""

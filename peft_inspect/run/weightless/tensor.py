@@ -6,14 +6,18 @@ they look at, so aliasing is as it would be. Wherever Python insists on a value,
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
+from peft_inspect import internals
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
 
@@ -21,7 +25,18 @@ CPU = torch.device("cpu")
 _LARGEST_READ = 1 << 24  # elements; reading more than this as values would need the memory that is being saved
 _LARGEST_RUN = 1 << 22  # elements; an operation on more than this is not run on ones
 
-_storage_id: Callable[[torch.Tensor], int] = torch._C._storage_id  # type: ignore[attr-defined]
+
+def _asked(tensor: torch.Tensor) -> int:
+    storage: int = StorageWeakRef(tensor.untyped_storage()).cdata  # type: ignore[no-untyped-call]
+    return storage
+
+
+_storage_id: Callable[[torch.Tensor], int] = internals.find("storage_id") or _asked
+_is_mapped: Callable[[torch.Tensor], bool] = internals.find("is_functorch_wrapped_tensor") or (lambda _: False)
+_unmapped: Callable[[torch.Tensor], torch.Tensor] | None = internals.find("get_unwrapped")
+_sparse_values: Callable[[torch.Tensor], torch.Tensor] | None = internals.find("sparse_values")
+_make_wrapper: Callable[..., Any] = internals.find("make_wrapper")
+undispatched: Callable[[], AbstractContextManager[None]] = internals.find("DisableTorchDispatch") or nullcontext
 
 
 def storage_key(tensor: torch.Tensor) -> int:
@@ -29,11 +44,11 @@ def storage_key(tensor: torch.Tensor) -> int:
     try:
         return _storage_id(tensor)
     except NotImplementedError:  # sparse tensors have none of their own, nor do the wrappers that torch.func maps functions over
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            return storage_key(torch._C._functorch.get_unwrapped(tensor))
-        if tensor.layout is torch.sparse_coo:
-            return _storage_id(tensor._values())
-        return id(tensor) if tensor.is_mkldnn else _storage_id(tensor.values())
+        if _is_mapped(tensor) and _unmapped:
+            return storage_key(_unmapped(tensor))
+        if tensor.layout is torch.sparse_coo and _sparse_values:
+            return _storage_id(_sparse_values(tensor))
+        return id(tensor) if tensor.is_mkldnn or tensor.layout in (torch.strided, torch.sparse_coo) else _storage_id(tensor.values())
 
 
 class WeightlessError(InspectionError):
@@ -50,7 +65,7 @@ class Weightless(torch.Tensor):
     """The tensor subclass; made by `make`, `weightless_like` and `materialise`, never by hand."""
 
     has_values = False
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = internals.find("disabled_torch_function")
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -94,7 +109,7 @@ def make(
     requires_grad: bool = False,
 ) -> Weightless:
     """A weightless tensor of exactly this layout; a leaf."""
-    made: Weightless = torch.Tensor._make_wrapper_subclass(
+    made: Weightless = _make_wrapper(
         Weightless, size, strides=stride, storage_offset=offset, dtype=dtype, device=device, requires_grad=requires_grad
     )
     return made
@@ -109,7 +124,7 @@ def weightless_like(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """
     if not _floats(dtype):
         raise TypeError(f"only floating tensors can be weightless, not {dtype}")
-    made: torch.Tensor = torch.Tensor._make_wrapper_subclass(Weightless, tuple(shape), dtype=dtype, device=CPU)
+    made: torch.Tensor = _make_wrapper(Weightless, tuple(shape), dtype=dtype, device=CPU)
     return made
 
 
@@ -136,7 +151,7 @@ def small_enough(*operands: Any) -> bool:
 
 def on_ones(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation for real, with ones in the place of every weightless operand."""
-    with torch._C._DisableTorchDispatch(), torch.no_grad():
+    with undispatched(), torch.no_grad():
         return func(*_as_ones(args), **_as_ones(kwargs))
 
 

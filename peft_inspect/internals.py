@@ -1,0 +1,173 @@
+"""What this tool uses of torch, transformers, PEFT and huggingface_hub that they promise nobody: here, and nowhere else.
+
+Each name says what happens where a release has it no longer. `find` is for those with another way, slower or less exact;
+for the others `require`, and the import from here by name, raise `MissingInternalError`: the rules that need it are skipped with
+its message. The registries of `nn.Module` are read everywhere as they are: every checkpoint and every hook relies on them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from peft_inspect.records import InspectionError
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload, OpOverloadPacket
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "ACTIVE",
+    "CHECKED",
+    "DISABLED",
+    "INTERNALS",
+    "PARAMETER_MARK",
+    "REGISTRIES",
+    "Internal",
+    "MissingInternalError",
+    "OpOverload",
+    "OpOverloadPacket",
+    "TorchDispatchMode",
+    "find",
+    "require",
+]
+
+CHECKED = {"torch": "2.9.1–2.14.1", "transformers": "4.57.6–5.24.0", "peft": "0.18.1–0.21.2", "huggingface_hub": "0.36.2–2.4.0"}
+"""The releases in which every name was found, but for those that came later; `python tests/matrix.py` checks them again."""
+
+REGISTRIES = ("_parameters", "_buffers", "_modules")
+"""What an `nn.Module` registers, by the attributes that hold it."""
+
+
+DISABLED, ACTIVE = "_disable_adapters", "_active_adapter"
+"""Attributes of PEFT's adapter layers: whether they are switched off, and the names of the active adapters."""
+PARAMETER_MARK = "_is_param"
+"""What makes `isinstance(…, nn.Parameter)` true of a tensor subclass that carries it."""
+
+
+@dataclass(frozen=True)
+class Internal:
+    """One name.
+
+    `path` is dotted; with `attribute`, what is used is the attribute of that name of any object such as the one there.
+    `since` is the first release that has it, where that is not the oldest that was checked.
+    """
+
+    path: str
+    without: str  # what happens where it is missing
+    since: str = ""
+    attribute: bool = False
+
+    @property
+    def library(self) -> str:
+        """The package it belongs to."""
+        return self.path.partition(".")[0]
+
+
+_NOTHING_RUNS = "nothing is run without weights"
+_NOTHING_IS_WATCHED = "no run is watched"
+_NOT_IN_PLACE = "an operation that changes the shape of its operand in place stops a run without weights"
+
+INTERNALS = {
+    # Watching a run
+    "TorchDispatchMode": Internal("torch.utils._python_dispatch.TorchDispatchMode", _NOTHING_IS_WATCHED),
+    "OpOverload": Internal("torch._ops.OpOverload", _NOTHING_IS_WATCHED),
+    "OpOverloadPacket": Internal("torch._ops.OpOverloadPacket", _NOTHING_IS_WATCHED),
+    "schema_of": Internal("torch.ops.aten.add.Tensor._schema", _NOTHING_IS_WATCHED, attribute=True),
+    "storage_id": Internal("torch._C._storage_id", "the storage itself is asked, which takes longer"),
+    "is_functorch_wrapped_tensor": Internal("torch._C._functorch.is_functorch_wrapped_tensor", "weights inside torch.func are not known"),
+    "get_unwrapped": Internal("torch._C._functorch.get_unwrapped", "weights inside torch.func are not known"),
+    "sparse_values": Internal("torch.Tensor._values", "weights in sparse tensors are not known by their storage"),
+    "base_of": Internal("torch.Tensor._base", "what is written into a view is not followed into what it views", attribute=True),
+    "hooks_after_accumulation": Internal("torch.Tensor._post_accumulate_grad_hooks", _NOTHING_IS_WATCHED, attribute=True),
+    "foreach_norm": Internal("torch._foreach_norm", "gradients are measured one by one"),
+    # Running without weights
+    "make_wrapper": Internal("torch.Tensor._make_wrapper_subclass", _NOTHING_RUNS),
+    "disabled_torch_function": Internal("torch._C._disabled_torch_function_impl", _NOTHING_RUNS),
+    "share_storage": Internal("torch._functionalize_unsafe_set", _NOTHING_RUNS),
+    "DisableTorchDispatch": Internal("torch._C._DisableTorchDispatch", "modes of the inspected program see work on the meta device"),
+    "has_kernel": Internal("torch._C._dispatch_has_kernel_for_dispatch_key", "composite operations are worked out as a whole"),
+    "decomposition_table": Internal("torch._decomp.decomposition_table", "operations without a meta kernel are run on ones while small"),
+    "no_dispatch": Internal("torch.utils._mode_utils.no_dispatch", _NOT_IN_PLACE),
+    "is_meta_included": Internal("torch._C._meta_in_tls_dispatch_include", _NOT_IN_PLACE),
+    "include_meta": Internal("torch._C._set_meta_in_tls_dispatch_include", _NOT_IN_PLACE),
+    **{
+        name: Internal(f"torch.ops.aten.{name}", "without weights, what replaces this operation is worked out from layouts alone")
+        for name in (
+            *("_local_scalar_dense.default", "_assert_async.default", "_assert_async.msg", "_unsafe_index.Tensor"),
+            *("_index_put_impl_.default", "_unsafe_index_put.default", "_embedding_bag.default"),
+            *("_embedding_bag_forward_only.default", "_fused_sdp_choice.default"),
+            *("_grouped_mm.default", "_transformer_encoder_layer_fwd.default"),
+        )
+    },
+    # transformers
+    "from_config": Internal("transformers.PreTrainedModel._from_config", "the class is called with the config, under its dtype"),
+    "get_class_from_dynamic_module": Internal(
+        "transformers.dynamic_module_utils.get_class_from_dynamic_module", "models with code of their own are not loaded"
+    ),
+    # PEFT
+    "AuxiliaryTrainingWrapper": Internal("peft.utils.other.AuxiliaryTrainingWrapper", "of trained copies only modules_to_save is known"),
+    "NoMatchingPeftModuleError": Internal(
+        "peft.utils.NoMatchingPeftModuleError", "that no target matches is found out by matching them again", since="0.21"
+    ),
+    "check_mamba": Internal(
+        "peft.tuners.tuners_utils._check_lora_target_modules_mamba", "targets that PEFT refuses on Mamba are explained in PEFT's own words"
+    ),
+    "conversion_patterns": Internal(
+        "peft.utils.transformers_weight_conversion._MODEL_TO_CONVERSION_PATTERN", "no config is known to be rewritten", since="0.19"
+    ),
+    "fused_targets": Internal(
+        "peft.utils.transformers_weight_conversion._MOE_TARGET_MODULE_MAPPING", "no config is known to be rewritten", since="0.19"
+    ),
+    "convert_adapter": Internal(
+        "peft.utils.transformers_weight_conversion.convert_peft_adapter_state_dict_for_transformers",
+        "tensors of adapters from before transformers 5 are looked for under the names they have",
+        since="0.19",
+    ),
+    "disable_adapters": Internal(f"peft.tuners.tuners_utils.BaseTunerLayer.{DISABLED}", "whether enabling helps is not tried"),
+    "active_adapter": Internal(f"peft.tuners.tuners_utils.BaseTunerLayer.{ACTIVE}", "whether activating helps is not tried"),
+    # huggingface_hub
+    "is_offline_mode": Internal("huggingface_hub.constants.is_offline_mode", "the constant HF_HUB_OFFLINE is read", since="1.0"),
+}
+
+
+class MissingInternalError(InspectionError):
+    """A name that the installed release no longer has, and that there is no other way around."""
+
+
+@cache
+def find(name: str) -> Any:
+    """What the installed release has for `name`, a key of `INTERNALS`; None where it has nothing."""
+    internal = INTERNALS[name]
+    path, *parts = internal.path.split(".")
+    try:
+        value = importlib.import_module(path)
+        for part in parts:
+            path = f"{path}.{part}"
+            value = getattr(value, part) if hasattr(value, part) else importlib.import_module(path)
+    except ImportError:
+        return None
+    return attrgetter(parts[-1]) if internal.attribute else value
+
+
+def require(name: str) -> Any:
+    """The same, for what there is no other way around.
+
+    Raises:
+        MissingInternalError: the installed release has it no longer.
+    """
+    found = find(name)
+    if found is None:
+        internal = INTERNALS[name]
+        release = f"{internal.library} {importlib.import_module(internal.library).__version__}"
+        raise MissingInternalError(f"{release} has no {internal.path} ({CHECKED[internal.library]} have): {internal.without}")
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    if name not in INTERNALS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return require(name)
