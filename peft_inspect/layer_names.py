@@ -21,6 +21,11 @@ _WORK = {  # what a layer does → the names it goes by, separate layers before 
 }
 
 
+def names_for(work: str) -> tuple[str, ...]:
+    """The names that architectures give to the layer for a work, the most common one first."""
+    return _WORK[work]
+
+
 def other_work(name: str, other: str) -> bool:
     """Whether two names are known to stand for different layers, however alike they are spelt."""
     works, others = ({work for work, names in _WORK.items() if each in names} for each in (name, other))

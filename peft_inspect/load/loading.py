@@ -40,8 +40,15 @@ def load(request: Request, step: Step) -> Subject:
         raise _no_smaller_model(request.adapter)
     with repeatable():
         code = UserCode()
-        files = _adapter_files(request.adapter, step)
+        resumes = lora is not None and lora.recognised.resumed is not None
+        files = (
+            _resumed_files(lora, step)
+            if lora is not None and resumes and request.adapter is None
+            else _adapter_files(request.adapter, step)
+        )
         subject = _model(name, request, lora, files, code, step)
+        if lora is not None and resumes and not is_wrapped(subject.model):
+            return _with_inputs(_resumed(subject, lora, files, step), request, code)
         if lora is not None:
             subject = _wrapped(subject, lora, step)
         return _with_inputs(_with_adapter(subject, files), request, code)
@@ -87,6 +94,17 @@ def _adapter_files(name: str | None, step: Step) -> tuple[AdapterFile, ...]:
         return ()
     step(f"reading the adapter {name}")
     return attach.read_files(name)
+
+
+def _resumed_files(lora: Asked, step: Step) -> tuple[AdapterFile, ...]:
+    """The adapter that a trainer's file resumes."""
+    try:
+        return _adapter_files(lora.recognised.resumed, step)[:1]
+    except InspectionError as error:
+        raise InspectionError(
+            f"{lora.file} resumes the adapter {lora.recognised.resumed}, whose own config decides what is trained, and it cannot be read: "
+            f"{error}. Give its folder with --adapter DIR"
+        ) from error
 
 
 def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterFile, ...], code: UserCode, step: Step) -> Subject:
@@ -145,12 +163,18 @@ def _wrapped(subject: Subject, lora: Asked, step: Step) -> Subject:
             "or name the model as it is before the wrapping"
         )
     step("wrapping")
-    fields = settings.without_left_out(subject.model, lora.fields, lora.recognised.settings)
+    fields, found = settings.as_the_trainer_builds(subject.model, lora)
     model = wrap(subject.model, fields)
-    notes = settings.apply(model, lora.recognised.settings)
-    return replace(
-        subject, model=model, requested=fields, source_file=lora.file or subject.source_file, notes=(*subject.notes, *lora.notes, *notes)
-    )
+    notes = (*subject.notes, *lora.notes, *found, *settings.apply(model, lora))
+    return replace(subject, model=model, requested=fields, source_file=lora.file or subject.source_file, notes=notes)
+
+
+def _resumed(subject: Subject, lora: Asked, files: tuple[AdapterFile, ...], step: Step) -> Subject:
+    """The trained adapter that a trainer's file goes on with, in the trainer's settings; its own config decides the rest."""
+    step("attaching the adapter")
+    attached = attach.attach(subject, files)
+    said = f"the adapter {lora.recognised.resumed} is resumed, and its own config decides ranks and targets, not the fields of {lora.file}"
+    return replace(attached, notes=(*attached.notes, *lora.notes, said, *settings.apply(attached.model, lora)))
 
 
 def _with_adapter(subject: Subject, files: tuple[AdapterFile, ...]) -> Subject:

@@ -75,7 +75,7 @@ def test_a_saved_adapter_config_is_a_lora_config_and_names_its_base(load, tiny_l
     (tmp_path / "adapter_config.json").write_text(json.dumps(saved))
     subject = load(lora=str(tmp_path))
     assert subject.source == str(tiny_llama)
-    assert any("fields that this one does not know are ignored: from_the_future" in note for note in subject.notes)
+    assert any("PEFT ignores fields that it does not know: from_the_future" in note for note in subject.notes)
 
 
 @pytest.mark.parametrize(

@@ -128,12 +128,10 @@ def _add(model: Any, subject: Subject, adapter: AdapterFile) -> None:
 
 
 def _fields(subject: Subject, adapter: AdapterFile, *, inference_mode: bool) -> dict[str, Any]:
-    """The config to build the adapter with. Without weights it has no values to begin with, so what would compute them is not asked for."""
+    """The config to build the adapter with."""
     fields = {**known_fields(adapter.config), "inference_mode": inference_mode}
     if fields.get("task_type") in _GENERATING and not hasattr(subject.model, "prepare_inputs_for_generation"):
         fields["task_type"] = None
-    if subject.weights == "none" and isinstance(fields.get("init_lora_weights"), str):
-        fields["init_lora_weights"] = True
     return fields
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.files import plain_value, read_mapping
 from peft_inspect.load.lora.lora_values import check_values
-from peft_inspect.load.trainers import Recognised, recognise
+from peft_inspect.load.trainers import DIALECTS, Recognised, recognise
 from peft_inspect.load.words import did_you_mean, listed
 from peft_inspect.records import InspectionError, Request
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Fields that hold lists: a plain name or `a,b` from a flag is a list, anything else a regular expression or shorthand.
 _LISTS = ("target_modules", "target_parameters", "exclude_modules", "modules_to_save", "layers_pattern")
+_SAVED = "adapter_config.json"
+_OF_OLDER_VERSIONS = ("enable_lora", "merge_weights")
 _NAMES = re.compile(r"[\w.-]+(?:,[\w.-]+)*")
 
 
@@ -31,6 +33,7 @@ class Asked:
     file: str | None = None
     recognised: Recognised = field(default_factory=Recognised)
     notes: tuple[str, ...] = ()
+    flags: frozenset[str] = frozenset()  # fields that were given as flags, which win over what the file and its trainer say
 
     @property
     def task_type(self) -> str | None:
@@ -49,20 +52,42 @@ def asked(request: Request) -> Asked | None:
     if request.lora is None:
         if not flags:
             return None
-        return Asked(_checked({"peft_type": "LORA", **flags}, "the flags"))
+        return Asked(_checked({"peft_type": "LORA", **flags}, "the flags"), flags=frozenset(flags))
     path = Path(request.lora).expanduser()
-    data = read_mapping(path / "adapter_config.json" if path.is_dir() else path)
+    path = path / _SAVED if path.is_dir() else path
+    data = read_mapping(path)
     recognised = recognise(data, str(path))
     if not recognised.fields and not flags:
         raise InspectionError(f"{path} holds no field of a LoRA config: nothing in it says what to adapt")
-    fields = {"peft_type": "LORA", **recognised.fields}
-    notes = list(recognised.notes)
-    if "peft_version" in fields or "auto_mapping" in fields:
-        unknown = sorted(set(fields) - set(_field_names(fields)))
-        fields = known_fields(fields)
-        if unknown:
-            notes.append(f"{path} was written by a newer PEFT; fields that this one does not know are ignored: {listed(unknown)}")
-    return Asked(_checked({**fields, **flags}, str(path)), str(path), recognised, tuple(notes))
+    if not flags and recognised.for_model is None and not _looks_like_one(recognised.fields):
+        raise InspectionError(
+            f"{path}: LoraConfig has no field {min(recognised.fields)!r}, nor any other of this file, which is of no trainer "
+            f"that is followed here: {listed([dialect.trainer for dialect in DIALECTS], 20)}. "
+            "Give PEFT's own fields, as --target-modules, -r and --lora-alpha"
+        )
+    fields, ignored = _as_peft_reads(recognised.fields, saved=recognised.for_model is None and path.name == _SAVED)
+    notes = (*recognised.notes, *([f"{path}: PEFT ignores fields that it does not know: {listed(ignored)}"] if ignored else ()))
+    return Asked(_checked({**fields, **flags}, str(path)), str(path), recognised, notes, frozenset(flags))
+
+
+def _looks_like_one(fields: Mapping[str, Any]) -> bool:
+    """Whether anything in a file is a field of a PEFT config, be it a misspelt one."""
+    names = _field_names({"peft_type": "LORA", **fields})
+    return "peft_type" in fields or any(name in names or did_you_mean(name, names) for name in fields)
+
+
+def _as_peft_reads(fields: Mapping[str, Any], *, saved: bool) -> tuple[dict[str, Any], list[str]]:
+    """The fields that this PEFT knows, and those that it ignores: in a config that it or another version of it has saved, all others.
+
+    In a file written by hand an unknown field is a slip of the pen, unless an older PEFT had it.
+    """
+    fields = {"peft_type": "LORA", **fields}
+    unknown = sorted(fields.keys() - set(_field_names(fields)))
+    saved = (
+        saved or bool({"peft_version", "auto_mapping"} & fields.keys()) or {"base_model_name_or_path", "inference_mode"} <= fields.keys()
+    )
+    ignored = [name for name in unknown if saved or name in _OF_OLDER_VERSIONS]
+    return {name: value for name, value in fields.items() if name not in ignored}, ignored
 
 
 def peft_config(fields: Mapping[str, Any]) -> Any:

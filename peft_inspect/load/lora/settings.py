@@ -6,40 +6,61 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.quiet import quiet
+from peft_inspect.load.trainers.recognised import Chosen
+from peft_inspect.load.trainers.search import expert_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
+    from peft_inspect.load.lora.lora import Asked
     from peft_inspect.load.trainers import Settings
 
 
-def without_left_out(model: torch.nn.Module, fields: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """The LoRA fields with the parts excluded that the trainer leaves out, as far as this model has them."""
-    paths = [path for path, _ in model.named_modules()]
-    present = [pattern for pattern in settings.left_out if any(re.search(rf"(^|\.)({pattern})(\.|$)", path) for path in paths)]
-    if not present or fields.get("exclude_modules"):
-        return dict(fields)
-    return {**fields, "exclude_modules": rf"(.*\.)?({'|'.join(present)})(\..*)?"}
+def as_the_trainer_builds(model: torch.nn.Module, lora: Asked) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The LoRA fields with what the trainer finds in this model before it wraps it; flags win over that. With notes on what it found."""
+    chosen = lora.recognised.for_model(model, lora.fields) if lora.recognised.for_model else Chosen({})
+    found = {name: value for name, value in chosen.fields.items() if name not in lora.flags}
+    fields = {**lora.fields, **found}
+    if _dropout_on_layers(model, lora):
+        fields["lora_dropout"] = 0.0  # PEFT refuses it for fused experts; the layers get theirs after the wrapping
+    return fields, chosen.notes
 
 
-def apply(model: torch.nn.Module, settings: Settings) -> tuple[str, ...]:
+def apply(model: torch.nn.Module, lora: Asked) -> tuple[str, ...]:
     """Put a trainer's settings on a wrapped model, in the order in which trainers do; returns notes on what was applied."""
-    notes: list[str] = []
-    for patterns, trainable in ((settings.frozen, False), (settings.unfrozen, True)):
-        touched = _set_requires_grad(model, patterns, trainable=trainable)
-        if patterns:
-            notes.append(f"{'unfroze' if trainable else 'froze'} {touched} parameters, as the file says")
+    settings, notes = lora.recognised.settings, []
+    if _dropout_on_layers(model, lora):
+        notes.append(_add_dropout(model, settings.linear_dropout))
+    for pattern, trainable in settings.trainable:
+        touched = _set_requires_grad(model, pattern, trainable=trainable)
+        notes.append(f"{'unfroze' if trainable else 'froze'} {touched} parameters, as the file says")
     if settings.gradient_checkpointing:
         notes.append(_enable_checkpointing(model, settings))
     return tuple(notes)
 
 
-def _set_requires_grad(model: torch.nn.Module, patterns: tuple[str, ...], *, trainable: bool) -> int:
+def _dropout_on_layers(model: torch.nn.Module, lora: Asked) -> bool:
+    return bool(lora.recognised.settings.linear_dropout) and "lora_dropout" not in lora.flags and bool(expert_parameters(model))
+
+
+def _add_dropout(model: Any, probability: float) -> str:
+    """Dropout in the adapters on layers, none in those on fused experts."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), torch.nn.Linear):
+            for adapter in module.lora_dropout:
+                module.lora_dropout[adapter] = torch.nn.Dropout(probability)
+    for config in model.peft_config.values():
+        config.lora_dropout = probability
+    return f"lora_dropout={probability} is on the layers alone: fused experts can have none, and the trainer leaves it out there"
+
+
+def _set_requires_grad(model: torch.nn.Module, pattern: str, *, trainable: bool) -> int:
     touched = 0
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and any(re.search(pattern, name) for pattern in patterns):
+        if parameter.is_floating_point() and re.search(pattern, name):
             parameter.requires_grad_(trainable)
             touched += 1
     return touched

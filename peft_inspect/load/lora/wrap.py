@@ -40,11 +40,11 @@ def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "defa
     """
     from peft import get_peft_model
 
-    config = peft_config(fields)
+    weightless = is_weightless(model)
+    config = peft_config(_without_values(fields) if weightless else fields)
     try:
         with quiet():
             # Without low_cpu_mem_usage PEFT would allocate and initialise the adapter of a weightless model.
-            weightless = is_weightless(model)
             wrapped: torch.nn.Module = get_peft_model(model, config, adapter, low_cpu_mem_usage=weightless)
             if weightless:
                 _freeze_constants(wrapped)
@@ -52,6 +52,15 @@ def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "defa
             return wrapped
     except Exception as error:  # PEFT checks in many places, with errors of many types
         raise rejection(model, fields, config, error) from error
+
+
+def _without_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields but for an initialisation that is computed from the base weights, where there are none."""
+    if not isinstance(fields.get("init_lora_weights"), str):
+        return dict(fields)
+    return {
+        name: value for name, value in fields.items() if name not in ("init_lora_weights", "loftq_config", "eva_config", "corda_config")
+    }
 
 
 def _freeze_constants(model: torch.nn.Module) -> None:

@@ -1,32 +1,63 @@
-"""Configuration files of trainers, each recognised by its own fields. One file per trainer."""
+"""Configuration files of trainers, each recognised by what only it has. One file per trainer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.load.trainers import axolotl, huggingface, llama_factory, torchtune, trl
-from peft_inspect.load.trainers.recognised import Recognised, Settings
+from peft_inspect.load.trainers import (
+    automodel,
+    axolotl,
+    huggingface,
+    litgpt,
+    llama_factory,
+    llama_factory_v1,
+    mlx,
+    ms_swift,
+    openrlhf,
+    others,
+    torchtune,
+    trl,
+    unsloth,
+    verl,
+)
+from peft_inspect.load.trainers.dialect import Dialect
+from peft_inspect.load.trainers.recognised import Chosen, Recognised, Settings
+from peft_inspect.load.words import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TRAINERS = (axolotl, llama_factory, torchtune, trl)
+DIALECTS: tuple[Dialect, ...] = tuple(
+    module.DIALECT
+    for module in (
+        *(axolotl, llama_factory, llama_factory_v1, ms_swift, trl, torchtune),
+        *(unsloth, litgpt, automodel, verl, openrlhf, mlx),
+    )
+)
 
-__all__ = ["Recognised", "Settings", "recognise"]
+__all__ = ["DIALECTS", "Chosen", "Recognised", "Settings", "recognise"]
 
 
 def recognise(data: Mapping[str, Any], where: str) -> Recognised:
-    """Read a config file by its fields: a trainer's, or a PEFT config as it stands.
+    """Read a config file by what only one trainer has in it: a trainer's, or a PEFT config as it stands.
+
+    Where more than one could be meant, the one with more fields of its own is taken, and a note says so.
 
     Args:
         data: the contents of the file.
         where: the file as the user knows it, for messages.
 
     Raises:
-        InspectionError: the file is a trainer's and trains no adapter.
+        InspectionError: the file is a trainer's and trains no adapter, or one of a trainer that is not followed.
     """
-    for trainer in _TRAINERS:
-        recognised: Recognised | None = trainer.read(data, where)
-        if recognised is not None:
-            return recognised
-    return huggingface.read(data, where)
+    found = {dialect: evidence for dialect in DIALECTS if (evidence := dialect.evidence(data))}
+    if not found:
+        others.refuse(data, where)
+        return huggingface.read(data, where)
+    taken, *passed = sorted(found, key=lambda dialect: -len(found[dialect]))
+    recognised = taken.recognised(data, where)
+    if not passed:
+        return recognised
+    rivals = " or ".join(f"{dialect.trainer} (by {listed(found[dialect], 3)})" for dialect in passed)
+    note = f"{where} is read as {taken.trainer}'s, by {listed(found[taken], 3)}; it could have been one of {rivals}"
+    return Recognised(**{**vars(recognised), "notes": (*recognised.notes, note)})
