@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,7 +32,11 @@ def check(
     ] = None,
     suggest: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the LoRA config that the findings suggest, as PEFT's JSON.", rich_help_panel=REPORT),
+        typer.Option(
+            metavar="PATH",
+            help="Write the LoRA config that the findings suggest, as PEFT's JSON; into a folder: the adapter, converted.",
+            rich_help_panel=REPORT,
+        ),
     ] = None,
     processes: JOBS = 1,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=REPORT)] = False,
@@ -41,8 +46,9 @@ def check(
     Without MODEL: all targets of the configuration. MODEL may be the name of one.
     """
     from peft_inspect.cli.checking import check_targets
+    from peft_inspect.cli.suggesting import is_folder
 
-    formats = [*(also or ()), *([f"lora-config={suggest}"] if suggest else ())]
-    check_targets(
-        request, reporting, reporting.view("check", ascii=ascii_), locked=locked, config=config, also=formats, processes=processes
-    )
+    folder = Path(suggest) if suggest and is_folder(suggest) else None
+    formats = [*(also or ()), *([f"lora-config={suggest}"] if suggest and folder is None else ())]
+    view = reporting.view("check", ascii=ascii_)
+    check_targets(request, reporting, view, locked=locked, config=config, also=formats, processes=processes, converted=folder)

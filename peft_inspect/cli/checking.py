@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from peft_inspect.api import Report
+from peft_inspect.cli import suggesting
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output
 from peft_inspect.cli.run import FOUND, crashes, failures, prepared
@@ -24,7 +25,15 @@ from peft_inspect.records import InspectionError, Request
 
 
 def check_targets(
-    request: Request, reporting: Reporting, view: View, *, locked: bool, config: str | None, also: Sequence[str], processes: int
+    request: Request,
+    reporting: Reporting,
+    view: View,
+    *,
+    locked: bool,
+    config: str | None,
+    also: Sequence[str],
+    processes: int,
+    converted: Path | None = None,
 ) -> None:
     """Inspect what was named, or all targets of the configuration; write the report in every format asked for, exit."""
     with failures(debug=reporting.debug):
@@ -40,6 +49,8 @@ def check_targets(
             why = {name: str(error) for name, error in failed.items()}
             for name, output in outputs:
                 output.write(partial(write_all, name, reports, why, view=view))
+        if converted is not None and reports:
+            suggesting.write(reports.values(), converted)
         _leave(targets, reports, failed, project)
 
 

@@ -6,7 +6,7 @@
 Module paths are those of the live object that was inspected: `root.get_submodule(path)` accepts them.
 """
 
-from peft_inspect.records.adapter_file import AdapterFile, TensorInfo
+from peft_inspect.records.adapter_file import AdapterFile, Conversion, TensorInfo
 from peft_inspect.records.basics import InspectionError, Mode, Severity, Source, Weights
 from peft_inspect.records.diagnosis import Diagnosis, Finding, Outcome, Remedy, Status
 from peft_inspect.records.grouping import Placed, by_place, modules_of, runs_of
@@ -58,6 +58,7 @@ __all__ = [
     "CallInfo",
     "Carried",
     "ConfigEntry",
+    "Conversion",
     "CopyCall",
     "Coverage",
     "CutKind",

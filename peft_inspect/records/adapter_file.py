@@ -23,6 +23,14 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """How a file becomes one that PEFT loads: the tensors under other names, and transposed where the other tool holds them so."""
+
+    keys: Mapping[str, str]  # of the file → PEFT's
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
 class AdapterFile:
     """An adapter on disk: its config, its safetensors header, and the layers it was meant for."""
 
@@ -35,4 +43,6 @@ class AdapterFile:
     structure: Structure | None = None
     base: Mapping[str, Any] = field(default_factory=dict)  # name, class, depth, width of the base that was inspected
     new_modules: Mapping[str, str] = field(default_factory=dict)  # path of a trained or fresh module PEFT does not save → its key in a file
+    live_zero: frozenset[str] = frozenset()  # expected keys whose live tensor is exactly zero, where there are values
+    trained_below: tuple[str, ...] = ()  # sub-folders with an adapter that is trained, where this one is not
     in_memory: bool = False  # a loaded adapter seen in the live model, whose file was not named

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from peft_inspect.records.adapter_file import AdapterFile
+from peft_inspect.records.adapter_file import AdapterFile, Conversion
 from peft_inspect.records.basics import Severity, Source
 from peft_inspect.records.structure import Structure
 from peft_inspect.records.trace import Trace
@@ -53,6 +53,7 @@ class Finding:
     adapter: str | None = None  # the adapter that it is about; None: those in use
     zero: bool = False  # gradients arrive and are zero, so that a fix has to make them other than zero
     ignore_index: int = -100  # of the labels that it is about
+    conversion: Conversion | None = None  # of the adapter file into one that PEFT loads
     suggestion: Mapping[str, Any] = field(default_factory=dict)  # fields of the LoRA config and what they should hold
     explains: bool = True  # more general rules leave its modules to it
 

@@ -9,6 +9,8 @@ from peft_inspect.records import AdapterFile, ModuleInfo, TensorInfo
 
 _RANK_AXIS = {"lora_A": 0, "lora_embedding_A": 0, "lora_B": 1, "lora_embedding_B": 1}
 _OPTIONAL = {"lora_magnitude_vector": "use_dora", "lora_B.bias": "lora_bias"}
+_FEW = 2  # tensors of a pair: one of them alone may have another rank
+_MOST_RANKS = 1025
 _LONGEST_KEY = 200
 _DEEPEST_TAIL = 3  # what follows a module's path in a key: lora_A.default.weight
 
@@ -36,7 +38,21 @@ class Match:
     @property
     def other_width(self) -> bool:
         """Whether no tensor fits, for reasons other than the rank: the base has other sizes throughout."""
-        return not self.placed and bool(self.mismatched) and any(mismatch.ranks is None for mismatch in self.mismatched)
+        return not self.placed and any(mismatch.ranks is None for mismatch in self.mismatched) and not (self.ranks_saved or self.transposed)
+
+    @property
+    def ranks_saved(self) -> int | None:
+        """Of how many processes one saved the file: every tensor is cut along its rows; None where they are not."""
+        cut = [(mismatch.tensor.shape, mismatch.wanted) for mismatch in self.mismatched]
+        if len(cut) < _FEW or any(len(found) != len(wanted) or found[1:] != wanted[1:] for found, wanted in cut):
+            return None
+        return next((n for n in range(2, _MOST_RANKS) if all(found[0] == -(-wanted[0] // n) for found, wanted in cut)), None)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether every tensor that does not fit does so the other way round."""
+        ways = [(mismatch.tensor.shape, mismatch.wanted) for mismatch in self.mismatched]
+        return bool(ways) and all(len(found) > 1 and found == wanted[::-1] for found, wanted in ways)
 
 
 def match(file: AdapterFile) -> Match:
@@ -139,14 +155,27 @@ class Names:
 
 
 def of_a_shallower_base(file: AdapterFile, fit: Match) -> bool:
-    """Whether all that is missing are whole blocks behind the last one in the file, and the base is known to be another one."""
-    if file.base.get("same_name") is not False or not fit.missing:
+    """Whether all that is missing are whole blocks behind the last one in the file, and its config names another base than this one."""
+    named_otherwise = file.base.get("same_name") is False or (
+        file.base.get("same_name") is None and file.config.get("base_model_name_or_path")
+    )
+    return bool(named_otherwise) and only_later_blocks(fit)
+
+
+def only_later_blocks(fit: Match) -> bool:
+    """Whether all that is missing are whole blocks behind the last one in the file."""
+    if not fit.missing:
         return False
     depth: dict[str, int] = {}
     for tensor in fit.placed:
         pattern, index = _block(loaded(tensor))
         depth[pattern] = max(depth.get(pattern, -1), index)
     return all(pattern in depth and index > depth[pattern] for pattern, index in map(_block, fit.missing))
+
+
+def blocks_of(tensors: Iterable[TensorInfo]) -> int:
+    """How many blocks a base has at least for which these tensors are."""
+    return max((_block(loaded(tensor))[1] for tensor in tensors), default=-1) + 1
 
 
 def _split(key: str, path: str) -> tuple[str, str | None, tuple[str, ...]]:

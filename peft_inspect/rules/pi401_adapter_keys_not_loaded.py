@@ -13,14 +13,16 @@ Load the adapter onto the model as it was trained, or rename the keys as the fin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeGuard
 
-from peft_inspect.records import AdapterFile, Finding, ModuleInfo, Severity, TensorInfo
+from peft_inspect.records import AdapterFile, Conversion, Finding, ModuleInfo, Severity, TensorInfo
 from peft_inspect.rules.adapter_examples import adapted, saved
-from peft_inspect.rules.adapter_match import Names, adapter_paths, field_of, incomparable, loaded, match, shown
+from peft_inspect.rules.adapter_match import Match, Names, field_of, incomparable, loaded, match, shown
 from peft_inspect.rules.examples import text_batch
+from peft_inspect.rules.foreign_formats import Foreign, foreign
 from peft_inspect.rules.key_mapping import Renaming, renaming
+from peft_inspect.rules.lost_experts import LostExperts, lost_experts
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import quoted, settings
 
@@ -28,8 +30,20 @@ from peft_inspect.rules.words import quoted, settings
 def check(file: AdapterFile) -> Iterator[Finding]:
     """Unplaced tensors: those of modules that the config leaves out, those that a renaming would place, the rest."""
     fit = match(file)
-    if not fit.unplaced:
+    if other := foreign(fit.unplaced, file):
+        yield _of_another_tool(other, file)
         return
+    if never := _never_loaded(fit, file):
+        yield _unloaded(never, file)
+        return
+    if experts := lost_experts(fit.unplaced, file):
+        yield _of_experts(experts, file)
+    unplaced = [tensor for tensor in fit.unplaced if tensor.key not in (experts.keys if experts else ())]
+    if unplaced:
+        yield from _unplaced(replace(fit, unplaced=tuple(unplaced)), file)
+
+
+def _unplaced(fit: Match, file: AdapterFile) -> Iterator[Finding]:
     names, adapted = Names(file), set(file.layer_of.values())
     named = {tensor.key: module for tensor in fit.unplaced if (module := names.module(loaded(tensor)))}
     left_out = {key: module for key, module in named.items() if module.path not in adapted}
@@ -47,9 +61,11 @@ def check(file: AdapterFile) -> Iterator[Finding]:
     if left_out:
         facts["left_out"] = sorted({module.path for module in left_out.values()})
     layers = [file.layer_of[key] for key in mapping.places.values()] + [module.path for module in left_out.values()]
-    layers += [path for path, _ in strange] or _flattened(rest, file)
+    layers += [path for path, _ in strange]
     fixes = (*_fix_of_names(mapping), *_fix_of_targets(left_out), *_fix_of_weights(weight for _, weight in strange))
-    yield RULE.finding(_message(fit.unplaced, file, mapping), layers, facts=facts, fix="; ".join(fixes) or _otherwise(layers))
+    yield RULE.finding(
+        _message(fit.unplaced, file, mapping), layers, facts=facts, fix="; ".join(fixes) or _OTHERWISE, conversion=_converted(mapping)
+    )
 
 
 def _message(unplaced: tuple[TensorInfo, ...], file: AdapterFile, mapping: Renaming) -> str:
@@ -90,21 +106,71 @@ def _fix_of_weights(weights: Iterable[str]) -> Iterator[str]:
         yield f"the adapter layers have no {quoted(every)}: {how}"
 
 
-def _flattened(tensors: Iterable[TensorInfo], file: AdapterFile) -> list[str]:
-    """The adapter layers that keys speak of where every dot of a path is an underscore, as other trainers write them."""
-    layers = {"_".join(path.split(".")[-depth:]): path for path in adapter_paths(file) for depth in range(2, path.count(".") + 2)}
-    found = []
-    for tensor in tensors:
-        words = tensor.key.partition(".")[0].split("_")
-        tails = ("_".join(words[start:]) for start in range(len(words)))
-        found += [layers[tail] for tail in islice((tail for tail in tails if tail in layers), 1)]
-    return found
+def _converted(mapping: Renaming) -> Conversion | None:
+    return Conversion(mapping.places) if mapping.places else None
 
 
-def _otherwise(layers: list[str]) -> str:
-    if layers:
-        return "its keys have underscores where a path has dots, as kohya-ss and others write them: convert the file to PEFT's format"
-    return "load the adapter onto the model that it was trained with: no renaming of its keys fits this one"
+def _of_another_tool(other: Foreign, file: AdapterFile) -> Finding:
+    """A file that PEFT cannot load as it is, by the name of the tool that wrote it."""
+    first, conversion = other.tensors[0].key, other.conversion
+    fits = (
+        f"; {len(conversion.keys)} of them fit as PEFT's, {shown(first)} as {shown(conversion.keys[first])}"
+        if _fits(conversion, first)
+        else ""
+    )
+    return RULE.finding(
+        f"{len(other.tensors)} of {len(file.tensors)} tensors in {file.path} have the names of {other.format.name}, {shown(first)} for one: "
+        f"PEFT loads none of them{fits}",
+        other.layers,
+        facts={
+            "file": file.path,
+            "unplaced": len(other.tensors),
+            "tensors": len(file.tensors),
+            "keys": [tensor.key for tensor in other.tensors][:8],
+            "format": other.format.name,
+            **({"would_place": len(conversion.keys), "transposed": conversion.transposed} if conversion else {}),
+        },
+        conversion=conversion,
+        fix=other.format.how + (": `--suggest FOLDER` writes it" if conversion else ""),
+    )
+
+
+def _fits(conversion: Conversion | None, key: str) -> TypeGuard[Conversion]:
+    return conversion is not None and key in conversion.keys
+
+
+def _never_loaded(fit: Match, file: AdapterFile) -> list[str]:
+    """Layers whose tensors fit and hold values, while the live ones are zero as before the first step."""
+    if fit.unplaced or fit.mismatched or fit.missing:  # what is wrong with it explains that it was not loaded
+        return []
+    unlike = [key for tensor in fit.placed if tensor.zero is False and (key := loaded(tensor)) in file.live_zero]
+    return list(dict.fromkeys(file.layer_of[key] for key in unlike))
+
+
+def _unloaded(layers: list[str], file: AdapterFile) -> Finding:
+    return RULE.finding(
+        f"{file.path} fits the model and was never loaded: {len(layers)} adapter layers have a factor that is exactly zero, "
+        "which in the file is not",
+        layers,
+        facts={"file": file.path, "layers": len(layers), "loaded": False},
+        fix="load it by PeftModel.from_pretrained, load_adapter or set_peft_model_state_dict: load_state_dict(strict=False) passes over "
+        "keys without the adapter's name in them",
+        severity=Severity.WARNING,  # a model that is yet to be loaded looks the same
+    )
+
+
+def _of_experts(experts: LostExperts, file: AdapterFile) -> Finding:
+    return RULE.finding(
+        f"{len(experts.keys)} of {len(file.tensors)} tensors in {file.path} are for the experts' raw parameters, which the config has lost: "
+        "they are not loaded",
+        experts.modules,
+        facts={"file": file.path, "unplaced": len(experts.keys), "tensors": len(file.tensors), "keys": list(experts.keys)[:8]},
+        suggestion=experts.suggestion,
+        fix=f"set {settings(experts.suggestion)} in adapter_config.json",
+    )
+
+
+_OTHERWISE = "load the adapter onto the model that it was trained with: no renaming of its keys fits this one"
 
 
 def broken() -> Example:

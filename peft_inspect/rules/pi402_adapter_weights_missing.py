@@ -17,11 +17,13 @@ from peft_inspect.rules.adapter_match import (
     Match,
     adapter_layers,
     adapter_paths,
+    blocks_of,
     field_of,
     incomparable,
     loaded,
     match,
     of_a_shallower_base,
+    only_later_blocks,
     weight_of,
 )
 from peft_inspect.rules.examples import text_batch
@@ -54,6 +56,11 @@ def _fix(missing: list[str], fit: Match, file: AdapterFile) -> str:
     fields = {field: False for key in missing if (field := field_of(weight_of(key, file)))}
     if fields and held.issuperset(file.layer_of[key] for key in missing) and all(field_of(weight_of(key, file)) for key in missing):
         return f"set {settings(fields)} in adapter_config.json, if the adapter was trained so; else save it again from the trained model"
+    if only_later_blocks(fit) and len(missing) == len(fit.missing):
+        return (
+            f"load it onto a base with {blocks_of(fit.placed)} layers, if it was trained on one: the file has all of these and none of the "
+            "later ones; else save the adapter again from the trained model"
+        )
     return "save the adapter again from the trained model, or take these modules out of target_modules in adapter_config.json"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from peft_inspect.records import AdapterFile, Finding, Severity
 from peft_inspect.rules.adapter_examples import adapted, saved
-from peft_inspect.rules.adapter_match import Match, incomparable, loaded, match, of_a_shallower_base, shown
+from peft_inspect.rules.adapter_match import Match, blocks_of, incomparable, loaded, match, of_a_shallower_base, shown
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.rule import Example, Rule
 
@@ -31,7 +31,10 @@ def check(file: AdapterFile) -> Iterator[Finding]:
         reasons["depth"] = f"{len(fit.too_deep)} tensors are for blocks that this base does not have, such as {shown(fit.too_deep[0].key)}"
     shallower = of_a_shallower_base(file, fit)
     if shallower:
-        reasons["depth"] = f"{len(fit.missing)} tensors are lacking for the blocks that only this base has, such as {shown(fit.missing[0])}"
+        reasons["depth"] = (
+            f"the file is for a base with {blocks_of(fit.placed)} layers, and lacks {len(fit.missing)} tensors for those that only this one "
+            f"has, such as {shown(fit.missing[0])}"
+        )
     if fit.other_width:
         first = next(mismatch for mismatch in fit.mismatched if mismatch.ranks is None)
         reasons["width"] = f"no tensor fits: {shown(first.tensor.key)} is {list(first.tensor.shape)} and {list(first.wanted)} is needed"

@@ -16,6 +16,7 @@ from peft_inspect.rules.adapter_examples import adapted, saved
 from peft_inspect.rules.adapter_match import adapter_paths, loaded
 from peft_inspect.rules.examples import text_batch
 from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.words import quoted
 
 
 def check(file: AdapterFile) -> Iterator[Finding]:
@@ -28,10 +29,22 @@ def check(file: AdapterFile) -> Iterator[Finding]:
             f"{where} changes nothing: each of its adapter layers ({len(layers)}) has a factor that is exactly zero, as before the first step",
             layers,
             adapter=file.adapter,
-            facts={"file": file.path or None, "layers": len(layers)},
-            fix="run `peft-inspect gradcheck` on the training script to see why nothing was trained, and train again",
+            facts={
+                "file": file.path or None,
+                "layers": len(layers),
+                **({"trained": list(file.trained_below)} if file.trained_below else {}),
+            },
+            fix=_fix(file),
             explains=file.in_memory,  # loaded for use; beside a file that was named, the model may be one to be trained
         )
+
+
+def _fix(file: AdapterFile) -> str:
+    if file.trained_below:
+        return (
+            f"load the sub-folder {quoted(file.trained_below)} of {file.path}, which holds a trained adapter: this one was saved untrained"
+        )
+    return "run `peft-inspect gradcheck` on the training script to see why nothing was trained, and train again"
 
 
 def _multiplies_by_one(tensor: TensorInfo) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from peft_inspect.records import AdapterFile, Finding, Remedy, Severity, Source, Structure, Trace, Unexplained
+from peft_inspect.records import AdapterFile, Conversion, Finding, Remedy, Severity, Source, Structure, Trace, Unexplained
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +91,7 @@ class Rule(Generic[Evidence]):
         zero: bool = False,
         ignore_index: int | None = None,
         suggestion: Mapping[str, Any] | None = None,
+        conversion: Conversion | None = None,
         severity: Severity | None = None,
         explains: bool = True,
     ) -> Finding:
@@ -110,5 +111,6 @@ class Rule(Generic[Evidence]):
             zero=zero,
             ignore_index=Finding.ignore_index if ignore_index is None else ignore_index,
             suggestion=suggestion or {},
+            conversion=conversion,
             explains=explains,
         )

@@ -34,7 +34,7 @@ def adapter_evidence(subject: Subject, structure: Structure) -> tuple[AdapterFil
 
 
 def compared(file: AdapterFile, model: nn.Module, structure: Structure, base_name: str | None = None) -> AdapterFile:
-    """The file with what the model wants of it. No value is read or copied: it works on models without weights.
+    """The file with what the model wants of it. Of values only whether they are zero is read, where there are any.
 
     Args:
         file: as `read_adapter_files` gives it.
@@ -56,12 +56,14 @@ def compared(file: AdapterFile, model: nn.Module, structure: Structure, base_nam
     tensors = keys.loaded(file.tensors)
     base_weights = {key: live for tensor in tensors if (key := tensor.loads_as or tensor.key) not in keys.live and (live := keys.held(key))}
     expected = {**keys.live, **base_weights} if keys.live else {}
+    zero = keys.zero()
     return replace(
         file,
         tensors=tensors,
         expected={key: keys.shapes[live] for key, live in expected.items()},
         layer_of=_layers({key: keys.path(live) for key, live in expected.items()}, structure),
         structure=structure,
+        live_zero=frozenset(key for key, live in expected.items() if live in zero),
         base=_base(file, owner, structure, base_name),
         new_modules=new_modules(owner, structure, keys),
     )

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 PREFIX = "base_model.model."  # what PEFT writes before the path of every module
 
 
+def _has_values(value: torch.Tensor) -> bool:
+    return type(value) in (torch.Tensor, torch.nn.Parameter) and not value.is_meta and value.numel() > 0
+
+
 class SavedKeys:
     """The adapter `name` of one owner: `live` maps each key of its file to the live key, which has the adapter's name in it.
 
@@ -32,6 +36,12 @@ class SavedKeys:
         self._bare = "" if isinstance(owner.module, (PeftModel, PeftMixedModel)) else PREFIX
         self.shapes = {key: tuple(value.shape) for key, value in owner.module.state_dict(keep_vars=True).items()}
         self.live = self._saved()
+
+    def zero(self) -> frozenset[str]:
+        """The live keys of the adapter whose tensor is exactly zero; none of what has no values here."""
+        values = self._owner.module.state_dict(keep_vars=True)
+        held = {key: values[key] for key in self.live.values() if key in values and "lora_" in key}
+        return frozenset(key for key, value in held.items() if _has_values(value) and not bool(value.any()))
 
     def path(self, live_key: str) -> str:
         """A live key as a path from the root of the model."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from peft_inspect.load.adapter.foreign import as_peft, weights_name
 from peft_inspect.load.adapter.safetensors_values import read_tensors
 from peft_inspect.load.files import read_mapping
 from peft_inspect.load.lora.lora_values import check_values
@@ -30,7 +32,7 @@ def read_adapter_files(path_or_id: str) -> tuple[AdapterFile, ...]:
     """
     form = named(path_or_id)
     if isinstance(form, LocalFolder):
-        return tuple(_read(Folder(folder), name) for folder, name in _folders(form.path))
+        return tuple(_with_those_below(_read(Folder(folder), name)) for folder, name in _folders(form.path))
     if isinstance(form, HubRepo):
         from peft_inspect.load.model.hub import Repository
 
@@ -58,13 +60,34 @@ def _read(location: Location, adapter: str) -> AdapterFile:
     if config_file is None:
         raise InspectionError(location.absent(CONFIG))
     config = read_mapping(config_file)
-    if not config.get("peft_type"):
+    own = None if config.get("peft_type") else weights_name(config)
+    if not config.get("peft_type") and own is None:
         raise InspectionError(f"{config_file} is no adapter config: it has no peft_type")
-    check_values(config, str(config_file))
-    weights = location.find(WEIGHTS)
+    weights = location.find(own or WEIGHTS)
     if weights is None:
-        raise InspectionError(_without_weights(location))
-    return AdapterFile(path=str(config_file.parent), config=config, tensors=read_tensors(weights), adapter=adapter)
+        raise InspectionError(location.absent(own) if own else _without_weights(location))
+    tensors = read_tensors(weights)
+    fields = as_peft(config, tensors, str(config_file)) if own else config
+    check_values(fields, str(config_file))
+    return AdapterFile(path=str(config_file.parent), config=fields, tensors=tensors, adapter=adapter)
+
+
+def _with_those_below(file: AdapterFile) -> AdapterFile:
+    """The adapter at the top of a folder, with the sub-folders that hold a trained one where it is not."""
+    if not _untrained(file):
+        return file
+    below = (_read(Folder(path.parent), path.parent.name) for path in sorted(Path(file.path).glob(f"*/{CONFIG}")) if _complete(path.parent))
+    return replace(file, trained_below=tuple(Path(other.path).name for other in below if not _untrained(other)))
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / WEIGHTS).is_file() and bool(read_mapping(folder / CONFIG).get("peft_type"))
+
+
+def _untrained(file: AdapterFile) -> bool:
+    """Whether the factor that begins at zero is zero in every layer."""
+    second = [tensor for tensor in file.tensors if "lora_B" in tensor.key or "lora_embedding_A" in tensor.key]
+    return bool(second) and all(tensor.zero for tensor in second)
 
 
 def _without_weights(location: Location) -> str:

@@ -45,6 +45,8 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
         message = f"PEFT has no dropout for target_parameters, and lora_dropout is {fields['lora_dropout']}. {works}, lora_dropout=0.0"
     elif "Cannot convert PEFT target" in str(error):
         message = _of_half_fused(base, fields, str(error))
+    elif isinstance(error, IndexError) and fields.get("trainable_token_indices"):
+        message = _of_tokens(base, fields)
     elif "modules_to_save cannot be applied" in str(error):
         message = _of_saved_target(base, fields)
     else:
@@ -180,6 +182,18 @@ def _of_half_fused(base: Adaptable, fields: Mapping[str, Any], error: str) -> st
     return (
         f"target_modules={_shown(fields.get('target_modules'))} names one of two layers that the experts of {base.name} hold as one "
         f"parameter, and PEFT adapts them together or not at all: {error} {_works(target_modules=names, target_parameters=experts)}"
+    )
+
+
+def _of_tokens(base: Adaptable, fields: Mapping[str, Any]) -> str:
+    """Token ids behind the end of the embedding."""
+    asked = fields["trainable_token_indices"]
+    rows = base.model.get_input_embeddings().weight.shape[0]
+    ids = [index for indices in (asked.values() if isinstance(asked, Mapping) else [asked]) for index in indices]
+    beyond = [index for index in ids if not 0 <= index < rows]
+    return (
+        f"trainable_token_indices names {spans(beyond)}, and the embedding of {base.name} has {rows} rows, 0–{rows - 1}: resize it before "
+        "the wrapping, with model.resize_token_embeddings or --config-set vocab_size=N, or name tokens that exist"
     )
 
 

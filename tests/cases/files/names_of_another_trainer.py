@@ -23,4 +23,5 @@ def broken(folder):
 
 
 def fixed(folder):
-    return adapted(), saved(trained(adapted()), folder)
+    model = trained(adapted())
+    return model, saved(model, folder)

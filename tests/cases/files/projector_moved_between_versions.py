@@ -33,4 +33,5 @@ def broken(folder):
 
 
 def fixed(folder):
-    return adapted(After()), saved(trained(adapted(After())), folder)
+    model = trained(adapted(After()))
+    return model, saved(model, folder)

@@ -16,4 +16,5 @@ def broken(folder):
 
 
 def fixed(folder):
-    return adapted(num_hidden_layers=4, hidden_size=32), saved(trained(adapted(num_hidden_layers=4, hidden_size=32)), folder)
+    model = trained(adapted(num_hidden_layers=4, hidden_size=32))
+    return model, saved(model, folder)

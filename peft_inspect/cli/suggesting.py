@@ -1,0 +1,40 @@
+"""What `check --suggest FOLDER` writes: an adapter that PEFT loads, with its config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from peft_inspect.api import Report
+from peft_inspect.records import InspectionError
+from peft_inspect.suggest import corrected
+
+CONFIG = "adapter_config.json"
+
+
+def is_folder(suggest: str) -> bool:
+    """Whether a folder was named: one that is there, or a path without an ending."""
+    return Path(suggest).is_dir() or suggest.endswith("/") or not Path(suggest).suffix
+
+
+def write(reports: Iterable[Report], folder: Path) -> None:
+    """Write the converted adapter of the one report.
+
+    Raises:
+        InspectionError: there are several reports, no adapter file, or nothing to convert.
+    """
+    from peft_inspect.load.adapter.convert import write_converted
+
+    report, *others = reports
+    found = next(((finding, finding.conversion) for finding in report.findings if finding.conversion), None)
+    if others or not report.adapter_files:
+        raise InspectionError(f"--suggest {folder} is a folder, for one converted adapter: name one as MODEL, or a file for a LoRA config")
+    file, adapters = report.adapter_files[0], sorted(report.structure.adapters, key=lambda adapter: not adapter.active)
+    config = corrected(adapters[0].config if adapters else file.config, report.findings)
+    if found is None and config == (adapters[0].config if adapters else file.config):
+        raise InspectionError(f"--suggest {folder}: nothing that was found of {file.path} can be mended by renaming or by its config")
+    folder.mkdir(parents=True, exist_ok=True)
+    if found is not None:
+        write_converted(file.path, found[1], config, folder)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
