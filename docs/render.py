@@ -17,6 +17,7 @@ import inspect
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
@@ -24,12 +25,42 @@ from typer.testing import CliRunner
 
 import peft_inspect
 from peft_inspect.cli import app
+from peft_inspect.load.trainers import DIALECTS
+from peft_inspect.load.trainers.dialect import Dialect
+from peft_inspect.load.trainers.others import NOT_FOLLOWED
 from peft_inspect.rules import all_rules, page
+from peft_inspect.rules.foreign_formats import FORMATS
 from peft_inspect.rules.messages import MESSAGES
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(<!-- output: (?P<command>.+?) -->\n```text\n)(?P<output>.*?)(```)", re.DOTALL)
 PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "HF_HUB_OFFLINE": "1"}
+_HEAD = """# Other people's files
+
+`--lora FILE` takes PEFT's own JSON, YAML or TOML of the same fields, and the files of the trainers below. A trainer's file is read as
+that trainer means it: its targets are looked for in the model as the trainer looks for them, and the fields below decide what the
+tables say. What is left out has the trainer's default, not PEFT's.
+
+```bash
+peft-inspect tree --lora llama3_lora_sft.yaml                  # the base model is the one that the file names
+peft-inspect check arch:qwen3_moe --lora llama3_lora_sft.yaml  # or another one
+```
+
+- A file is recognised by what only its trainer has. Where two could be meant, a note says which was taken, by which fields.
+- A field that matters and is not followed is a note that begins with `warning:` and names it; so is a field that is not known and is
+  called as if it mattered. Only fields that decide neither targets, ranks, scaling, initialisation, freezing, precision nor
+  checkpointing are said not to matter.
+- Where a file resumes a trained adapter, that adapter is loaded and its own config decides.
+- PEFT ignores fields of a saved config that it does not know, and so does the tool, with a note; in a file that was written by hand an
+  unknown field is an error.
+- Flags win over the file: `--lora FILE -r 64`.
+"""
+_ADAPTERS = """## Adapter files
+
+`peft-inspect check ADAPTER --base MODEL` compares the tensors of an adapter with the layers of its base, by name and shape, without
+weights, and their values with those of a live model. Formats of other tools are told by their keys; where every tensor has one place,
+`--suggest FOLDER` writes the adapter as PEFT loads it, and `--suggest FILE.json` the config.
+"""
 
 
 def screen(command: str) -> str:
@@ -108,7 +139,38 @@ def api_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-GENERATED = {"rules.md": rule_pages, "messages.md": message_page, "commands.md": command_page, "api.md": api_page}
+def files_page() -> str:
+    """docs/files.md: what is read of other people's files, from the dialects themselves."""
+    others = ", ".join(NOT_FOLLOWED)
+    lines = [_HEAD.rstrip(), "", "| trainer | version read | follows |", "|---|---|---|"]
+    lines += [f"| [{one.trainer}](#{_anchor(one)}) | {one.version} | {_code(one.follows)} |" for one in DIALECTS]
+    lines += ["", f"Known by sight, and refused by name: {others}.", *(line for one in DIALECTS for line in _section(one))]
+    lines += ["", _ADAPTERS.rstrip(), "", "| written by | what to do |", "|---|---|"]
+    lines += [f"| {form.name} | {form.how} |" for form in FORMATS]
+    return "\n".join(lines) + "\n"
+
+
+def _section(dialect: Dialect) -> Iterator[str]:
+    yield from ("", f"## {dialect.trainer}", "", "| field | decides |", "|---|---|")
+    yield from (f"| `{name}` | {_cell(text)} |" for name, text in dialect.decides.items())
+    if dialect.warned:
+        yield from ("", "Not followed, with a warning:", "", "| field | what it would do |", "|---|---|")
+        yield from (f"| `{name}` | {_cell(text)} |" for name, text in dialect.warned.items())
+
+
+def _anchor(dialect: Dialect) -> str:
+    return "".join(letter for letter in dialect.trainer.lower().replace(" ", "-") if letter.isalnum() or letter == "-")
+
+
+def _code(text: str) -> str:
+    return ", ".join(f"`{part.strip()}`" for part in text.split(","))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+GENERATED = {"rules.md": rule_pages, "messages.md": message_page, "commands.md": command_page, "api.md": api_page, "files.md": files_page}
 
 
 def pages() -> dict[Path, str]:

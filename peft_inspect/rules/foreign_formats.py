@@ -36,7 +36,7 @@ class Foreign:
 
 def foreign(tensors: tuple[TensorInfo, ...], file: AdapterFile) -> Foreign | None:
     """The format of tensors that find no place; None where they are in none that is known."""
-    for form in _FORMATS:
+    for form in FORMATS:
         found = {tensor: match for tensor in tensors if (match := form.key.fullmatch(tensor.key))}
         if len(found) * 2 > len(tensors):
             keys = dict(_placed(form, found, file))
@@ -74,7 +74,7 @@ def _dotted(match: re.Match[str], file: AdapterFile) -> str | None:
     return next((path for path in adapter_paths(file) if path.endswith(f".{ending}") or path == ending), None)
 
 
-_FORMATS = (
+FORMATS = (
     Format(
         "kohya-ss",
         re.compile(r"lora_(?P<path>[A-Za-z0-9_]+)\.(?:(?P<side>lora_down|lora_up)\.weight|alpha)"),

@@ -188,7 +188,8 @@ def _of_half_fused(base: Adaptable, fields: Mapping[str, Any], error: str) -> st
 def _of_tokens(base: Adaptable, fields: Mapping[str, Any]) -> str:
     """Token ids behind the end of the embedding."""
     asked = fields["trainable_token_indices"]
-    rows = base.model.get_input_embeddings().weight.shape[0]
+    embedding: Any = base.model.get_input_embeddings()  # type: ignore[operator]
+    rows = embedding.weight.shape[0]
     ids = [index for indices in (asked.values() if isinstance(asked, Mapping) else [asked]) for index in indices]
     beyond = [index for index in ids if not 0 <= index < rows]
     return (

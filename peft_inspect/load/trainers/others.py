@@ -9,7 +9,7 @@ from peft_inspect.load.trainers.reader import has_value
 from peft_inspect.load.words import listed
 from peft_inspect.records import InspectionError
 
-_MARKS = {  # a trainer → groups of fields, dotted inside sections, each of which is there in its files alone
+NOT_FOLLOWED = {  # a trainer → groups of fields, dotted inside sections, each of which is there in its files alone
     "kohya's sd-scripts": (("network_module",), ("network_dim", "network_alpha"), ("network_arguments.network_dim",)),
     "diffusion-pipe": (("adapter.type", "optimizer.type"), ("adapter.rank", "model.transformer_path")),
     "ai-toolkit": (("config.process",), ("network.linear", "network.linear_alpha")),
@@ -44,7 +44,7 @@ def refuse(data: Mapping[str, Any], where: str) -> None:
     Raises:
         InspectionError: the file is one of a trainer that is not followed.
     """
-    for trainer, groups in _MARKS.items():
+    for trainer, groups in NOT_FOLLOWED.items():
         seen = next((group for group in groups if all(has_value(data, name) for name in group)), None)
         if seen is not None:
             raise InspectionError(
