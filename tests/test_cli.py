@@ -465,3 +465,25 @@ def test_ctrl_c_while_the_command_itself_is_imported_is_clean():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "peft-inspect: interrupted\n")
+
+
+@pytest.mark.parametrize("hostile", ["\n::error file=a.py::x", "\n \t::set-env name=A::x", "##[error]x", "\x1b[2J", "\r::stop-commands::x"])
+@pytest.mark.parametrize("kind", [InspectionError, ValueError])
+def test_an_error_gives_no_orders_to_a_terminal_or_a_ci_runner(call, hostile, kind):
+    def inspect(*_, **__):
+        raise kind(f"there is no {hostile}")
+
+    code, _, err = call("check", "x", inspect=inspect)
+    assert code == 2
+    assert not [line for line in err.splitlines() if line.lstrip().startswith("::") or "##[" in line]
+    assert "\x1b" not in err
+
+
+def test_an_error_does_not_repeat_megabytes(call):
+    def inspect(*_, **__):
+        raise InspectionError("there is no " + "a" * 5_000_000, detail="b" * 5_000_000)
+
+    code, _, err = call("check", "x", inspect=inspect)
+    assert code == 2
+    assert len(err) < 30_000
+    assert "characters left out" in err

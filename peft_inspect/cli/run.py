@@ -16,7 +16,7 @@ from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output, stdout_kept_clean
 from peft_inspect.cli.progress import progress
 from peft_inspect.formats import FORMATS, View, writer
-from peft_inspect.formats.names import visible
+from peft_inspect.formats.names import shortened, visible
 from peft_inspect.records import InspectionError, Request
 
 FOUND, FAILED, INTERRUPTED = 1, 2, 130
@@ -100,6 +100,6 @@ def _interrupted(error: BaseException | None) -> bool:
 def _complain(message: str, detail: str | None, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    sys.stderr.write(f"peft-inspect: {visible(message, keep=chr(10))}\n")
+    sys.stderr.write(f"peft-inspect: {visible(shortened(message), keep=chr(10))}\n")
     if detail:
-        sys.stderr.write(visible(detail.rstrip(), keep="\n\t") + "\n")
+        sys.stderr.write(visible(shortened(detail.rstrip(), 20_000), keep="\n\t") + "\n")

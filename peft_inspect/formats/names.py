@@ -1,28 +1,42 @@
 """Names from models and configs, made safe to show and short to read.
 
-Names are untrusted: a module may be called anything, terminal escape codes included.
+Names are untrusted: a module may be called anything, terminal escape codes and commands to a CI runner included.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from peft_inspect.records import runs_of
 
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # controls, bidirectional overrides, surrogates, private use, line breaks
+# controls, bidirectional overrides, surrogates, private use, characters that are none, line breaks
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# What the runner of GitHub Actions obeys in any output: a line that begins with ::, whatever blanks stand before it, and ##[
+# anywhere (ActionCommand.cs). A long line is wrapped at blanks, so that each word may come to stand first.
+_COMMAND = re.compile(r"(?:(?<=\s)|^):(?=:[\w-])|#(?=#\[)")
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""`text` with everything that could steer a terminal or hide in a page spelled out, `\x1b` for instance.
+    r"""`text` with everything that could steer a terminal or a CI runner or hide in a page spelled out, `\x1b` for instance.
 
     The characters of `keep` stay as they are.
     """
+    if ":" in text or "#" in text:
+        text = _COMMAND.sub(lambda found: _spelled(found[0]), text)
     if text.isprintable():
         return text
     return "".join(
         character if character in keep or unicodedata.category(character) not in _INVISIBLE else _spelled(character) for character in text
     )
+
+
+def shortened(text: str, most: int = 4000) -> str:
+    """`text` with its middle left out where it has more than `most` characters: errors quote what they were given, however long."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} … {len(text) - most:,} characters left out … {text[-most // 2 :]}"
 
 
 def _spelled(character: str) -> str:

@@ -76,7 +76,7 @@ class _Painter:
             yield from self._inside(run, guide + (self.gap if last else self.bar), level, _counterpart(run.first, beside))
         if same:
             names = ", ".join(entry.label for entry in same)
-            yield Row(guide + self.end, (Part(f"{visible(names)}: as above", "dim"),), remark=True)
+            yield Row(guide + self.end, (Part(f"{names}: as above", "dim"),), remark=True)
 
     def _inside(self, run: Run, guide: str, level: int, like: Node | None) -> Iterator[Row]:
         if run.like is not None:
@@ -133,10 +133,10 @@ class _Painter:
         if node.change:
             yield Part(SIGNS[node.change], CHANGE_STYLES[node.change])
         if label:
-            yield Part(visible(label), "bold")
-        yield Part(visible(shown_type(node)), "magenta" if node.module.kind in WRAPPERS else "")
+            yield Part(label, "bold")
+        yield Part(shown_type(node), "magenta" if node.module.kind in WRAPPERS else "")
         if node.alias_of is not None:
-            yield Part(visible(f"= {node.alias_of}, the same object"), "cyan")
+            yield Part(f"= {node.alias_of}, the same object", "cyan")
             return
         leaf = not node.children or node.layers or saved_copies(node)
         if "shape" not in self.view.columns and leaf and (shape := shape_of(weight_of(node, self.structure))):
@@ -154,12 +154,12 @@ class _Painter:
             yield from saved_parts(node)
         elif inside and node.children:
             yield Part(f"{len(inside)} adapter layers inside", "green")
-        yield from (Part(visible(f"tied to {_short(tie)}"), "cyan") for tie in node.ties)
+        yield from (Part(f"tied to {_short(tie)}", "cyan") for tie in node.ties)
         if node.said:
-            yield Part(visible(f"now {node.said}"), CHANGE_STYLES["changed"])
+            yield Part(f"now {node.said}", CHANGE_STYLES["changed"])
         for path in dict.fromkeys(layer.path for layer in inside):
             if path in self.reads:
-                yield Part(visible(f"! skipped where .weight is read: {place(self.reads[path])}"), "yellow")
+                yield Part(f"! skipped where .weight is read: {place(self.reads[path])}", "yellow")
         yield from flag_parts(node.all_flags() if closed else node.flags)
 
 

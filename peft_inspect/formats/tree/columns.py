@@ -18,7 +18,11 @@ def heads_of(column: Column) -> tuple[str, ...]:
 
 
 def cells_of(column: Column, run: Run, structure: Structure, view: View) -> Iterator[str]:
-    """One cell per head. Counts and bytes are sums over the run; a second path to a module adds nothing to them."""
+    """One cell per head, safe to show. Counts and bytes are sums over the run; a second path to a module adds nothing to them."""
+    yield from map(visible, _cells(column, run, structure, view))
+
+
+def _cells(column: Column, run: Run, structure: Structure, view: View) -> Iterator[str]:
     node = run.first
     times = len(run.nodes) if node.alias_of is None else 0
     weight = weight_of(node, structure)
@@ -35,4 +39,4 @@ def cells_of(column: Column, run: Run, structure: Structure, view: View) -> Iter
     elif column == "rank":
         yield ",".join(str(layer.r) for layer in node.all_layers() if layer.r is not None) if node.layers else ""
     else:
-        yield visible(node.path) or "(root)"
+        yield node.path or "(root)"

@@ -24,12 +24,15 @@ _SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a label. Where a line is too long, parts with the highest `drop` go first; 0 stays."""
+    """A piece of a label, safe to show whoever named it. Where a line is too long, parts with the highest `drop` go first; 0 stays."""
 
     text: str
     style: str = ""
     drop: int = 0
     opens: bool = False  # what comes next stays on its line
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", visible(self.text))
 
 
 def short_dtype(dtype: str) -> str:
@@ -51,7 +54,7 @@ def saved_parts(node: Node) -> Iterator[Part]:
     for name in saved_copies(node):
         style = "green" if trains else "yellow"
         yield Part(TRAINED if trains else RESTING, style, opens=True)
-        yield Part(visible(f"{name} modules_to_save"), style)
+        yield Part(f"{name} modules_to_save", style)
 
 
 def adapter_parts(layers: Sequence[AdapterLayerInfo], path: str, structure: Structure) -> Iterator[Part]:
@@ -63,12 +66,12 @@ def adapter_parts(layers: Sequence[AdapterLayerInfo], path: str, structure: Stru
         style = "green" if trains else "yellow"
         if layer.adapter != before:
             yield Part(TRAINED if trains else RESTING, style, opens=True)
-            yield Part(visible(layer.adapter), style, drop=0 if several else 1)
+            yield Part(layer.adapter, style, drop=0 if several else 1)
         before = layer.adapter
         if layer.parameter_name:
-            yield Part(visible(layer.parameter_name), style)
+            yield Part(layer.parameter_name, style)
         elif layer.path != path:
-            yield Part(visible(layer.path.removeprefix(path + ".")), style)
+            yield Part(layer.path.removeprefix(path + "."), style)
         if layer.tuner != "LORA":
             yield Part(layer.tuner, style)
         if layer.r is not None:
