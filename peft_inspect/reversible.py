@@ -13,6 +13,7 @@ outermost end, has an end of its own for each exit.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # what `signal` wraps in enums, each of which costs a look-up
+import gc
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -93,6 +94,22 @@ class hooked(Reversible[None]):  # noqa: N801
         """Remove them; a handle does so once."""
         for handle in self._handles:
             handle.remove()
+
+
+class uncollected(Reversible[None]):  # noqa: N801
+    """No garbage collection inside: many small records are made that all stay, and to walk them again and again costs more than they do."""
+
+    def __init__(self) -> None:
+        self._was_on = gc.isenabled()
+
+    def set_up(self) -> None:
+        """Off, for all threads."""
+        gc.disable()
+
+    def put_back(self) -> None:
+        """On again, if it was."""
+        if self._was_on:
+            gc.enable()
 
 
 def settled(run: Callable[[], T]) -> T:

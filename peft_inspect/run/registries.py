@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from operator import is_
+from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.run.reachable import Restore
@@ -17,30 +17,63 @@ _REGISTRIES = (
     *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
 
-_NOTHING: dict[str, Any] = {}
+_registries_of = itemgetter(*_REGISTRIES)
 
 
 def kept_attributes(modules: Iterable[nn.Module]) -> Iterator[Restore]:
     """One restore for all of them: most have not changed, and to see that has to cost little."""
-    kept = [(module, type(module), dict(vars(module)), _registries(module)) for module in modules]
+    modules = list(modules)
+    kinds = list(map(type, modules))
+    containers = [container for module in modules for container in _containers(module)]
+    before = _Contents(containers)
 
     def restore() -> None:
-        for module, kind, attributes, registries in kept:
+        for module, kind in zip(modules, kinds, strict=True):
             if type(module) is not kind:
                 module.__class__ = kind
-            refill(vars(module), attributes)
-            for registry, content in registries:
-                if registry or content:
-                    refill(registry, content)
+        if not before.still_holds():
+            before.put_back()
 
     yield restore
 
 
-def _registries(module: nn.Module) -> list[tuple[Any, Any]]:
-    """What a module registers, with a copy. A scripted module keeps its own in C++, and what Python sees of it is no dict."""
+def _containers(module: nn.Module) -> Iterable[Any]:
+    """Its attributes, and what it registers. A scripted module keeps its own in C++, and what Python sees of it is no dict."""
     attributes = vars(module)
-    found = [registry for name in _REGISTRIES if isinstance(registry := attributes.get(name), (dict, set))]
-    return [(registry, registry.copy() if registry else _NOTHING) for registry in found]
+    try:
+        found = _registries_of(attributes)
+    except KeyError:  # pickled by another version of torch
+        found = tuple(attributes.get(name) for name in _REGISTRIES)
+    return attributes, *(registry for registry in found if isinstance(registry, (dict, set)))
+
+
+class _Contents:
+    """What dicts and sets hold, laid out flat: a copy of each would be thousands of objects."""
+
+    def __init__(self, containers: list[Any]) -> None:
+        self._containers = containers
+        self._sizes, self._names, self._values = self._flat()
+
+    def _flat(self) -> tuple[list[int], list[Any], list[Any]]:
+        names: list[Any] = []
+        values: list[Any] = []
+        for container in filter(None, self._containers):
+            names += container
+            values += container.values() if isinstance(container, dict) else container
+        return list(map(len, self._containers)), names, values
+
+    def still_holds(self) -> bool:
+        """Whether they hold the very same objects, under the same names in the same order."""
+        sizes, names, values = self._flat()
+        return sizes == self._sizes and names == self._names and all(map(is_, values, self._values))
+
+    def put_back(self) -> None:
+        """Refill those that do not."""
+        start = 0
+        for container, size in zip(self._containers, self._sizes, strict=True):
+            names, values = self._names[start : start + size], self._values[start : start + size]
+            start += size
+            refill(container, dict(zip(names, values, strict=True)))
 
 
 def refill(now: Any, before: Any) -> None:

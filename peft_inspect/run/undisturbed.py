@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peft_inspect.reversible import Reversible, patched
+from peft_inspect.reversible import Reversible, patched, uncollected
 from peft_inspect.run import patches
 from peft_inspect.run.process import kept_process
 from peft_inspect.run.reachable import Restore, kept_contents, reachable
@@ -40,6 +40,10 @@ class undisturbed(Reversible[WriteGuard]):  # noqa: N801 - reads as what it does
 
     def set_up(self) -> WriteGuard:
         """Look at everything first; nothing is changed before all of it is known."""
+        with uncollected():
+            return self._look_and_change()
+
+    def _look_and_change(self) -> WriteGuard:
         found = reachable(self._model)
         parameters = _unique(parameter for module in found.modules for parameter in module._parameters.values())
         buffers = _unique(buffer for module in found.modules for buffer in module._buffers.values())

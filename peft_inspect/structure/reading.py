@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedModel
 
 from peft_inspect.records import Mode, ModuleInfo, ParameterInfo, Role, Structure, Subject
+from peft_inspect.reversible import uncollected
 from peft_inspect.structure.adapter_layers import adapter_roles, adapter_rows, is_real
 from peft_inspect.structure.asked import AskedAndBuilt
 from peft_inspect.structure.inventory import Inventory, take_inventory
@@ -27,6 +28,11 @@ def read_structure(subject: Subject) -> Structure:
 
     Works on real, meta and weightless models. Paths are those of `subject.model`.
     """
+    with uncollected():
+        return _read(subject)
+
+
+def _read(subject: Subject) -> Structure:
     inventory = take_inventory(subject.model)
     owners = owners_of(inventory)
     values = subject.weights != "none"
