@@ -54,10 +54,17 @@ class FirstStep:
     ) -> None:
         """Check, keep the report, and tell what was found; `loss` is what is trained where the user named none.
 
+        Where a runtime owns the step, a line in the log says that nothing was inspected, and the training goes on.
+
         Raises:
             FindingsError: something is at or above `fail_on`.
             InspectionError: the model could not be inspected.
         """
+        from peft_inspect.structure.runtimes import owner_of_the_step
+
+        if (reason := owner_of_the_step(model)) is not None:
+            log.warning("peft-inspect: not inspected: %s", reason)
+            return
         self.report = check(model, batch, loss=self._loss or loss, optimizer=optimizer, **self._judge)
         self.report.raise_for_findings(self._fail_on)
         log.log(logging.WARNING if self.report.findings else logging.INFO, "%s", self.report)

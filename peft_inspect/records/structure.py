@@ -202,6 +202,7 @@ class Structure:
     weights: Weights = "user"
     model_config: Mapping[str, Any] = field(default_factory=dict)  # the base model's config as plain JSON values
     optimizer: frozenset[str] | None = None  # paths of the parameters that the optimizer holds; None: no optimizer given
+    optimizer_unknown: str | None = None  # why it cannot be told what the optimizer holds
     source_file: str | None = None
     entry: Source | None = None
     notes: tuple[str, ...] = ()

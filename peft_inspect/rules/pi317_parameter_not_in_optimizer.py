@@ -33,6 +33,8 @@ def check(structure: Structure) -> Iterator[Finding]:
 
 
 def _skip(structure: Structure) -> str | None:
+    if structure.optimizer_unknown is not None:
+        return structure.optimizer_unknown
     return "no optimizer was given" if structure.optimizer is None else None
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from peft_inspect.records import AdapterLayerInfo, Role
 from peft_inspect.structure.plain import dtype_name
+from peft_inspect.structure.shards import local
 
 if TYPE_CHECKING:
     from peft_inspect.structure.inventory import Inventory
@@ -137,9 +138,10 @@ def _number(value: Any) -> float | None:
 
 
 def _same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
-    """Whether two adapters hold exactly the same values."""
+    """Whether two adapters hold exactly the same values, as far as they lie in this process."""
     if len(one) != len(other) or not one or not all(map(is_real, (*one, *other))):
         return False
     return all(
-        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(one, other, strict=True)
+        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and a.numel() and torch.equal(a, b)
+        for a, b in zip(map(local, one), map(local, other), strict=True)
     )

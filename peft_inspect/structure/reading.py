@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from peft_inspect.structure.adapter_layers import adapter_roles, adapter_rows, i
 from peft_inspect.structure.asked import AskedAndBuilt
 from peft_inspect.structure.inventory import Inventory, take_inventory
 from peft_inspect.structure.kinds import has_forward, kind_of, routers_of
+from peft_inspect.structure.optimizers import held_by, unknown_holder
 from peft_inspect.structure.owners import Owner, base_of, owners_of
 from peft_inspect.structure.plain import config_values, dtype_name
 from peft_inspect.structure.quantization import ConfiguredQuantization, storage_of
+from peft_inspect.structure.shards import local, whole_shape
 from peft_inspect.structure.source.reads import source_reads
 from peft_inspect.structure.towers import towers_of
 
@@ -38,6 +41,7 @@ def _read(subject: Subject) -> Structure:
     values = subject.weights != "none"
     towers = towers_of(inventory)
     base = _base_path(inventory, owners)
+    optimized, unknown = _optimized(subject, inventory)
     asked = AskedAndBuilt(inventory, owners or (Owner(base, inventory.modules[base], {}, base),), towers)
     modules = tuple(_modules(inventory, asked.fresh()))
     parameters = tuple(_parameters(inventory, owners, base, values=values))
@@ -53,7 +57,8 @@ def _read(subject: Subject) -> Structure:
         mode=_mode(modules),
         weights=subject.weights,
         model_config=config_values(getattr(inventory.modules[base], "config", None)),
-        optimizer=_optimized(subject, inventory),
+        optimizer=optimized,
+        optimizer_unknown=unknown,
         source_file=subject.source_file,
         entry=subject.entry,
         notes=subject.notes,
@@ -98,14 +103,14 @@ def _parameters(inventory: Inventory, owners: tuple[Owner, ...], base: str, *, v
         yield ParameterInfo(
             path=path,
             module=inventory.holder[path],
-            shape=tuple(parameter.shape),
+            shape=whole_shape(parameter),
             dtype=dtype_name(parameter.dtype),
             device=str(parameter.device),
             requires_grad=parameter.requires_grad,
             role=role,
             adapter=adapter,
             aliases=tuple(inventory.parameter_aliases.get(path, ())),
-            numel=parameter.numel(),
+            numel=math.prod(whole_shape(parameter)),
             itemsize=parameter.element_size(),
             quantization=storage_of(parameter) or (configured.of(path, holder, parameter) if configured and role == "base" else None),
             zero=_is_zero(parameter) if values and role == "adapter" else None,
@@ -118,10 +123,13 @@ def _role(path: str, wrapped: tuple[str, ...]) -> Role:
 
 
 def _is_zero(parameter: torch.Tensor) -> bool | None:
-    """Whether all values are zero; most tensors are told by their first value."""
-    if not is_real(parameter) or parameter.numel() == 0:
+    """Whether all values that lie in this process are zero; most tensors are told by their first value."""
+    if not is_real(parameter):
         return None
-    flat = parameter.detach().reshape(-1)
+    part = local(parameter)
+    if part.numel() == 0:
+        return None
+    flat = part.reshape(-1)
     return not (bool(flat[0]) or bool(flat.any()))
 
 
@@ -132,9 +140,12 @@ def _mode(modules: tuple[ModuleInfo, ...]) -> Mode:
     return "train" if modes == {True} else "eval"
 
 
-def _optimized(subject: Subject, inventory: Inventory) -> frozenset[str] | None:
-    """Paths of the parameters that the optimizer holds. An optimizer knows tensors, not names."""
+def _optimized(subject: Subject, inventory: Inventory) -> tuple[frozenset[str] | None, str | None]:
+    """Paths of the parameters that the optimizer holds, or why that is not known. An optimizer knows tensors, not names."""
     if subject.optimizer is None:
-        return None
-    held = {id(tensor) for group in subject.optimizer.param_groups for tensor in group["params"]}
-    return frozenset(path for path, parameter in inventory.parameters.items() if id(parameter) in held)
+        return None, None
+    unknown = unknown_holder(subject.optimizer, inventory.parameters.values())
+    if unknown is not None:
+        return None, unknown
+    held = {id(tensor) for tensor in held_by(subject.optimizer)}
+    return frozenset(path for path, parameter in inventory.parameters.items() if id(parameter) in held), None

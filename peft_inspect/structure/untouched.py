@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from peft_inspect.structure.adapter_layers import is_real
+from peft_inspect.structure.shards import is_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ def _is_of_library(module: torch.nn.Module) -> bool:
 
 def _is_default(weight: torch.Tensor) -> bool:
     """Whether the values are uniform within the bound that torch's layers start with. One step of training leaves it."""
-    if not is_real(weight) or not weight.is_floating_point() or weight.numel() < _LEAST:
+    if not is_real(weight) or is_part(weight) or not weight.is_floating_point() or weight.numel() < _LEAST:
         return False
     bound = weight[0].numel() ** -0.5
     values = weight.detach().float()

@@ -14,6 +14,7 @@ from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.run.weightless import materialise
+from peft_inspect.structure.runtimes import require_own_pass
 from peft_inspect.structure.source.conditions import waiting
 from peft_inspect.structure.source.reads import weight_reads
 from peft_inspect.trace.calls import Calls
@@ -40,8 +41,9 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
     """Run one batch through the model and record what the rules judge.
 
     Raises:
-        InspectionError: no batch could be made, or the forward raised.
+        InspectionError: no batch could be made, the forward raised, or a runtime owns the model's step.
     """
+    require_own_pass(subject.model)
     if subject.weights == "none":
         materialise(subject.model)
     step("making a batch")

@@ -1,0 +1,55 @@
+"""Which weights of a model an optimizer trains, where it holds shards or copies of them as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Where optimizers with flat or float32 copies of their own keep the model's weights: DeepSpeed's ZeRO-1 and 2, its bf16
+# optimizer, its fp16 optimizers and ZeRO-3.
+_GROUPS = ("bit16_groups", "bf16_groups", "fp16_groups", "float16_groups")
+_INNER = ("optimizer", "base_optimizer", "_optimizer")  # accelerate, Lightning, schedulers and look-ahead wrappers
+
+
+def held_by(optimizer: Any) -> tuple[Tensor, ...]:
+    """The tensors an optimizer was given, its own or those of the optimizer that it is put around."""
+    found: dict[int, Tensor] = {}
+    pending, known = [optimizer], set()
+    while pending:
+        holder = pending.pop()
+        if holder is None or id(holder) in known:
+            continue
+        known.add(id(holder))
+        for groups in (getattr(holder, name, None) for name in (*_GROUPS, "param_groups")):
+            found.update((id(tensor), tensor) for tensor in _tensors(groups))
+        pending += [getattr(holder, name, None) for name in _INNER]
+    return tuple(found.values())
+
+
+def unknown_holder(optimizer: Any, parameters: Iterable[Tensor]) -> str | None:
+    """Why it cannot be told what an optimizer trains; None where it can.
+
+    An optimizer of a runtime, none of whose tensors is a weight of the model, holds shards or copies. One of torch's own trains
+    what it holds.
+    """
+    own = {id(parameter) for parameter in parameters}
+    held = held_by(optimizer)
+    if any(id(tensor) in own for tensor in held) or not held or type(optimizer).__module__.startswith("torch.optim"):
+        return None
+    name = f"{type(optimizer).__module__.partition('.')[0]}'s {type(optimizer).__name__}"
+    return f"the optimizer, {name}, holds {len(held)} tensors of its own, and which weights they stand for is not known"
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(value.get("params"))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)

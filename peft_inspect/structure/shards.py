@@ -1,0 +1,49 @@
+"""Weights of which this process holds a part: the part that lies here, and the shape of the whole.
+
+A part without elements means that the weight lies elsewhere, not that there is none. Nothing here talks to another process.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a weight or of a gradient that lies in this process; of a whole one, itself. Outside the autograd graph."""
+    if (part := getattr(tensor, "ds_tensor", None)) is not None:  # ZeRO-3 keeps the part beside a parameter that it has emptied
+        kept: Tensor = part.detach()
+        return kept
+    kind = _distributed_tensor()
+    if kind is not None and isinstance(tensor, kind):
+        with torch.no_grad():
+            return kind.to_local(tensor)  # type: ignore[no-any-return]
+    return tensor.detach()
+
+
+def whole_shape(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of a weight over all processes."""
+    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+
+
+def is_part(tensor: Tensor) -> bool:
+    """Whether a runtime may keep other parts of this tensor in other processes."""
+    kind = _distributed_tensor()
+    return hasattr(tensor, "ds_id") or (kind is not None and isinstance(tensor, kind)) or bool(getattr(tensor, "_is_flat_param", False))
+
+
+def _distributed_tensor() -> Any:
+    """The class `DTensor`; None where nothing has imported it."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return None if module is None else _class(module)
+
+
+@cache
+def _class(module: Any) -> Any:
+    return getattr(module, "DTensor", None)
