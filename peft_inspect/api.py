@@ -11,12 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from peft_inspect.diagnose import Evidence, diagnose, named
+from peft_inspect.program.launch import Launch
+from peft_inspect.program.undrawn import undrawn
 from peft_inspect.records import AdapterFile, Diagnosis, Request, Severity, Structure, Subject, Trace, Unexplained
 from peft_inspect.reversible import settled
 from peft_inspect.rules import Rule, all_rules
 
 if TYPE_CHECKING:
     import torch
+
+    from peft_inspect.program.executing import Ended
 
 Depth = Literal["tree", "gradcheck", "check"]
 Step = Callable[[str], None]
@@ -129,6 +133,51 @@ def inspect(
     subject = load(request, step)
     load_s = time.perf_counter() - started
     return settled(lambda: _inspect(depth, subject, rules, reasons, verify, step, load_s))
+
+
+@dataclass(frozen=True)
+class ProgramRun:
+    """How a program ended that was run under watch, and what is to be said of the models that it trains."""
+
+    ended: Ended
+    reports: Mapping[str, Report]  # by class; empty where no step was seen
+    seen: str  # what was seen instead
+
+
+def run(
+    launch: Launch,
+    *,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] | Mapping[str, str] = (),
+    steps: int = 4,
+    goes_on: Callable[[Mapping[str, Report]], bool] = lambda _: False,
+) -> ProgramRun:
+    """Run a training program as Python would, and watch its first step; the program is stopped once its report is made.
+
+    Args:
+        launch: the program.
+        select: codes, names or prefixes of the rules to judge by. Default: all.
+        ignore: likewise, to leave out; a mapping gives the reason of each.
+        steps: how many steps of its optimizer may be used to answer.
+        goes_on: asked with the reports whether the program is to go on, with nothing of the watching left.
+
+    Raises:
+        InspectionError: there is no such program; the message says what to do.
+    """
+    from peft_inspect.program import executing, program
+
+    started = time.perf_counter()
+    reports: dict[str, Report] = {}
+
+    def conclude(diagnoses: Mapping[str, Diagnosis]) -> BaseException | None:
+        seconds = time.perf_counter() - started
+        for name, diagnosis in diagnoses.items():
+            reports[name] = Report(**vars(diagnosis), timings={"total_s": seconds})
+        with undrawn():
+            return None if goes_on(reports) else executing.Stopped()
+
+    ended, seen = program.run(launch, _chosen("check", select), _reasons(ignore), steps, conclude)
+    return ProgramRun(ended, reports, seen)
 
 
 def _inspect_live(

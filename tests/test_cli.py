@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from peft_inspect.api import Report
-from peft_inspect.cli import main, run
+from peft_inspect.cli import inspecting, main
 from peft_inspect.cli.progress import progress
 from peft_inspect.diagnose import named
 from peft_inspect.formats import FORMATS
@@ -40,7 +40,7 @@ def call(monkeypatch, capsys):
     """Run the command in this process; `inspect` stands for the API."""
 
     def run_command(*arguments, inspect=lambda *_, **__: report()):
-        monkeypatch.setattr(run, "inspect", inspect)
+        monkeypatch.setattr(inspecting, "inspect", inspect)
         monkeypatch.setattr(sys, "argv", ["peft-inspect", *arguments])
         with pytest.raises(SystemExit) as left:
             main()

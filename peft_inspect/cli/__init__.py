@@ -9,9 +9,9 @@ import sys
 
 import typer
 
-from peft_inspect.cli import check, explain, gradcheck, lock, tree
+from peft_inspect.cli import check, explain, gradcheck, lock, run, tree
+from peft_inspect.cli.inspecting import INTERRUPTED
 from peft_inspect.cli.library_warnings import hide_deprecations
-from peft_inspect.cli.run import INTERRUPTED
 from peft_inspect.cli.version import show_version
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(show_version)
-for module in (tree, gradcheck, check, lock, explain):
+for module in (run, tree, gradcheck, check, lock, explain):
     module.register(app)
 
 

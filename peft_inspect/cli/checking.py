@@ -12,9 +12,9 @@ import typer
 
 from peft_inspect.api import Report
 from peft_inspect.cli import suggesting
+from peft_inspect.cli.inspecting import FOUND, crashes, failures, prepared
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output
-from peft_inspect.cli.run import FOUND, crashes, failures, prepared
 from peft_inspect.cli.targets import chosen, inspect_all, together
 from peft_inspect.config import Config, Target, read_config
 from peft_inspect.formats import View
@@ -37,7 +37,7 @@ def check_targets(
 ) -> None:
     """Inspect what was named, or all targets of the configuration; write the report in every format asked for, exit."""
     with failures(debug=reporting.debug):
-        outputs = [(reporting.format, prepared(reporting, view)), *_also(also, reporting, view)]
+        outputs = [(reporting.format, prepared(reporting, view)), *further_outputs(also, reporting, view)]
         project = read_config(Path.cwd(), config)
         targets = chosen(project, request, reporting)
         lock = _lock(project) if locked else None
@@ -54,7 +54,7 @@ def check_targets(
         _leave(targets, reports, failed, project)
 
 
-def _also(also: Sequence[str], reporting: Reporting, view: View) -> Iterator[tuple[str, Output]]:
+def further_outputs(also: Sequence[str], reporting: Reporting, view: View) -> Iterator[tuple[str, Output]]:
     """The further formats and where they go."""
     for value in also:
         name, _, file = value.partition("=")

@@ -9,8 +9,8 @@ import typer
 
 from peft_inspect.cli import completion
 from peft_inspect.cli.help import GroupedCommand
+from peft_inspect.cli.inspecting import failures
 from peft_inspect.cli.output import Output
-from peft_inspect.cli.run import failures
 from peft_inspect.diagnose import OWN, named, names
 from peft_inspect.formats import View
 from peft_inspect.rules import Rule, all_rules

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from peft_inspect.cli.help import GroupedCommand
+from peft_inspect.cli.inspecting import run
 from peft_inspect.cli.options import REPORT, Reporting, with_shared_options
-from peft_inspect.cli.run import run
 from peft_inspect.records import Request
 
 

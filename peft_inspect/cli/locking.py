@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from peft_inspect.cli.checking import lock_file
+from peft_inspect.cli.inspecting import failures
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output
-from peft_inspect.cli.run import failures
 from peft_inspect.cli.targets import chosen, inspect_all, together
 from peft_inspect.config import read_config
 from peft_inspect.formats import View

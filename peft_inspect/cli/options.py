@@ -232,20 +232,29 @@ def _listed(values: list[str] | None) -> tuple[str, ...]:
 
 
 def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command of `(request, reporting, its own options)` as one that typer sees all options of."""
-    shared = {parameter: build for build in (_request, _reporting) for parameter in inspect.signature(build).parameters}
-    own = list(inspect.signature(command).parameters.values())[2:]
+    """A command of `(request, reporting, its own options)` as one that typer sees all options of, MODEL first."""
+    return _with_options_of(command, _request, _reporting)
+
+
+def with_reporting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command of `(reporting, its own options)`."""
+    return _with_options_of(command, _reporting)
+
+
+def _with_options_of(command: Callable[..., None], *builders: Callable[..., Any]) -> Callable[..., None]:
+    """The options of these functions, each of which makes one argument of the command; the command's own come after the first of all."""
+    shared = {parameter: build for build in builders for parameter in inspect.signature(build).parameters}
+    own = list(inspect.signature(command).parameters.values())[len(builders) :]
     # get_type_hints would say Optional of every parameter whose default is None on Python 3.10, around what typer looks for
-    annotated = [inspect.get_annotations(function, eval_str=True) for function in (command, _request, _reporting)]
+    annotated = [inspect.get_annotations(function, eval_str=True) for function in (command, *builders)]
     hints = {name: hint for annotations in annotated for name, hint in annotations.items()}
-    model, *rest = (parameter for build in (_request, _reporting) for parameter in inspect.signature(build).parameters.values())
-    parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in (model, *own, *rest)]
+    rest = [parameter for build in builders for parameter in inspect.signature(build).parameters.values()]
+    model = [rest.pop(0)] if _request in builders else []
+    parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in (*model, *own, *rest)]
 
     def parsed(**values: Any) -> None:
-        request, reporting = (
-            build(**{name: values.pop(name) for name, by in shared.items() if by is build}) for build in (_request, _reporting)
-        )
-        command(request, reporting, **values)
+        built = [build(**{name: values.pop(name) for name, by in shared.items() if by is build}) for build in builders]
+        command(*built, **values)
 
     parsed.__name__, parsed.__doc__ = command.__name__, command.__doc__
     parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature reads

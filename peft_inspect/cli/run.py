@@ -1,105 +1,85 @@
-"""What all commands do with a request: inspect, write, exit with the code that the contract gives."""
+"""`peft-inspect run SCRIPT`: a training program, unchanged."""
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from peft_inspect.api import Report, inspect
-from peft_inspect.cli.options import Reporting
-from peft_inspect.cli.output import Output, stdout_kept_clean
-from peft_inspect.cli.progress import progress
-from peft_inspect.formats import FORMATS, View, writer
-from peft_inspect.formats.names import shortened, visible
-from peft_inspect.records import InspectionError, Request
-
-FOUND, FAILED, INTERRUPTED = 1, 2, 130
-DEFAULT_FAIL_ON: Mapping[str, str] = {"tree": "never", "gradcheck": "error", "check": "error"}
+from peft_inspect.cli.help import GroupedCommand
+from peft_inspect.cli.options import REPORT, RUN, Reporting, with_reporting_options
 
 
-def run(request: Request, reporting: Reporting, view: View, *, diff: Request | None = None) -> NoReturn:
-    """Inspect what was named, and what it is to be compared with; write the report, exit."""
-    with failures(debug=reporting.debug):
-        output = prepared(reporting, view)
-        report = inspected(request, reporting, view)
-        if diff is not None:
-            view = replace(view, other=inspected(diff, reporting, view))
-        output.write(lambda out: writer(view.command, reporting.format, view)(report, out))
-        leave(report, reporting, view)
+class ProgramCommand(GroupedCommand):
+    """What comes after the program's name is the program's, whatever it looks like."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Split where Python itself would."""
+        own, program = self._split(ctx, list(args))
+        return super().parse_args(ctx, [*own, "--", *program])
+
+    def _split(self, ctx: Any, args: list[str]) -> tuple[list[str], list[str]]:
+        flags = {
+            name for option in self.get_params(ctx) if getattr(option, "is_flag", False) for name in (*option.opts, *option.secondary_opts)
+        }
+        at = 0
+        while at < len(args):
+            name = args[at]
+            if name == "--":
+                return args[:at], args[at + 1 :]
+            if not name.startswith("-") or name == "-":
+                return args[:at], args[at:]
+            if name.startswith("-m") and not name.startswith("--"):
+                after = at + (1 if len(name) > 2 else 2)
+                return args[:after], args[after:]
+            at += 1 if name in flags or "=" in name or (name[1] != "-" and len(name) > 2) else 2
+        return args, []
 
 
-def prepared(reporting: Reporting, view: View) -> Output:
-    """Where the report will go. Bad usage is said before the time is spent.
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=ProgramCommand, short_help="A training program, unchanged: what is wrong, after its first step.")(
+        with_reporting_options(run)
+    )
 
-    Raises typer.BadParameter for a format that the command does not have, InspectionError for a file that cannot be written.
+
+def run(
+    reporting: Reporting,
+    program: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SCRIPT [ARGS]…",
+            help="A script or an installed command, and what it is given.",
+            show_default=False,
+            rich_help_panel="Argument",
+        ),
+    ] = None,
+    module: Annotated[
+        str | None,
+        typer.Option("-m", metavar="MODULE", help="Run a module, as python -m does; ends the list of options.", rich_help_panel=RUN),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", min=1, help="Steps of the optimizer that may be used to answer.", rich_help_panel=RUN)
+    ] = 4,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Go on training, undisturbed, after a report that does not fail.", rich_help_panel=RUN)
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FORMAT=FILE", help="Write the same report in another format as well; repeatable.", rich_help_panel=REPORT),
+    ] = None,
+    ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=REPORT)] = False,
+) -> None:
+    """Run a training program as Python would, watch its first step, report, and stop it.
+
+    A script, an installed command by its name, or with -m a module. The model, its batch, loss, optimizer and adapters are
+    the program's own. Where something is wrong, its next steps show where the gradient ends and whether the fix works.
     """
-    formats = FORMATS[view.command]
-    if reporting.format not in formats:
-        raise typer.BadParameter(f"{reporting.format!r} is none of {', '.join(formats)}", param_hint="--format")
-    return Output.to(reporting.output)
+    from peft_inspect.cli.running import run_program
 
-
-def inspected(request: Request, reporting: Reporting, view: View) -> Report:
-    """The report, made while stdout is kept for it alone and progress goes to the terminal."""
-    with stdout_kept_clean(), progress() as step:
-        try:
-            return inspect(request, view.command, select=reporting.select, ignore=reporting.ignore, verify=reporting.verify, step=step)
-        except SystemExit as error:  # the user's own code ends the process: that must not pass for a verdict
-            raise InspectionError(
-                f"{request.model} ended the process with sys.exit({error.code!r}) before it could be inspected"
-            ) from error
-
-
-def leave(report: Report, reporting: Reporting, view: View) -> NoReturn:
-    """Exit with 2 when a rule crashed, 1 when something is at or above --fail-on, else 0."""
-    if trouble := crashes(report):
-        raise InspectionError(trouble)
-    found = report.at_or_above(reporting.fail_on or DEFAULT_FAIL_ON[view.command])
-    raise typer.Exit(FOUND if found else 0)
-
-
-def crashes(report: Report) -> str | None:
-    """Which rules crashed, as a message; None when all ran to their end."""
-    crashed = [outcome for outcome in report.outcomes if outcome.status == "crashed"]
-    return "; ".join(f"rule {rule.code} {rule.rule} crashed ({rule.why}): the report is incomplete" for rule in crashed) or None
-
-
-@contextmanager
-def failures(*, debug: bool) -> Iterator[None]:
-    """Any failure as one clear message on stderr and its exit code; the traceback only when asked for."""
-    try:
-        yield
-    except InspectionError as error:
-        _complain(str(error), error.detail, debug=debug)
-        raise typer.Exit(FAILED) from None
-    except (KeyboardInterrupt, Exception) as error:
-        if _interrupted(error):
-            _complain("interrupted", None, debug=debug)
-            raise typer.Exit(INTERRUPTED) from None
-        if isinstance(error, (typer.Exit, typer.BadParameter)):
-            raise
-        _complain(f"internal error: {type(error).__name__}: {error}. --debug shows where; please report it", None, debug=debug)
-        raise typer.Exit(FAILED) from None
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it: a library that is being imported may turn it into an error of its own."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _complain(message: str, detail: str | None, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    sys.stderr.write(f"peft-inspect: {visible(shortened(message), keep=chr(10))}\n")
-    if detail:
-        sys.stderr.write(visible(shortened(detail.rstrip(), 20_000), keep="\n\t") + "\n")
+    given = tuple(program or ())
+    if module is None and not given:
+        raise typer.BadParameter("name the script to run, or a module with -m", param_hint="SCRIPT")
+    view = reporting.view("check", ascii=ascii_)
+    script = None if module is not None else given[0]
+    run_program(script, module, given[script is not None :], reporting, view, steps=steps, keep_going=keep_going, also=also or ())

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from peft_inspect.api import Report
+from peft_inspect.cli.inspecting import inspected
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import stdout_kept_clean
 from peft_inspect.cli.processes import inspect_apart
 from peft_inspect.cli.progress import progress
-from peft_inspect.cli.run import inspected
 from peft_inspect.config import Config, Target
 from peft_inspect.expectations import with_expectations
 from peft_inspect.formats import View

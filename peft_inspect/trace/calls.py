@@ -26,6 +26,7 @@ from peft_inspect.trace.layer_states import LayerStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from torch import nn
 
@@ -108,12 +109,22 @@ class Calls:
         with hooked(*hooks), self._states.watching(self._layers.module.values()):
             yield self
 
+    def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """From within a hook of this very call, which began before the watching did."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and is_machinery(frame.f_code):
+            frame = frame.f_back
+        self._entered(module, args, frame)
+
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        # this hook ← inner ← Module._call_impl ← Module._wrapped_call_impl ← who calls
+        self._entered(module, args, sys._getframe(4) if id(module) not in self.ran else None)
+
+    def _entered(self, module: nn.Module, args: tuple[Any, ...], frame: FrameType | None) -> None:
         key = id(module)
         caller = id(self._stack[-1]) if self._stack else None
         if key not in self.ran and self.phase == "forward":
             self.ran[key] = module
-            frame = sys._getframe(3).f_back  # this hook ← inner ← Module._call_impl ← Module._wrapped_call_impl ← who calls
             if frame is not None:
                 self._first[key] = (caller, (frame.f_code, frame.f_lineno))
         if key in self._layers.module:

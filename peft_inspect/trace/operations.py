@@ -52,9 +52,12 @@ def _traits(func: OpOverload) -> _Traits:
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The dispatch mode of every run: copies what is about to be written, and tells `reads` of every operation."""
+    """The dispatch mode of every run: copies what is about to be written, and tells `reads` of every operation.
 
-    def __init__(self, guard: WriteGuard, reads: WeightReads | None = None, *, of: Operations | None = None) -> None:
+    The step of a program that is not to be undone has no guard.
+    """
+
+    def __init__(self, guard: WriteGuard | None, reads: WeightReads | None = None, *, of: Operations | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._guard = guard
         self.reads = reads
@@ -78,7 +81,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._of is not None and self._of._over:
             return func(*args, **kwargs) if kwargs else func(*args)
         traits = _traits(func)
-        if traits.writes or traits.writes_out:
+        if self._guard is not None and (traits.writes or traits.writes_out):
             for operand in (*(args[i] for i in traits.writes if i < len(args)), *((kwargs or {}).get(name) for name in traits.writes_out)):
                 for tensor in _tensors((operand,)):
                     self._guard.before_write(tensor)

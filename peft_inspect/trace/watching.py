@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from peft_inspect.batch import make_batch
-from peft_inspect.records import BatchInfo, LossInfo, Structure, Subject, Trace
+from peft_inspect.records import BatchInfo, GradientInfo, LossInfo, Structure, Subject, Trace
 from peft_inspect.run.gradients import read_gradients, zeros_at_init
 from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
@@ -54,45 +54,63 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
         trace = _watched(subject, structure, layers, inputs)
         if structure.weights != "none":
             trace = _measured(trace, subject, inputs, step)
-        if _needs_following(trace):
+        if needs_following(trace):
             step("following the data flow")
             trace = followed(trace, subject, layers, inputs.batch)
     return trace
 
 
+class Watchers:
+    """What watches one step, whoever drives it: the tool itself, or the user's own program.
+
+    `calls` and `reads` have to be active while the step runs, and `calls.phase` has to follow it; `trace` is for its end.
+    """
+
+    def __init__(self, structure: Structure, layers: AdapterLayers, switches: GradSwitches) -> None:
+        self.structure = structure
+        self.layers = layers
+        self.calls = Calls(layers, switches)
+        self.reads = WeightReads(layers, self.calls)
+
+    def trace(self, batch: BatchInfo, loss: LossInfo, gradients: tuple[GradientInfo, ...]) -> Trace:
+        """What was seen of the step."""
+        uses = self.reads.found()
+        trace = Trace(
+            structure=self.structure,
+            batch=batch,
+            loss=loss,
+            gradients=gradients,
+            calls=self.calls.found(),
+            executed=self.calls.executed(),
+            weight_uses=uses,
+            base_calls=self.calls.base_calls(),
+            weight_reads=weight_reads(self.layers, self.reads.read),
+        )
+        dead = frozenset(layer.path for layer in trace.dead)
+        idle = [layer.path for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
+        copies = find_copies(self.layers, self.calls, dead)
+        waits = waiting(self.layers.modules[""], idle, trace.executed)
+        return replace(trace, copies=copies, references=references(self.layers, trace), waiting=waits)
+
+
 def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inputs: Inputs) -> Trace:
     """The first pass. What it costs is what a healthy model pays."""
     switches = GradSwitches()
-    calls = Calls(layers, switches)
-    reads = WeightReads(layers, calls)
+    step = Watchers(structure, layers, switches)
     with undisturbed(subject.model) as guard:
-        with switches.watching(), calls.watching():
-            with Operations(guard, reads) as operations, following_threads(handed_on_by(switches, calls, operations)):
+        with switches.watching(), step.calls.watching():
+            with Operations(guard, step.reads) as operations, following_threads(handed_on_by(switches, step.calls, operations)):
                 loss = forward(subject, own_copy(inputs.batch))
-            calls.phase = "backward"
+            step.calls.phase = "backward"
             connected = backward(subject, loss.tensor)
         values = structure.weights != "none"
         gradients = read_gradients(layers.parameters, structure, connected, values=values)
         value = loss.tensor.detach().float().item() if values else None
         info = LossInfo(value, loss.tensor.grad_fn is not None, origin=loss.origin)
-    uses = reads.found()
-    trace = Trace(
-        structure=structure,
-        batch=inputs.info,
-        loss=info,
-        gradients=gradients,
-        calls=calls.found(),
-        executed=calls.executed(),
-        weight_uses=uses,
-        base_calls=calls.base_calls(),
-        weight_reads=weight_reads(layers, reads.read),
-    )
-    idle = [layer.path for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
-    copies = find_copies(layers, calls, frozenset(layer.path for layer in trace.dead))
-    return replace(trace, copies=copies, references=references(layers, trace), waiting=waiting(subject.model, idle, trace.executed))
+    return step.trace(inputs.info, info, gradients)
 
 
-def _needs_following(trace: Trace) -> bool:
+def needs_following(trace: Trace) -> bool:
     """Whether a dead layer ran with gradients on and in working order, or a trained pass must be told from a reference pass.
 
     Or what reads its weight does so for nothing: then the read is not what keeps it from training.

@@ -35,19 +35,18 @@ Line = tuple[CodeType, int]
 
 
 def frames(frame: FrameType | None) -> Iterator[FrameType]:
-    """This frame and its callers, innermost first, up to the run that the tool started."""
-    while frame is not None and frame.f_code is not _boundary:
+    """This frame and its callers, innermost first, up to the run or the program that the tool started."""
+    while frame is not None and frame.f_code not in _boundaries:
         yield frame
         frame = frame.f_back
 
 
-_boundary: CodeType | None = None
+_boundaries: set[CodeType] = set()
 
 
 def boundary(function: Callable[..., object]) -> None:
-    """Declare the function that starts every run: no frame beyond it belongs to the inspected program."""
-    global _boundary  # noqa: PLW0603 - one run function, declared once at import
-    _boundary = function.__code__
+    """Declare a function in which something of the user's starts: no frame beyond it belongs to the inspected program."""
+    _boundaries.add(function.__code__)
 
 
 def is_machinery(code: CodeType) -> bool:

@@ -1,0 +1,105 @@
+"""What all commands do with a request: inspect, write, exit with the code that the contract gives."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NoReturn
+
+import typer
+
+from peft_inspect.api import Report, inspect
+from peft_inspect.cli.options import Reporting
+from peft_inspect.cli.output import Output, stdout_kept_clean
+from peft_inspect.cli.progress import progress
+from peft_inspect.formats import FORMATS, View, writer
+from peft_inspect.formats.names import shortened, visible
+from peft_inspect.records import InspectionError, Request
+
+FOUND, FAILED, INTERRUPTED = 1, 2, 130
+DEFAULT_FAIL_ON: Mapping[str, str] = {"tree": "never", "gradcheck": "error", "check": "error"}
+
+
+def run(request: Request, reporting: Reporting, view: View, *, diff: Request | None = None) -> NoReturn:
+    """Inspect what was named, and what it is to be compared with; write the report, exit."""
+    with failures(debug=reporting.debug):
+        output = prepared(reporting, view)
+        report = inspected(request, reporting, view)
+        if diff is not None:
+            view = replace(view, other=inspected(diff, reporting, view))
+        output.write(lambda out: writer(view.command, reporting.format, view)(report, out))
+        leave(report, reporting, view)
+
+
+def prepared(reporting: Reporting, view: View) -> Output:
+    """Where the report will go. Bad usage is said before the time is spent.
+
+    Raises typer.BadParameter for a format that the command does not have, InspectionError for a file that cannot be written.
+    """
+    formats = FORMATS[view.command]
+    if reporting.format not in formats:
+        raise typer.BadParameter(f"{reporting.format!r} is none of {', '.join(formats)}", param_hint="--format")
+    return Output.to(reporting.output)
+
+
+def inspected(request: Request, reporting: Reporting, view: View) -> Report:
+    """The report, made while stdout is kept for it alone and progress goes to the terminal."""
+    with stdout_kept_clean(), progress() as step:
+        try:
+            return inspect(request, view.command, select=reporting.select, ignore=reporting.ignore, verify=reporting.verify, step=step)
+        except SystemExit as error:  # the user's own code ends the process: that must not pass for a verdict
+            raise InspectionError(
+                f"{request.model} ended the process with sys.exit({error.code!r}) before it could be inspected"
+            ) from error
+
+
+def leave(report: Report, reporting: Reporting, view: View) -> NoReturn:
+    """Exit with 2 when a rule crashed, 1 when something is at or above --fail-on, else 0."""
+    if trouble := crashes(report):
+        raise InspectionError(trouble)
+    found = report.at_or_above(reporting.fail_on or DEFAULT_FAIL_ON[view.command])
+    raise typer.Exit(FOUND if found else 0)
+
+
+def crashes(report: Report) -> str | None:
+    """Which rules crashed, as a message; None when all ran to their end."""
+    crashed = [outcome for outcome in report.outcomes if outcome.status == "crashed"]
+    return "; ".join(f"rule {rule.code} {rule.rule} crashed ({rule.why}): the report is incomplete" for rule in crashed) or None
+
+
+@contextmanager
+def failures(*, debug: bool) -> Iterator[None]:
+    """Any failure as one clear message on stderr and its exit code; the traceback only when asked for."""
+    try:
+        yield
+    except InspectionError as error:
+        _complain(str(error), error.detail, debug=debug)
+        raise typer.Exit(FAILED) from None
+    except (KeyboardInterrupt, Exception) as error:
+        if _interrupted(error):
+            _complain("interrupted", None, debug=debug)
+            raise typer.Exit(INTERRUPTED) from None
+        if isinstance(error, (typer.Exit, typer.BadParameter)):
+            raise
+        _complain(f"internal error: {type(error).__name__}: {error}. --debug shows where; please report it", None, debug=debug)
+        raise typer.Exit(FAILED) from None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: a library that is being imported may turn it into an error of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _complain(message: str, detail: str | None, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"peft-inspect: {visible(shortened(message), keep=chr(10))}\n")
+    if detail:
+        sys.stderr.write(visible(shortened(detail.rstrip(), 20_000), keep="\n\t") + "\n")

@@ -1,0 +1,78 @@
+"""What `run` does once its options are read: run the program, write the report, exit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NoReturn
+
+import typer
+
+from peft_inspect.api import ProgramRun, Report, run
+from peft_inspect.cli.checking import further_outputs
+from peft_inspect.cli.inspecting import FOUND, INTERRUPTED, crashes, failures, prepared
+from peft_inspect.cli.options import Reporting
+from peft_inspect.formats import View
+from peft_inspect.formats.several import write_all
+from peft_inspect.program.launch import Launch
+from peft_inspect.records import InspectionError
+
+
+def run_program(
+    script: str | None,
+    module: str | None,
+    arguments: tuple[str, ...],
+    reporting: Reporting,
+    view: View,
+    *,
+    steps: int,
+    keep_going: bool,
+    also: Sequence[str],
+) -> NoReturn:
+    """Run the program under watch, and exit with the code that the contract gives."""
+    launch = Launch(script, module, arguments)
+    told: list[Mapping[str, Report]] = []
+    with failures(debug=reporting.debug):
+        outputs = [(reporting.format, prepared(reporting, view)), *further_outputs(also, reporting, view)]
+
+        def tell(reports: Mapping[str, Report]) -> None:
+            told.append(reports)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for name, output in outputs:
+                output.write(partial(write_all, name, reports, {}, view=view))
+
+        def goes_on(reports: Mapping[str, Report]) -> bool:
+            if not keep_going or _fails(reports, reporting):
+                return False
+            tell(reports)
+            return True
+
+        done = run(launch, select=reporting.select, ignore=reporting.ignore, steps=steps, goes_on=goes_on)
+        if told:
+            sys.exit(done.ended.code)
+        if done.reports:
+            tell(done.reports)
+        _leave(done, reporting)
+
+
+def _fails(reports: Mapping[str, Report], reporting: Reporting) -> bool:
+    return any(crashes(report) or report.at_or_above(reporting.fail_on or "error") for report in reports.values())
+
+
+def _leave(done: ProgramRun, reporting: Reporting) -> NoReturn:
+    if not done.reports:
+        if done.ended.how == "interrupted":
+            sys.exit(INTERRUPTED)
+        raise InspectionError(_without_step(done))
+    if trouble := "; ".join(filter(None, map(crashes, done.reports.values()))):
+        raise InspectionError(trouble)
+    raise typer.Exit(FOUND if _fails(done.reports, reporting) else 0)
+
+
+def _without_step(done: ProgramRun) -> str:
+    if done.ended.how == "raised":
+        return f"the program raised before a training step was seen: {done.seen}"
+    how = f"left with exit code {done.ended.code}" if done.ended.how == "exited" else "ended"
+    return f"no training step was seen: the program {how}, and {done.seen}"

@@ -1,0 +1,130 @@
+"""Where a program's step shows itself: the outermost call of a module, the outermost backward, the optimizer's step."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+
+class Listener(Protocol):
+    """Who is told. Whatever these raise reaches the program."""
+
+    def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """A module is called, and not by another one."""
+
+    def returned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """That call has ended."""
+
+    def backward(self, tensors: tuple[Any, ...], run: Callable[[], None]) -> None:
+        """A backward is to run, and not inside another one: `run` runs it."""
+
+    def again(self, tensors: tuple[Any, ...]) -> None:
+        """A backward within that backward: what activation checkpointing has run again."""
+
+    def step_begins(self, optimizer: Optimizer) -> None:
+        """An optimizer is about to step."""
+
+    def step_ended(self, optimizer: Optimizer) -> None:
+        """It has stepped."""
+
+    def step_skipped(self, optimizer: Optimizer) -> None:
+        """A gradient scaler has left the step out, because it found gradients that are not finite."""
+
+
+class Hooks:
+    """Tells a listener of the steps of this process and of the thread that trains, as long as they are installed."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._stack = ExitStack()
+        self._process = os.getpid()
+        self._thread = threading.local()
+        self._in_backward = False
+        self._steps = 0
+
+    def install(self) -> None:
+        """Begin. Global hooks, because a hook on a module changes what torch runs there."""
+        handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+        for handle in handles:
+            self._stack.callback(handle.remove)
+        self._replace(torch.autograd, "backward", self._backward)
+        self._replace(torch.amp.GradScaler, "step", self._scaler_step)
+
+    def remove(self) -> None:
+        """End. Nothing is left in the process."""
+        self._stack.close()
+
+    def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        original = vars(owner)[name]
+        setattr(owner, name, wraps(original)(make(original)))
+        self._stack.callback(setattr, owner, name, original)
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether this is a process that the program has forked."""
+        return os.getpid() != self._process
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        depth = getattr(self._thread, "depth", 0)
+        self._thread.depth = depth + 1
+        if depth == 0 and not self._in_backward and not self._elsewhere:
+            self._listener.called(module, args)
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
+        self._thread.depth = depth = max(getattr(self._thread, "depth", 1) - 1, 0)
+        if depth == 0 and not self._in_backward and not self._elsewhere:
+            self._listener.returned(module, args, kwargs)
+
+    def _backward(self, original: Callable[..., None]) -> Callable[..., None]:
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
+            roots = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors) if isinstance(tensors, (tuple, list)) else ()
+            if self._elsewhere:
+                original(tensors, *args, **kwargs)
+            elif self._in_backward:
+                self._listener.again(roots)
+                original(tensors, *args, **kwargs)
+            else:
+                self._in_backward = True
+                try:
+                    self._listener.backward(roots, lambda: original(tensors, *args, **kwargs))
+                finally:
+                    self._in_backward = False
+
+        return backward
+
+    def _before_step(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if not self._elsewhere:
+            self._steps += 1
+            self._listener.step_begins(optimizer)
+
+    def _after_step(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if not self._elsewhere:
+            self._thread.depth = 0  # an exception that ended a forward may have skipped its end
+            self._listener.step_ended(optimizer)
+
+    def _scaler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(scaler: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            before = self._steps
+            result = original(scaler, optimizer, *args, **kwargs)
+            if not self._elsewhere and self._steps == before:
+                self._listener.step_skipped(optimizer)
+            return result
+
+        return step

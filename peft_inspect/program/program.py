@@ -1,0 +1,59 @@
+"""A program run to its end or to its report, watched from the moment at which it has imported PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from peft_inspect.program.executing import Ended, execute, start
+from peft_inspect.program.imports import AfterImport
+from peft_inspect.program.launch import Launch, prepare
+from peft_inspect.program.undrawn import undrawn
+from peft_inspect.records import Diagnosis
+from peft_inspect.rules import Rule
+
+if TYPE_CHECKING:
+    from peft_inspect.program.session import Session
+
+Conclude = Callable[[Mapping[str, Diagnosis]], "BaseException | None"]
+
+
+def run(launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, conclude: Conclude) -> tuple[Ended, str]:
+    """Run the program under watch.
+
+    Args:
+        launch: what to run.
+        rules: what it is judged by.
+        ignore: code of a rule to ignore → the reason.
+        steps: how many of the optimizer's steps may be used to answer.
+        conclude: told the diagnosis of each model that the program trains; what it returns is raised in the program.
+
+    Returns:
+        How it ended, and what was seen, in words for where no step was.
+
+    Raises:
+        InspectionError: there is no such program.
+    """
+    sessions: list[Session] = []
+
+    def watch() -> None:
+        with undrawn():
+            from peft_inspect.program.session import Session
+            from peft_inspect.structure.source.lines import boundary
+
+            boundary(start)
+            session = Session(launch.line, rules, ignore, steps, conclude)
+            sessions.append(session)
+            session.begin()
+
+    waiting = AfterImport("peft", watch)
+    prepared = prepare(launch)
+    waiting.begin()
+    try:
+        ended = execute(prepared)
+    finally:
+        waiting.end()
+    if not sessions:
+        return ended, "it never imported PEFT"
+    sessions[0].finish()
+    return ended, sessions[0].seen
