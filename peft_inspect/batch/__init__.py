@@ -1,14 +1,14 @@
-"""A batch for every modality: from the user, or made from the model's own signature and config."""
+"""A batch for every modality: from the user, or made from the model's own signature, config and documentation."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from typing import Any
 
-from peft_inspect.batch import content, crops, cross, labels, rest, text, towers
+from peft_inspect.batch import content, families, labels, modalities, states, text
+from peft_inspect.batch.attempts import attempt, needs_trial
 from peft_inspect.batch.describe import describe, exercised
 from peft_inspect.batch.plan import Plan
-from peft_inspect.batch.settle import needs_trial, settle
 from peft_inspect.batch.target import find_target
 from peft_inspect.records import BatchInfo, InspectionError, Subject
 from peft_inspect.run.undisturbed import undisturbed
@@ -16,14 +16,23 @@ from peft_inspect.run.weightless import running
 
 __all__ = ["make_batch"]
 
-_MAKERS = (crops.make, towers.make, text.make, cross.make, rest.make, labels.make, text.make_decoder)
+_MAKERS = (
+    families.give,
+    text.make_second,
+    modalities.give_all,
+    text.make,
+    states.make_cross,
+    states.make,
+    labels.make,
+    text.make_decoder,
+)
 
 
 def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
     """The keyword inputs to run the model with, and their description.
 
     Raises:
-        InspectionError: a required input cannot be made from signature and config.
+        InspectionError: a required input cannot be made from signature, config and documentation.
     """
     target = find_target(subject.model)
     if subject.batch is not None:
@@ -38,7 +47,7 @@ def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
     else:
         with undisturbed(subject.model), running() if subject.weights == "none" else nullcontext():
             _make(plan)
-            settle(plan)
+            attempt(plan)
     plan.notes.insert(0, exercised(plan))
     return target.spelled(plan.inputs), describe(target.spelled(plan.inputs), target.spelled(target.parameters), made_by, plan.notes)
 
@@ -46,7 +55,7 @@ def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
 def _make(plan: Plan) -> None:
     for make in _MAKERS:
         make(plan)
-    if missing := rest.missing(plan):
+    if missing := states.missing(plan):
         names = ", ".join(plan.target.spelled(dict.fromkeys(missing)))
         raise InspectionError(
             f"no batch could be made: {type(plan.target.module).__name__}.forward requires {names}. "

@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.batch.modalities import all_modalities
 from peft_inspect.records import BatchInfo
 
 if TYPE_CHECKING:
     from peft_inspect.batch.plan import Plan
 
 IGNORE_INDEX = -100
-_KINDS = {
-    "text": ("input_ids",),
-    "images": ("pixel_values", "flattened_patches", "image_pixel_values", "image"),
-    "videos": ("pixel_values_videos",),
-    "sound": ("input_features", "input_values", "audio_input_features"),
-    "series": ("past_values",),
-}
 
 
 def describe(batch: Mapping[str, Any], accepted: Iterable[str], made_by: str, notes: Iterable[str] = ()) -> BatchInfo:
@@ -37,9 +31,12 @@ def describe(batch: Mapping[str, Any], accepted: Iterable[str], made_by: str, no
 
 def exercised(plan: Plan) -> str:
     """One line on what a made batch exercises, and on what no made batch does."""
-    kinds = [kind for kind, names in _KINDS.items() if any(name in plan.inputs for name in names)] or ["its main input"]
     runs = ", ".join(f"{run.count} {run.modality} placeholders" for run in plan.placeholders)
-    lacking = [kind for kind, names in _KINDS.items() if kind not in kinds and any(name in plan.target.parameters for name in names)]
+    contents = {modality.name: modality.content for modality in all_modalities()} | {"text": "text"}
+    named = {"input_ids": "text"} | {modality.argument: modality.name for modality in reversed(all_modalities())} | plan.modalities
+    kinds = list(dict.fromkeys(contents[name] for argument, name in named.items() if argument in plan.inputs)) or ["its main input"]
+    lacking = list(dict.fromkeys(contents[name] for argument, name in named.items() if argument in plan.target.parameters))
+    lacking = [kind for kind in lacking if kind not in kinds]
     without = f", not {' or '.join(lacking)}" if lacking else ""
     return f"exercises {', '.join(kinds)}{f' ({runs})' if runs else ''}{without}; {plan.size} sample{'s' * (plan.size > 1)} without padding"
 

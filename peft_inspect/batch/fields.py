@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 
 VISION = re.compile(r"vision|visual|image|vit|pixel")
 AUDIO = re.compile(r"audio|speech|acoustic|sound|encoder")
+_SIZES = ("image_size", "img_size", "input_size", "crop_size", "pretrain_image_size", "max_img_size")
 TEXT = re.compile(r"text|language|llm|lm|decoder")
 
 
@@ -40,25 +41,36 @@ def find(config: PretrainedConfig | None, *names: str, within: re.Pattern[str] |
     return None
 
 
-def has(config: PretrainedConfig | None, *names: str) -> bool:
-    """Whether any part of the tree has one of these fields set."""
-    return find(config, *names) is not None
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """A height and a width from a number, a pair or a dictionary as image sizes are written.
-
-    Raises:
-        ValueError: it is none of them.
-    """
+def pair(value: Any) -> tuple[int, int] | None:
+    """A height and a width from a number, a pair or a dictionary as image sizes are written; None where it is none of them."""
     if isinstance(value, int):
         return value, value
     if isinstance(value, dict):
         side = value.get("shortest_edge") or value.get("longest_edge")
-        return (side, side) if side else (value["height"], value["width"])
+        return (side, side) if side else (value["height"], value["width"]) if "height" in value else None
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, int) for item in value):
         return (value[-2], value[-1]) if len(value) > 1 else (value[0], value[0])
-    raise ValueError(f"no image size: {value!r}")
+    return None
+
+
+def side(value: Any, default: int) -> int:
+    """The height of what `pair` reads."""
+    size = pair(value)
+    return default if size is None else size[0]
+
+
+def image_size(config: PretrainedConfig | None, part: str = "") -> tuple[int, int] | None:
+    """Height and width that the position embeddings are made for; None where no field says so.
+
+    `part` names the vision tower that is meant, where there are several.
+    """
+    within = re.compile(part) if part else VISION
+    ratios = find(config, "scaled_images_ratios")
+    if ratios:
+        side = round(find(config, "patch_size") / min(ratios))
+        return side, side
+    stated = (find(config, name, within=within) for name in _SIZES)
+    return next((size for size in map(pair, stated) if size is not None), None)
 
 
 def token_ids(config: PretrainedConfig | None) -> dict[str, int]:

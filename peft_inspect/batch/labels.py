@@ -7,10 +7,9 @@ from collections.abc import Callable
 import torch
 from transformers.utils import is_scipy_available
 
-from peft_inspect.batch import ids
-from peft_inspect.batch.image import image_size
+from peft_inspect.batch.modalities import placeholder_tokens
 from peft_inspect.batch.plan import TEXT_LENGTH, Plan
-from peft_inspect.batch.towers import placeholder_tokens
+from peft_inspect.batch.text import ordinary_text, vocabulary
 
 IGNORE = -100
 
@@ -39,7 +38,7 @@ def _choices(plan: Plan) -> list[torch.Tensor]:
     choices = [plan.zeros(plan.size), torch.ones(plan.size, dtype=plan.dtype, device=plan.device)]
     if "input_ids" in plan.inputs:
         choices += [_of_text(plan), plan.zeros(*plan.inputs["input_ids"].shape)]
-    choices += [torch.ones(plan.size, 1, dtype=plan.dtype, device=plan.device), ids.text(plan, TEXT_LENGTH // 2)]
+    choices += [torch.ones(plan.size, 1, dtype=plan.dtype, device=plan.device), ordinary_text(plan, TEXT_LENGTH // 2)]
     return choices
 
 
@@ -60,9 +59,9 @@ def _maker(plan: Plan) -> Callable[[Plan], object] | None:
 def _tokens(plan: Plan) -> torch.Tensor:
     """Every ordinary token is a label; a decoder that reads no text has labels of its own."""
     if "input_ids" not in plan.inputs:
-        return ids.text(plan, TEXT_LENGTH, vocab=ids.vocabulary(plan, decoder=True))
+        return ordinary_text(plan, TEXT_LENGTH, vocab=vocabulary(plan, decoder=True))
     labels = _of_text(plan)
-    vocab = ids.vocabulary(plan, decoder=True)
+    vocab = vocabulary(plan, decoder=True)
     return torch.where(labels < vocab, labels, labels % vocab)
 
 
@@ -106,11 +105,11 @@ def _index(plan: Plan) -> torch.Tensor:
 
 
 def _transcript(plan: Plan) -> torch.Tensor:
-    return ids.text(plan, 4)
+    return ordinary_text(plan, 4)
 
 
 def _class_per_pixel(plan: Plan) -> torch.Tensor:
-    return plan.zeros(plan.size, *image_size(plan))
+    return plan.zeros(plan.size, *plan.image_size)
 
 
 def _boxes(plan: Plan) -> list[dict[str, torch.Tensor]]:
@@ -120,7 +119,7 @@ def _boxes(plan: Plan) -> list[dict[str, torch.Tensor]]:
 
 
 def _boxes_with_masks(plan: Plan) -> list[dict[str, torch.Tensor]]:
-    masks = torch.ones(1, *image_size(plan), device=plan.device)
+    masks = torch.ones(1, *plan.image_size, device=plan.device)
     return [{**target, "masks": masks} for target in _boxes(plan)]
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from peft_inspect.batch.fields import token_ids
+from peft_inspect.batch.fields import image_size, token_ids
 
 if TYPE_CHECKING:
     from peft_inspect.batch.target import Target
 
 TEXT_LENGTH = 16
+Layout = dict[str, Any]  # one way to hand over an input: the input with those that go with it
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -26,7 +27,7 @@ class Placeholder:
     count: int
     start: int | None = None  # token before the run
     end: int | None = None  # token after it
-    counted: bool = True  # by the model itself; False: a guess for the trial to correct
+    counted: bool = True  # by the model itself; False: a guess for a trial to correct
 
 
 @dataclass
@@ -36,10 +37,12 @@ class Plan:
     target: Target
     inputs: dict[str, Any] = field(default_factory=dict)
     placeholders: list[Placeholder] = field(default_factory=list)
+    modalities: dict[str, str] = field(default_factory=dict)  # names of those that have been given, by their main input
     notes: list[str] = field(default_factory=list)
-    alternatives: list[dict[str, Any]] = field(default_factory=list)  # other layouts of the main input, for a trial
+    alternatives: list[Layout] = field(default_factory=list)  # other layouts of what has been given, for a trial
     label_choices: list[torch.Tensor] = field(default_factory=list)  # other labels that a forward of the user's own may mean
     dropped: set[str] = field(default_factory=set)  # inputs that the model does not take, as a trial showed
+    widths: set[tuple[str, int, str]] = field(default_factory=set)  # of inputs, that a trial has tried, and for which operation
     size: int = 1  # samples in the batch
     text_length: int = TEXT_LENGTH  # words, without placeholders
     positions: int = 0  # words whose place features take, where a mask says so instead of a token
@@ -56,6 +59,11 @@ class Plan:
     def config(self) -> Any:
         """The config of the (first) transformers model, or None."""
         return self.target.config
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of images: what the position embeddings are made for; 224 where any size will do."""
+        return image_size(self.config) or (224, 224)
 
     def wants(self, *names: str) -> bool:
         """Whether the forward takes all these inputs and none has been made, or dropped."""

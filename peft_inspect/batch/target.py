@@ -1,9 +1,11 @@
-"""Whose forward is called, what it accepts, and the configs that say what its inputs look like."""
+"""Whose forward is called, what it accepts and what its docstring says about that, and the configs that size it."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +14,21 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from peft_inspect.batch.handed_on import handed_on
-from peft_inspect.batch.names import canonical
-
-_SHAPE = re.compile(r"^\s*(\w+) \(`([^`]*)`(?: of shape `?\(?([^`)]*)\)?`?)?", re.MULTILINE)
-_CONTENT = re.compile(r"(pixel_values|(image|video)_\w*(ids|thw|hw|sizes)$|input_features|input_values)")
+_DOCUMENTED = re.compile(r"^\s*(\w+) \(`([^`]*)`(?: of shape `?\(?([^`)]*)\)?`?)?", re.MULTILINE)
+_PASSED_DOWN = re.compile(r"(pixel_values|(image|video)_\w*(ids|thw|hw|sizes)$|input_features|input_values)")
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_DEPTH = 4  # forwards between the model and the tower that names an input
+_MAIN = ("input_ids", "pixel_values", "input_features", "input_values")
+_SPELLINGS = {
+    "input_ids": re.compile(r"^((input_)?(ids|tokens)|token_ids|text(_input)?_ids|text_tokens|text)$"),
+    "attention_mask": re.compile(r"^((attn|input|text|token|padding)_)?mask$"),
+    "pixel_values": re.compile(r"^(images?|imgs?|pixels|image_values|frames)$"),
+    "labels": re.compile(r"^(\w+_)?(labels?|targets?)$|^y$"),
+}
+_SOUND = re.compile(
+    r"^(input_)?(raw_)?(audios?|waveforms?|wavs?|speech|sound|mels?|spectrograms?|features|audio_(values|features|inputs?))$"
+)
+_ANYTHING = re.compile(r"^(x|inputs?|data|samples?)$")
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Target:
     parameters: Mapping[str, inspect.Parameter]
     config: PretrainedConfig | None
     models: tuple[PreTrainedModel, ...]  # outermost transformers models inside `module`, itself included
-    names: Mapping[str, str] = field(default_factory=dict)  # canonical name → the user's own, where `parameters` has the former
+    names: Mapping[str, str] = field(default_factory=dict)  # transformers' name → the user's own, where `parameters` has the former
 
     def spelled(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Inputs under the names that the forward takes."""
@@ -51,15 +62,20 @@ class Target:
         return tuple(name for name, parameter in self.parameters.items() if parameter.default is inspect.Parameter.empty)
 
     @cached_property
+    def _described(self) -> list[tuple[str, str, str]]:
+        """Name, type and shape of each input in the docstring of the forward."""
+        return _DOCUMENTED.findall(inspect.getdoc(type(self.module).forward) or "")
+
+    @cached_property
     def documented(self) -> Mapping[str, tuple[str, ...]]:
-        """Names of the dimensions of each input, as the forward's docstring gives them."""
-        found = _SHAPE.findall(inspect.getdoc(type(self.module).forward) or "")
-        return {name: tuple(part.strip(" ()'") for part in shape.split(",") if part.strip(" ()'")) for name, _, shape in found if shape}
+        """Names of the dimensions of each input whose shape is documented."""
+        parts = ((name, [part.strip(" ()'") for part in shape.split(",")]) for name, _, shape in self._described if shape)
+        return {name: tuple(filter(None, dimensions)) for name, dimensions in parts}
 
     @cached_property
     def documented_type(self) -> Mapping[str, str]:
-        """What the forward's docstring says each input is, such as `torch.LongTensor`."""
-        return {name: kind for name, kind, _ in _SHAPE.findall(inspect.getdoc(type(self.module).forward) or "")}
+        """What each input is documented to be, such as `torch.LongTensor`."""
+        return {name: kind for name, kind, _ in self._described}
 
 
 def find_target(model: torch.nn.Module) -> Target:
@@ -70,41 +86,30 @@ def find_target(model: torch.nn.Module) -> Target:
     if not parameters and models:
         module = models[0]
         parameters, open_ended = _parameters(module)
-    config = models[0].config if models else _config(module)
+    own_config: Any = getattr(module, "config", None)
+    config = models[0].config if models else own_config if isinstance(own_config, PretrainedConfig) else None
     if isinstance(module, PreTrainedModel) and open_ended:
-        parameters |= {name: value for name, value in handed_on(module).items() if _CONTENT.match(name) and name not in parameters}
+        further = passed_down(module).items()
+        parameters |= {name: value for name, value in further if _PASSED_DOWN.match(name) and name not in parameters}
     if isinstance(module, PreTrainedModel) or not models:
         return Target(model, module, parameters, config, models)
     known = _parameters(models[0])[0]
-    names = canonical(parameters, known)
+    names = _meanings(parameters, known)
     parameters = {name: parameters[own] for name, own in names.items()}
     return Target(model, module, {**known, **parameters} if open_ended else parameters, config, models, names)
 
 
 def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
-    """The innermost module below wrappers that hand their inputs on unchanged."""
-    while True:
-        inner = _inside(module)
-        if inner is None or inner is module:
-            return module
-        module = inner
-
-
-def _inside(module: torch.nn.Module) -> torch.nn.Module | None:
-    """What a wrapper of PEFT, compile or data parallelism wraps."""
-    base: Any = getattr(module, "get_base_model", None)
-    if base is not None and hasattr(module, "peft_config"):
-        wrapped: torch.nn.Module = base()
-        return wrapped
-    for attribute in ("_orig_mod", "module"):
-        candidate = getattr(module, attribute, None)
-        if isinstance(candidate, torch.nn.Module) and _passes_on(module, attribute):
-            return candidate
-    return None
-
-
-def _passes_on(module: torch.nn.Module, attribute: str) -> bool:
-    return attribute == "_orig_mod" or type(module).__module__.startswith(("torch.nn.parallel", "torch.distributed"))
+    """The innermost module below wrappers of PEFT, compile and data parallelism, which pass their inputs on unchanged."""
+    wrapper: Any = module
+    inner: object = None
+    if hasattr(module, "peft_config") and hasattr(module, "get_base_model"):
+        inner = wrapper.get_base_model()
+    elif hasattr(module, "_orig_mod"):
+        inner = wrapper._orig_mod
+    elif type(module).__module__.startswith(("torch.nn.parallel", "torch.distributed")):
+        inner = getattr(module, "module", None)
+    return _unwrapped(inner) if isinstance(inner, torch.nn.Module) and inner is not module else module
 
 
 def _parameters(module: torch.nn.Module) -> tuple[dict[str, inspect.Parameter], bool]:
@@ -122,6 +127,46 @@ def _outermost(module: torch.nn.Module) -> Iterator[PreTrainedModel]:
         yield from _outermost(child)
 
 
-def _config(module: torch.nn.Module) -> PretrainedConfig | None:
-    config: Any = getattr(module, "config", None)
-    return config if isinstance(config, PretrainedConfig) else None
+def passed_down(module: torch.nn.Module, depth: int = _DEPTH) -> Mapping[str, inspect.Parameter]:
+    """Parameters of the forwards of its children to which the forward of `module` passes its own `**kwargs`, by name."""
+    found: dict[str, inspect.Parameter] = {}
+    for child in _given_everything(module) if depth else ():
+        taken = inspect.signature(child.forward).parameters.values()
+        found |= {parameter.name: parameter for parameter in taken if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
+        found |= passed_down(child, depth - 1)
+    return found
+
+
+def _given_everything(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """Modules that the forward calls as `self.name(..., **kwargs)`."""
+    own = next((p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD), None)
+    try:
+        code = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(type(module).forward))))
+    except (OSError, TypeError, SyntaxError):  # code without a file
+        return
+    for node in ast.walk(code):
+        if isinstance(node, ast.Call) and any(
+            keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id == own for keyword in node.keywords
+        ):
+            called = node.func
+            if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "self":
+                child = getattr(module, called.attr, None)
+                if isinstance(child, torch.nn.Module):
+                    yield child
+
+
+def _meanings(names: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, str]:
+    """Transformers' name → the user's, for every input of the user's own forward; `known` are those of the model inside."""
+    meaning: dict[str, str] = {}
+    for name in names:
+        meaning.setdefault(name if name in known else _meaning(name, known), name)
+    rest = set(names) - set(meaning.values())
+    return {**meaning, **{name: name for name in rest}}
+
+
+def _meaning(name: str, known: Mapping[str, Any]) -> str:
+    for meaning, spelling in _SPELLINGS.items():
+        if spelling.match(name):
+            return meaning
+    candidates = _MAIN if _ANYTHING.match(name) else _MAIN[2:] if _SOUND.match(name) else ()
+    return next((main for main in candidates if main in known), name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -29,8 +31,8 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
-from peft_inspect.batch import make_batch
-from peft_inspect.batch.handed_on import handed_on
+from peft_inspect.batch import make_batch, modalities
+from peft_inspect.batch.target import passed_down
 from peft_inspect.records import InspectionError, Subject
 
 TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
@@ -230,6 +232,43 @@ def test_the_notes_say_what_the_batch_exercises_and_what_not():
     assert notes[0].startswith("exercises text, images, videos (4 image placeholders, 4 video placeholders)")
 
 
+class SeesDepth(nn.Module):
+    """Takes an input that no modality brings."""
+
+    def __init__(self):
+        super().__init__()
+        self.projector, self.lm = nn.Linear(4, 16), LlamaForCausalLM(LlamaConfig(**LLAMA))
+
+    def forward(self, input_ids, depth_values):
+        embeddings = self.lm.get_input_embeddings()(input_ids)
+        return self.lm(inputs_embeds=torch.cat([self.projector(depth_values), embeddings], dim=1))
+
+
+DEPTH = """
+from peft_inspect.batch.modalities.modality import Modality
+
+MODALITIES = (Modality("depth", "depth maps", "depth_values", lambda plan: [{"depth_values": plan.floats(plan.size, 3, 4)}]),)
+"""
+
+
+@pytest.fixture
+def depth(tmp_path, monkeypatch):
+    """One more file among the modalities."""
+    (tmp_path / "depth.py").write_text(DEPTH, encoding="utf-8")
+    monkeypatch.setattr(modalities, "__path__", [*modalities.__path__, str(tmp_path)])
+    modalities.all_modalities.cache_clear()
+    yield
+    modalities.all_modalities.cache_clear()
+    sys.modules.pop(f"{modalities.__name__}.depth", None)
+
+
+@pytest.mark.usefixtures("depth")
+def test_a_modality_is_one_file():
+    batch, info, _ = made(SeesDepth())
+    assert batch["depth_values"].shape == (1, 3, 4)
+    assert info.notes[0] == "exercises text, depth maps; 1 sample without padding"
+
+
 def frames_as_images():
     from transformers import XCLIPVisionConfig, XCLIPVisionModel
 
@@ -274,12 +313,12 @@ def one_encoder_of_several_kinds():
 
 
 @pytest.mark.parametrize("build", [frames_as_images, questions_in_the_text, adapters_per_language, one_encoder_of_several_kinds])
-def test_a_trial_mends_what_signature_and_config_leave_open(build):
+def test_a_trial_decides_what_signature_and_config_leave_open(build):
     model = build()
     made(model)
 
 
-def test_inputs_that_a_forward_only_hands_on_are_known():
+def test_inputs_that_a_forward_only_passes_down_are_known():
     class Tower(nn.Module):
         def forward(self, pixel_values, **options):
             return pixel_values
@@ -300,10 +339,10 @@ def test_inputs_that_a_forward_only_hands_on_are_known():
         def forward(self, input_ids, **kwargs):
             return self.inner(input_ids, **kwargs) + self.other(input_ids)
 
-    assert set(handed_on(Outer())) == {"inputs_embeds", "pixel_values"}
+    assert set(passed_down(Outer())) == {"inputs_embeds", "pixel_values"}
 
 
-def test_pixels_go_into_a_model_that_only_hands_them_on():
+def test_pixels_go_into_a_model_that_only_passes_them_down():
     from transformers import AutoConfig
     from transformers.models.diffusion_gemma.modeling_diffusion_gemma import DiffusionGemmaForBlockDiffusion
 

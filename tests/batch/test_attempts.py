@@ -1,4 +1,4 @@
-"""What a model says when a batch does not fit it leads to one that does."""
+"""How a forward fails on a batch that does not fit leads to one that does."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def as_many_decoder_ids_as_text():
         as_many_decoder_ids_as_text,
     ],
 )
-def test_a_complaint_leads_to_a_batch_that_fits(build):
+def test_a_failure_leads_to_a_batch_that_fits(build):
     model = build().train()
     batch, _ = make_batch(Subject(model=model, source="test"))
     model(**batch)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
 from peft_inspect.batch.fields import AUDIO, find
-
-if TYPE_CHECKING:
-    from peft_inspect.batch.image import Layout
-    from peft_inspect.batch.plan import Plan
+from peft_inspect.batch.modalities.modality import Modality
+from peft_inspect.batch.plan import Layout, Plan
 
 _SAMPLES = 19_200  # a multiple of the usual hop sizes and frame lengths
 _FRAMES = 400
@@ -20,6 +17,7 @@ _CLIP = 1000  # frames of a clip that is looked at as an image
 _MASKS = ("input_features_mask", "feature_attention_mask", "audio_attention_mask", "audio_mel_mask")
 _BINS = (
     "num_mel_bins",
+    "num_chroma",
     "feature_projection_input_dim",
     "input_feat_per_channel",
     "n_mels",
@@ -31,8 +29,9 @@ _BINS = (
 )
 
 
-def waveforms(plan: Plan, name: str = "input_values") -> Iterator[Layout]:
+def _waveforms(plan: Plan) -> Iterator[Layout]:
     """Raw samples: float[batch, samples], or with a channel dimension where the docstring or a codec asks for one."""
+    name = "input_values"
     shape = plan.target.documented.get(name, ())
     if any("mel" in part for part in shape):
         length = find(plan.config, "max_length") or _FRAMES
@@ -44,8 +43,9 @@ def waveforms(plan: Plan, name: str = "input_values") -> Iterator[Layout]:
     yield {name: plan.floats(plan.size, 1, _SAMPLES)}
 
 
-def features(plan: Plan, name: str = "input_features") -> Iterator[Layout]:
+def _features(plan: Plan) -> Iterator[Layout]:
     """Spectral features, laid out as the first layer that reads them wants them."""
+    name = "input_features"
     bins = find(plan.config, *_BINS, within=AUDIO)
     if plan.wants("feature_lens"):  # all clips end to end, and how long each is
         yield {name: plan.floats(bins or _USUAL_BINS[0], _FRAMES * plan.size), "feature_lens": plan.integers([_FRAMES] * plan.size)}
@@ -90,3 +90,10 @@ def _input_width(layer: torch.nn.Module) -> int | None:
     if isinstance(layer, (torch.nn.Conv1d, torch.nn.Conv2d)):
         return layer.in_channels
     return layer.in_features if isinstance(layer, torch.nn.Linear) else None
+
+
+_METHODS = ("get_audio_features", "get_speech_features")
+MODALITIES = (
+    Modality("audio", "sound", "input_features", _features, methods=_METHODS, words="audio|sound|speech", short="a"),
+    Modality("audio", "sound", "input_values", _waveforms, methods=_METHODS, words="audio|sound|speech", short="a"),
+)
