@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 __all__ = [
     "ACTIVE",
     "CHECKED",
+    "COMPILER",
     "DISABLED",
+    "FROM_CONFIG",
+    "INIT_WEIGHTS",
     "INTERNALS",
     "PARAMETER_MARK",
     "REGISTRIES",
+    "SET_STANCE",
+    "STANCE",
     "Internal",
     "MissingInternalError",
     "OpOverload",
@@ -46,6 +51,11 @@ DISABLED, ACTIVE = "_disable_adapters", "_active_adapter"
 """Attributes of PEFT's adapter layers: whether they are switched off, and the names of the active adapters."""
 PARAMETER_MARK = "_is_param"
 """What makes `isinstance(…, nn.Parameter)` true of a tensor subclass that carries it."""
+
+FROM_CONFIG, INIT_WEIGHTS = "_from_config", "_init_weights"
+"""Methods of transformers' models: one from a config, and the values that a module starts from."""
+COMPILER, STANCE, SET_STANCE = "torch._dynamo.eval_frame", "_stance", "_set_stance"
+"""Where torch.compile keeps how compiled code runs; looked at only once something has imported it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ class Internal:
 
 _NOTHING_RUNS = "nothing is run without weights"
 _NOTHING_IS_WATCHED = "no run is watched"
+_MODES = "modes that a run leaves behind are not taken off"
 _NOT_IN_PLACE = "an operation that changes the shape of its operand in place stops a run without weights"
 
 INTERNALS = {
@@ -83,6 +94,16 @@ INTERNALS = {
     "sparse_values": Internal("torch.Tensor._values", "weights in sparse tensors are not known by their storage"),
     "base_of": Internal("torch.Tensor._base", "what is written into a view is not followed into what it views", attribute=True),
     "hooks_after_accumulation": Internal("torch.Tensor._post_accumulate_grad_hooks", _NOTHING_IS_WATCHED, attribute=True),
+    "set_grad_enabled": Internal("torch._C._set_grad_enabled", "the public switch is used, which a run watches"),
+    "get_function_modes": Internal("torch.overrides._get_current_function_mode_stack", _MODES),
+    "pop_function_mode": Internal("torch.overrides._pop_mode", _MODES),
+    "push_function_mode": Internal("torch.overrides._push_mode", _MODES),
+    "dispatch_module": Internal("torch.utils._python_dispatch", _MODES),
+    "get_dispatch_modes": Internal("torch.utils._python_dispatch._get_current_dispatch_mode_stack", _MODES),
+    "pop_dispatch_mode": Internal("torch.utils._python_dispatch._pop_mode", _MODES),
+    "push_dispatch_mode": Internal("torch.utils._python_dispatch._push_mode", _MODES),
+    "device_context": Internal("torch._GLOBAL_DEVICE_CONTEXT", "a default device that a run sets is not put back"),
+    "device_module": Internal("torch.utils._device", "a default device that a run sets is not put back"),
     "foreach_norm": Internal("torch._foreach_norm", "gradients are measured one by one"),
     # Running without weights
     "make_wrapper": Internal("torch.Tensor._make_wrapper_subclass", _NOTHING_RUNS),
@@ -104,7 +125,10 @@ INTERNALS = {
         )
     },
     # transformers
-    "from_config": Internal("transformers.PreTrainedModel._from_config", "the class is called with the config, under its dtype"),
+    "from_config": Internal(f"transformers.PreTrainedModel.{FROM_CONFIG}", "the class is called with the config, under its dtype"),
+    "init_weights": Internal(
+        f"transformers.PreTrainedModel.{INIT_WEIGHTS}", "without weights, position ids and masks that constructors compute are guessed"
+    ),
     "get_class_from_dynamic_module": Internal(
         "transformers.dynamic_module_utils.get_class_from_dynamic_module", "models with code of their own are not loaded"
     ),
@@ -163,7 +187,7 @@ def require(name: str) -> Any:
     if found is None:
         internal = INTERNALS[name]
         release = f"{internal.library} {importlib.import_module(internal.library).__version__}"
-        raise MissingInternalError(f"{release} has no {internal.path} ({CHECKED[internal.library]} have): {internal.without}")
+        raise MissingInternalError(f"{release} has no {internal.path} (it is there in {CHECKED[internal.library]}): {internal.without}")
     return found
 
 

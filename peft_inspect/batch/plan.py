@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from peft_inspect.batch.fields import image_size, token_ids
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
 TEXT_LENGTH = 16
 Layout = dict[str, Any]  # one way to hand over an input: the input with those that go with it
+_BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -51,7 +51,7 @@ class Plan:
         parameter = next((p for p in self.target.module.parameters() if p.dtype in _FLOATS), None)
         self.dtype = torch.float32 if parameter is None else parameter.dtype
         self.device = torch.device("cpu") if parameter is None or parameter.is_meta else parameter.device
-        if "return_loss" in self.target.parameters or any(isinstance(m, _BatchNorm) for m in self.target.module.modules()):
+        if "return_loss" in self.target.parameters or any(isinstance(m, _BATCH_NORMS) for m in self.target.module.modules()):
             self.size = 2
         self.special = token_ids(self.target.config)
 

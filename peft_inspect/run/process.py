@@ -17,25 +17,27 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.modules import module as modules
-from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
-from torch.utils import _device, _python_dispatch
 
+from peft_inspect.internals import COMPILER, SET_STANCE, STANCE, find
 from peft_inspect.reversible import handlers, set_handlers
 
 Restore = Callable[[], None]
 
 
 class Setting(NamedTuple):
-    """One setting. What `read` gives is compared by `==` and handed to `write` where it has changed."""
+    """One setting. What `read` gives is compared by `==` and handed to `write` where it has changed.
+
+    `needs` are the internals that both rely on.
+    """
 
     read: Callable[[], Any]
     write: Callable[[Any], None]
+    needs: tuple[str, ...] = ()
 
 
 def kept_process() -> Iterator[Restore]:
     """Read everything, and give what puts each back."""
-    for setting in _SETTINGS:
-        yield _kept(setting)
+    yield from (_kept(setting) for setting in _SETTINGS if all(find(name) is not None for name in setting.needs))
     yield from (_kept_dict(hooks) for name, hooks in vars(modules).items() if name.startswith("_global_") and isinstance(hooks, dict))
     yield _kept_filters()
     yield from _kept_generators()
@@ -136,49 +138,51 @@ def _set_streams(streams: tuple[Any, ...]) -> None:
 
 
 def _default_device() -> tuple[Any, Any]:
-    return getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None), _device.CURRENT_DEVICE
+    return getattr(find("device_context"), "device_context", None), find("device_module").CURRENT_DEVICE
 
 
 def _set_default_device(kept: tuple[Any, Any]) -> None:
-    torch._GLOBAL_DEVICE_CONTEXT.device_context, _device.CURRENT_DEVICE = kept
+    find("device_context").device_context, find("device_module").CURRENT_DEVICE = kept
 
 
 def _function_modes() -> list[Any]:
-    return list(_get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+    return list(find("get_function_modes")())
 
 
 def _set_function_modes(kept: list[Any]) -> None:
     while _function_modes():
-        _pop_mode()  # type: ignore[no-untyped-call]
+        find("pop_function_mode")()
     for mode in kept:
-        _push_mode(mode)  # type: ignore[no-untyped-call]
+        find("push_function_mode")(mode)
 
 
 def _dispatch_modes() -> tuple[list[Any], dict[str, Any]]:
     """The modes that see every operation, and what torch notes beside them."""
-    flags = {name: value for name, value in vars(_python_dispatch).items() if isinstance(value, bool) and name.startswith("_is_in_")}
-    return _python_dispatch._get_current_dispatch_mode_stack(), flags
+    noted = vars(find("dispatch_module"))
+    flags = {name: value for name, value in noted.items() if isinstance(value, bool) and name.startswith("_is_in_")}
+    return find("get_dispatch_modes")(), flags
 
 
 def _set_dispatch_modes(kept: tuple[list[Any], dict[str, Any]]) -> None:
     stack, flags = kept
-    while len(_python_dispatch._get_current_dispatch_mode_stack()) > len(stack):
-        _python_dispatch._pop_mode()
-    for mode in stack[len(_python_dispatch._get_current_dispatch_mode_stack()) :]:
-        _python_dispatch._push_mode(mode)
-    vars(_python_dispatch).update(flags)
-    if hasattr(_python_dispatch, "set_is_in_mode_without_ignore_compile_internals"):
-        _python_dispatch.set_is_in_mode_without_ignore_compile_internals(flags["_is_in_any_mode_without_ignore_compile_internals"])
+    module = find("dispatch_module")
+    while len(find("get_dispatch_modes")()) > len(stack):
+        find("pop_dispatch_mode")()
+    for mode in stack[len(find("get_dispatch_modes")()) :]:
+        find("push_dispatch_mode")(mode)
+    vars(module).update(flags)
+    if hasattr(module, "set_is_in_mode_without_ignore_compile_internals"):
+        module.set_is_in_mode_without_ignore_compile_internals(flags["_is_in_any_mode_without_ignore_compile_internals"])
 
 
 def _stance() -> Any:
     """How compiled code runs; None as long as the compiler is not imported."""
-    return getattr(sys.modules.get("torch._dynamo.eval_frame"), "_stance", None)
+    return getattr(sys.modules.get(COMPILER), STANCE, None)
 
 
 def _set_stance(stance: Any) -> None:
     if stance is not None:
-        sys.modules["torch._dynamo.eval_frame"]._set_stance(stance)
+        getattr(sys.modules[COMPILER], SET_STANCE)(stance)
 
 
 def _autocast(device: str) -> Setting:
@@ -207,10 +211,11 @@ def _set_scaled_attention(kept: tuple[bool, ...]) -> None:
         enable(value)
 
 
+_DISPATCH_MODES = ("dispatch_module", "get_dispatch_modes", "pop_dispatch_mode", "push_dispatch_mode")
 _SETTINGS = (
-    Setting(_dispatch_modes, _set_dispatch_modes),  # first: what is put back after them is seen by no mode of a run
-    Setting(_default_device, _set_default_device),
-    Setting(_function_modes, _set_function_modes),
+    Setting(_dispatch_modes, _set_dispatch_modes, _DISPATCH_MODES),  # first: what is put back after them is seen by no mode of a run
+    Setting(_default_device, _set_default_device, ("device_context", "device_module")),
+    Setting(_function_modes, _set_function_modes, ("get_function_modes", "pop_function_mode", "push_function_mode")),
     Setting(_stance, _set_stance),
     Setting(torch.get_default_dtype, torch.set_default_dtype),
     _autocast("cpu"),

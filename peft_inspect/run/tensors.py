@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.internals import find, hooks_after_accumulation
 from peft_inspect.run.reachable import Restore
 from peft_inspect.run.registries import refill
 from peft_inspect.run.weightless import is_weightless, storage_key
@@ -15,7 +16,8 @@ from peft_inspect.run.weightless import is_weightless, storage_key
 if TYPE_CHECKING:
     from torch import Tensor
 
-_storage = torch._C.TensorBase.untyped_storage  # what a run replaces is the method of `torch.Tensor`
+_storage = torch.Tensor.untyped_storage  # as it is before a run replaces it
+_base_of = find("base_of")
 _SMALL = 1 << 24  # bytes; larger buffers (quantised weights, caches) are copied when an operation says that it writes
 
 
@@ -81,8 +83,8 @@ def set_gradients_aside(leaves: Iterable[Tensor]) -> None:
     """So that a backward shows what arrives, and nothing acts on it that was there to train (an optimizer step in the backward)."""
     for leaf in leaves:
         leaf.grad = None
-        if leaf._post_accumulate_grad_hooks:
-            leaf._post_accumulate_grad_hooks.clear()
+        if hooks := hooks_after_accumulation(leaf):
+            hooks.clear()
 
 
 def kept_leaves(leaves: Iterable[Tensor]) -> Iterator[Restore]:
@@ -123,7 +125,7 @@ def kept_outside_graphs(tensors: Iterable[Tensor]) -> Restore:
 
     def restore() -> None:
         for tensor in kept:
-            if tensor.requires_grad and not tensor._is_view():
+            if tensor.requires_grad and (_base_of is None or _base_of(tensor) is None):
                 tensor.detach_().requires_grad_(False)
 
     return restore

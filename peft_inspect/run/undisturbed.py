@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peft_inspect.internals import find
 from peft_inspect.reversible import Reversible, patched, uncollected
 from peft_inspect.run import patches
 from peft_inspect.run.process import kept_process
@@ -22,6 +23,8 @@ from peft_inspect.run.tensors import WriteGuard, kept_leaves, kept_outside_graph
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_set_grad_enabled = find("set_grad_enabled") or torch.set_grad_enabled  # runs replace the methods of the latter
 
 
 class undisturbed(Reversible[WriteGuard]):  # noqa: N801 - reads as what it does
@@ -66,13 +69,13 @@ class undisturbed(Reversible[WriteGuard]):  # noqa: N801 - reads as what it does
     def put_back(self) -> None:
         """From the last to the first; one that fails keeps none of the others from being done."""
         failed: BaseException | None = None
-        torch._C._set_grad_enabled(False)
+        _set_grad_enabled(False)
         for restore in reversed(self._restores):
             try:
                 restore()
             except BaseException as error:  # noqa: PERF203 - each has its own
                 failed = failed or error
-        torch._C._set_grad_enabled(self._grad_enabled)
+        _set_grad_enabled(self._grad_enabled)
         if failed is not None:
             raise failed
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from peft_inspect.internals import find
+from peft_inspect.internals import FROM_CONFIG, find
 from peft_inspect.load.model.memory import require_memory
 from peft_inspect.load.model.model_class import config_for
 from peft_inspect.load.quiet import quiet
@@ -94,9 +94,8 @@ def _create(blueprint: Blueprint, dtype: torch.dtype | None, device: str) -> Pre
 
 def _made(model_class: type[PreTrainedModel], config: PretrainedConfig, dtype: torch.dtype | None) -> PreTrainedModel:
     """The model as transformers' auto classes make it from a config."""
-    from_config = find("from_config")
-    if from_config is not None:
-        model: PreTrainedModel = model_class._from_config(config, dtype=dtype)
+    if find("from_config") is not None:
+        model: PreTrainedModel = getattr(model_class, FROM_CONFIG)(config, dtype=dtype)
         return model
     before = torch.get_default_dtype()
     try:

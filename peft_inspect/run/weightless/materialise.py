@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_inspect.internals import PARAMETER_MARK, require
+from peft_inspect.internals import INIT_WEIGHTS, PARAMETER_MARK, require
 from peft_inspect.run.weightless.tensor import Weightless, make
 
 if TYPE_CHECKING:
@@ -90,13 +90,13 @@ def _initialiser(model: nn.Module) -> Any:
     """`_init_weights` of the innermost transformers model that holds a module; does nothing for others."""
     owners: dict[int, Any] = {}
     for module in model.modules():  # outer models come first, so inner ones win
-        if hasattr(module, "_init_weights"):
+        if hasattr(module, INIT_WEIGHTS):
             owners.update(dict.fromkeys(map(id, module.modules()), module))
 
     def initialise(module: nn.Module) -> None:
         owner = owners.get(id(module))
         if owner is not None:
             with torch.no_grad():
-                owner._init_weights(module)
+                getattr(owner, INIT_WEIGHTS)(module)
 
     return initialise

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 _LARGEST_READ = 1 << 24  # elements; reading more than this as values would need the memory that is being saved
 _LARGEST_RUN = 1 << 22  # elements; an operation on more than this is not run on ones
+_untyped_storage = torch.Tensor.untyped_storage  # as it is before a run replaces it
 
 
 def _asked(tensor: torch.Tensor) -> int:
-    storage: int = StorageWeakRef(tensor.untyped_storage()).cdata  # type: ignore[no-untyped-call]
+    storage: int = StorageWeakRef(_untyped_storage(tensor)).cdata  # type: ignore[no-untyped-call]
     return storage
 
 
