@@ -487,3 +487,33 @@ def test_an_error_does_not_repeat_megabytes(call):
     assert code == 2
     assert len(err) < 30_000
     assert "characters left out" in err
+
+
+STREAMS = [
+    (["--help"], ">/dev/full", 2),
+    (["explain"], ">/dev/full", 2),
+    (["explain", "PI304"], ">&-", 0),
+    (["explain", "PI999"], "2>&-", 2),
+    (["explain", "PI999"], "2>/dev/full", 2),
+    (["--no-such-option"], "2>/dev/full", 2),
+]
+
+
+@pytest.mark.parametrize(("arguments", "redirected", "code"), STREAMS, ids=[f"{' '.join(args)} {where}" for args, where, _ in STREAMS])
+def test_a_stream_that_takes_nothing_is_no_traceback_and_no_verdict(arguments, redirected, code):
+    """Where nobody listens the command ends quietly; where what was asked for could not be written, with 2."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m peft_inspect "$@" {redirected}', sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
+def test_code_that_ends_the_process_does_not_read_as_clean(tmp_path):
+    (tmp_path / "train.py").write_text("import os\n\ndef build():\n    os._exit(0)\n")
+    done = shell("check", "train.py:build", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "SystemExit: 0" in done.stderr

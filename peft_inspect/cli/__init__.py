@@ -10,8 +10,9 @@ import sys
 import typer
 
 from peft_inspect.cli import check, explain, gradcheck, lock, run, tree
-from peft_inspect.cli.inspecting import INTERRUPTED
+from peft_inspect.cli.inspecting import FAILED, INTERRUPTED
 from peft_inspect.cli.library_warnings import hide_deprecations
+from peft_inspect.cli.output import have_streams, silence
 from peft_inspect.cli.version import show_version
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ for module in (run, tree, gradcheck, check, lock, explain):
 
 def main() -> None:
     """The entry point of the `peft-inspect` command."""
+    have_streams()
     hide_deprecations()
     interrupted = False
 
@@ -46,6 +48,10 @@ def main() -> None:
     except SystemExit as stopped:
         interrupted = stopped.code == INTERRUPTED
         raise
+    except OSError as error:  # help, or what bad usage is told: nobody takes it
+        silence(sys.stdout)
+        silence(sys.stderr)
+        sys.exit(0 if isinstance(error, BrokenPipeError) else FAILED)
 
 
 def _stop() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NoReturn
@@ -17,7 +18,8 @@ from peft_inspect.cli.output import Output, stdout_kept_clean
 from peft_inspect.cli.progress import progress
 from peft_inspect.formats import FORMATS, View, writer
 from peft_inspect.formats.names import shortened, visible
-from peft_inspect.records import InspectionError, Request
+from peft_inspect.records import InspectionError, Request, text_of
+from peft_inspect.reversible import patched
 
 FOUND, FAILED, INTERRUPTED = 1, 2, 130
 DEFAULT_FAIL_ON: Mapping[str, str] = {"tree": "never", "gradcheck": "error", "check": "error"}
@@ -47,13 +49,25 @@ def prepared(reporting: Reporting, view: View) -> Output:
 
 def inspected(request: Request, reporting: Reporting, view: View) -> Report:
     """The report, made while stdout is kept for it alone and progress goes to the terminal."""
-    with stdout_kept_clean(), progress() as step:
+    with stdout_kept_clean(), patched((os, "_exit", _noticed)), progress() as step:
         try:
             return inspect(request, view.command, select=reporting.select, ignore=reporting.ignore, verify=reporting.verify, step=step)
         except SystemExit as error:  # the user's own code ends the process: that must not pass for a verdict
             raise InspectionError(
                 f"{request.model} ended the process with sys.exit({error.code!r}) before it could be inspected"
             ) from error
+
+
+def _noticed(leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
+    """`os._exit` as an exit that is seen: without it the user's code could end with a 0 that reads as clean. Forked children leave."""
+    inspecting = os.getpid()
+
+    def _exit(status: int) -> NoReturn:
+        if os.getpid() != inspecting:
+            leave(status)
+        raise SystemExit(status)
+
+    return _exit
 
 
 def leave(report: Report, reporting: Reporting, view: View) -> NoReturn:
@@ -84,7 +98,7 @@ def failures(*, debug: bool) -> Iterator[None]:
             raise typer.Exit(INTERRUPTED) from None
         if isinstance(error, (typer.Exit, typer.BadParameter)):
             raise
-        _complain(f"internal error: {type(error).__name__}: {error}. --debug shows where; please report it", None, debug=debug)
+        _complain(f"internal error: {text_of(error)}. --debug shows where; please report it", None, debug=debug)
         raise typer.Exit(FAILED) from None
 
 

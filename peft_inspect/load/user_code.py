@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from peft_inspect.load.words import did_you_mean, listed
-from peft_inspect.records import InspectionError, Source
+from peft_inspect.records import InspectionError, Source, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,8 +156,10 @@ def guarded(what: str, run: Callable[[], _T]) -> _T:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return run()
-    except (Exception, SystemExit) as error:
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also what ends a program, or a task: it must not pass for a verdict
+        said = text_of(error)
         detail = "this is the traceback of your code:\n" + "".join(
             traceback.format_exception(type(error), error, _users_part(error.__traceback__))
         )

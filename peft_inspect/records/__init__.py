@@ -7,7 +7,7 @@ Module paths are those of the live object that was inspected: `root.get_submodul
 """
 
 from peft_inspect.records.adapter_file import AdapterFile, Conversion, TensorInfo
-from peft_inspect.records.basics import InspectionError, Mode, Severity, Source, Weights
+from peft_inspect.records.basics import InspectionError, Mode, Severity, Source, Weights, text_of
 from peft_inspect.records.diagnosis import Diagnosis, Finding, Outcome, Remedy, Status
 from peft_inspect.records.grouping import Placed, by_place, modules_of, runs_of
 from peft_inspect.records.structure import (
@@ -98,4 +98,5 @@ __all__ = [
     "by_place",
     "modules_of",
     "runs_of",
+    "text_of",
 ]

@@ -37,6 +37,15 @@ class InspectionError(Exception):
         self.detail = detail
 
 
+def text_of(error: BaseException) -> str:
+    """What an error of anybody's says, with its class: `ValueError: no such rank`. An error may fail to say anything."""
+    try:
+        said = str(error)
+    except Exception:
+        said = "(its message cannot be read)"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 @dataclass(frozen=True)
 class Source:
     """A line of code: the frame nearest to the fault that is neither torch nor PEFT itself."""

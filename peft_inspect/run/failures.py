@@ -10,7 +10,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from peft_inspect.records import InspectionError
+from peft_inspect.records import InspectionError, text_of
 from peft_inspect.run.weightless import WeightlessError
 from peft_inspect.structure.source.lines import is_machinery, is_peft
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-def explained(error: Exception, model: nn.Module, phase: str = "forward") -> InspectionError:
+def explained(error: BaseException, model: nn.Module, phase: str = "forward") -> InspectionError:
     """The error of a run as one that names the module it happened in; the detail is the last frames of code that is not machinery."""
     paths = {id(module): path for path, module in model.named_modules()}
     where, module, shown = None, None, []
@@ -38,9 +38,9 @@ def explained(error: Exception, model: nn.Module, phase: str = "forward") -> Ins
     return InspectionError(f"the {phase} raised {type(error).__name__}{place}: {_said(error, model)}. {advice}", detail=detail)
 
 
-def _said(error: Exception, model: nn.Module) -> str:
+def _said(error: BaseException, model: nn.Module) -> str:
     """The message, with modules that Python spelt out in it layer by layer called by their class."""
-    text = str(error)
+    text = text_of(error).removeprefix(type(error).__name__).removeprefix(": ")
     kind = text.partition("(")[0]
     for module in model.modules() if "\n" in text else ():
         if type(module).__name__ == kind and text.startswith(spelt := repr(module)):
@@ -48,7 +48,7 @@ def _said(error: Exception, model: nn.Module) -> str:
     return text
 
 
-def _unasked(error: Exception, frames: Iterable[FrameType]) -> str | None:
+def _unasked(error: BaseException, frames: Iterable[FrameType]) -> str | None:
     """What to do where the forward of a PeftModel made for a task passes on inputs that its base has no use for."""
     if not isinstance(error, TypeError):
         return None
@@ -67,7 +67,7 @@ def _unasked(error: Exception, frames: Iterable[FrameType]) -> str | None:
     return None
 
 
-def _advice(error: Exception, model: nn.Module, module: nn.Module | None, where: str | None) -> str:
+def _advice(error: BaseException, model: nn.Module, module: nn.Module | None, where: str | None) -> str:
     """What to do: PEFT adapts whatever is a linear layer, also one that returns more than a tensor, and ties whatever shares a weight."""
     wrapper, _, copied = (where or "").partition(".modules_to_save.")
     if copied and type(module) is not type(original := model.get_submodule(f"{wrapper}.original_module")):

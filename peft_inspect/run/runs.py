@@ -63,7 +63,9 @@ def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = Fals
         with warnings.catch_warnings(), _uncompiled():
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
             return _forward(subject, batch, weighted=weighted)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever ends the forward must not pass for a verdict
         if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
             raise
         raise explained(error, subject.model) from error
@@ -166,7 +168,9 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
     try:
         # a tensor would be handed to function modes first, which are off for what they handle: for all that is run again inside
         torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise explained(error, subject.model, "backward") from error
     held = (parameter for module in subject.model.modules() for parameter in module._parameters.values())
     return {id(parameter) for parameter in held if parameter is not None and parameter.grad is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -162,3 +163,20 @@ def test_options_that_say_nothing_about_the_users_model_are_refused(load, script
 def test_a_model_on_the_meta_device_is_known_to_be_weightless(load, script):
     path = script("import torch\ndef build(): return torch.nn.Linear(2, 2, device='meta')\n")
     assert load(f"{path}:build").weights == "none"
+
+
+@pytest.mark.parametrize(
+    ("raises", "said"),
+    [
+        ("raise GeneratorExit('ended')", "GeneratorExit: ended"),
+        ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
+        ("raise type('Own', (BaseException,), {})('mine')", "Own: mine"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "Mute: (its message cannot be read)"),
+    ],
+)
+def test_whatever_ends_the_users_code_is_said_and_passes_for_no_verdict(load, script, raises, said):
+    path = script(f"def build():\n    {raises}\n")
+    with pytest.raises(InspectionError, match=re.escape(said)) as error:
+        load(f"{path}:build")
+    assert "train.py" in error.value.detail

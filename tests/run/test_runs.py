@@ -101,3 +101,24 @@ def test_masked_outputs_do_not_make_the_loss_infinite(mask):
     torch.manual_seed(0)
     report = peft_inspect.gradcheck(get_peft_model(Masked(), LoraConfig(target_modules=["score"])), batch={"x": torch.rand(2, 4)})
     assert not report.findings
+
+
+class Ending(nn.Module):
+    """A model whose forward, or backward, ends in what no `except Exception` catches."""
+
+    def __init__(self, phase):
+        super().__init__()
+        self.linear, self.phase = nn.Linear(2, 2), phase
+
+    def forward(self, x):
+        if self.phase == "forward":
+            raise GeneratorExit("ended")
+        y = self.linear(x)
+        y.register_hook(lambda _: (_ for _ in ()).throw(GeneratorExit("ended")))
+        return y
+
+
+@pytest.mark.parametrize("phase", ["forward", "backward"])
+def test_what_ends_a_step_is_said_with_its_phase(phase):
+    with pytest.raises(InspectionError, match=f"the {phase} raised GeneratorExit.*: ended"):
+        peft_inspect.gradcheck(get_peft_model(Ending(phase), LoraConfig(target_modules=["linear"])), {"x": torch.ones(1, 2)})
