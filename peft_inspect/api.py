@@ -150,6 +150,7 @@ def run(
     select: Iterable[str] = (),
     ignore: Iterable[str] | Mapping[str, str] = (),
     steps: int = 4,
+    verify: bool = True,
     goes_on: Callable[[Mapping[str, Report]], bool] = lambda _: False,
 ) -> ProgramRun:
     """Run a training program as Python would, and watch its first step; the program is stopped once its report is made.
@@ -159,6 +160,7 @@ def run(
         select: codes, names or prefixes of the rules to judge by. Default: all.
         ignore: likewise, to leave out; a mapping gives the reason of each.
         steps: how many steps of its optimizer may be used to answer.
+        verify: try the fixes in the next steps of the program.
         goes_on: asked with the reports whether the program is to go on, with nothing of the watching left.
 
     Raises:
@@ -176,7 +178,7 @@ def run(
         with undrawn():
             return None if goes_on(reports) else executing.Stopped()
 
-    ended, seen = program.run(launch, _chosen("check", select), _reasons(ignore), steps, conclude)
+    ended, seen = program.run(launch, _chosen("check", select), _reasons(ignore), steps, conclude, verify=verify)
     return ProgramRun(ended, reports, seen)
 
 

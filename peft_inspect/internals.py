@@ -105,6 +105,18 @@ INTERNALS = {
     "device_context": Internal("torch._GLOBAL_DEVICE_CONTEXT", "a default device that a run sets is not put back"),
     "device_module": Internal("torch.utils._device", "a default device that a run sets is not put back"),
     "foreach_norm": Internal("torch._foreach_norm", "gradients are measured one by one"),
+    **{
+        name: Internal(path, "a program's own step is not watched")
+        for name, path in {
+            "push_dispatch_mode": "torch.utils._python_dispatch._push_mode",
+            "pop_dispatch_mode": "torch.utils._python_dispatch._pop_mode",
+            "dispatch_modes": "torch._C._len_torch_dispatch_stack",
+            "push_function_mode": "torch.overrides._push_mode",
+            "pop_function_mode": "torch.overrides._pop_mode",
+            "function_modes": "torch._C._len_torch_function_stack",
+            "DeviceContext": "torch.utils._device.DeviceContext",
+        }.items()
+    },
     # Running without weights
     "make_wrapper": Internal("torch.Tensor._make_wrapper_subclass", _NOTHING_RUNS),
     "disabled_torch_function": Internal("torch._C._disabled_torch_function_impl", _NOTHING_RUNS),

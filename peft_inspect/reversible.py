@@ -112,6 +112,28 @@ class uncollected(Reversible[None]):  # noqa: N801
             gc.enable()
 
 
+class Apart:
+    """Contexts that are begun in one place of a program and ended in another: none that is left in between ends them."""
+
+    def __init__(self) -> None:
+        self._begun: list[Reversible[Any]] = []
+
+    def begin(self, *contexts: Reversible[Any]) -> None:
+        """Set them up, in this order."""
+        for context in contexts:
+            self._begun.append(context)
+            _undivided(context.set_up)
+
+    def end(self) -> None:
+        """Put them back, the last one first; what comes in between is raised afterwards."""
+        came: list[BaseException] = []
+        while self._begun:
+            came += _raised_by(partial(_undivided, self._begun[-1].put_back), attempts=_ATTEMPTS)
+            self._begun.pop()
+        if came:
+            raise came[0]
+
+
 def settled(run: Callable[[], T]) -> T:
     """What `run` returns. Contexts that an interrupt kept it from leaving are left before anything goes on."""
     opened = _contexts()

@@ -49,7 +49,7 @@ def run_program(
             tell(reports)
             return True
 
-        done = run(launch, select=reporting.select, ignore=reporting.ignore, steps=steps, goes_on=goes_on)
+        done = run(launch, select=reporting.select, ignore=reporting.ignore, steps=steps, verify=reporting.verify, goes_on=goes_on)
         if told:
             sys.exit(done.ended.code)
         if done.reports:

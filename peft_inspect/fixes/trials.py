@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from peft_inspect.batch import make_batch
 from peft_inspect.fixes.candidate import Candidate
+from peft_inspect.fixes.exchanges import Exchange
 from peft_inspect.fixes.fixes import ALTERNATIVES, fix_for
 from peft_inspect.records import Finding, Remedy, Subject, Trace
 from peft_inspect.run.graph import leaves, upstream
@@ -45,26 +46,54 @@ def verified(subject: Subject, trace: Trace, findings: Iterable[Finding], step: 
 def _trial(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Finding]) -> tuple[bool | None, str]:
     """Whether gradients arrive in the layers of `finding` with the remedies of `applied` (None: not judged), and how many."""
     batch = own_copy(make_batch(subject)[0])
-    candidate = Candidate(subject, trace, finding, batch)
-    with undisturbed(subject.model) as guard, ExitStack() as stack:
-        operations = stack.enter_context(Operations(guard))
-        names, exchanges = [], []
+    trial = Trial(Candidate(subject, trace, finding, batch), applied)
+    with undisturbed(subject.model) as guard:
+        operations = Operations(guard)
         try:
-            for other in applied:
-                if other.remedy is not None:
-                    names.append(other.remedy.value)
-                    exchanges.append(stack.enter_context(fix_for(other.remedy)(replace(candidate, finding=other))))
-            stack.enter_context(following_threads(handed_on_by(operations, *(exchange for exchange in exchanges if exchange is not None))))
-            loss = forward(subject, batch).tensor
-            in_graph = leaves(upstream([loss.grad_fn]))
-            connected = backward(subject, loss)
+            with operations, trial.in_force() as exchanges, following_threads(handed_on_by(operations, *exchanges)):
+                loss = forward(subject, batch).tensor
+                in_graph = leaves(upstream([loss.grad_fn]))
+                connected = backward(subject, loss)
         except Exception as error:  # a layer of a kind, or of a release of PEFT, that the remedy does not know
-            cause = error.__cause__ or error
-            return None, f"not judged: the run with {names[0]} raised {type(cause).__name__}: {cause}"
-        outcome = _result(candidate, connected, names[0])
-        if not outcome[0] and exchanges[0] is not None and not exchanges[0].acted:
+            return None, trial.raised(error)
+        return trial.outcome(connected, in_graph)
+
+
+class Trial:
+    """The remedies of some findings in force during one run, whoever drives it; the first of them is the one that is asked about."""
+
+    def __init__(self, candidate: Candidate, applied: Iterable[Finding]) -> None:
+        self._candidate = candidate
+        self._applied = tuple(finding for finding in applied if finding.remedy is not None)
+        self._exchanges: list[Exchange | None] = []
+
+    @property
+    def name(self) -> str:
+        """How reports call the remedy that is asked about."""
+        remedy = self._candidate.finding.remedy
+        return remedy.value if remedy is not None else ""
+
+    @contextmanager
+    def in_force(self) -> Iterator[list[Exchange]]:
+        """Do what the findings say to do, as long as it lasts."""
+        with ExitStack() as stack:
+            for other in self._applied:
+                if other.remedy is not None:
+                    self._exchanges.append(stack.enter_context(fix_for(other.remedy)(replace(self._candidate, finding=other))))
+            yield [exchange for exchange in self._exchanges if exchange is not None]
+
+    def raised(self, error: Exception) -> str:
+        """What is said of a run that the remedy, or something in it, broke."""
+        cause = error.__cause__ or error
+        return f"not judged: the run with {self.name} raised {type(cause).__name__}: {cause}"
+
+    def outcome(self, connected: set[int], in_graph: set[int]) -> tuple[bool | None, str]:
+        """Whether gradients arrived, and how many. Both sets are ids of weights: those that one reached, or could have."""
+        finding = self._candidate.finding
+        outcome = _result(self._candidate, connected, self.name)
+        if not outcome[0] and self._exchanges and self._exchanges[0] is not None and not self._exchanges[0].acted:
             return None, "not tried: what runs at that line cannot be exchanged"
-        if not outcome[0] and finding.remedy is Remedy.THROUGH_ADAPTER and _result(candidate, in_graph, names[0])[0]:
+        if not outcome[0] and finding.remedy is Remedy.THROUGH_ADAPTER and _result(self._candidate, in_graph, self.name)[0]:
             return None, "not tried: a custom autograd function computes no gradient for the weight that it is given"
         return outcome
 

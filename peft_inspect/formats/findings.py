@@ -29,7 +29,8 @@ def finding_lines(finding: Finding, structure: Structure) -> Iterator[Line]:
         yield Line(Text.assemble(("fix: ", "bold"), visible(first)), 2)
         yield from (Line(Text(visible(line)), 6) for line in rest)
     if (tried := verdict(finding)) is not None:
-        yield Line(Text(f"verified: {tried}", style="green" if finding.fix_verified else "yellow"), 2)
+        where = "" if finding.tried_in is None else f" in step {finding.tried_in}"
+        yield Line(Text(f"verified{where}: {tried}", style="green" if finding.fix_verified else "yellow"), 2)
 
 
 def verdict(finding: Finding) -> str | None:

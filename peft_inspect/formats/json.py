@@ -55,6 +55,8 @@ def document(diagnosis: Diagnosis, timings: Mapping[str, float]) -> dict[str, An
     if trace is not None:
         found["gradients"] = _gradients(trace)
         found["batch"] = {"made_by": trace.batch.made_by, "inputs": _plain(trace.batch.inputs), "notes": list(trace.batch.notes)}
+    if diagnosis.steps:
+        found["steps"] = {"watched": len(diagnosis.steps), "for": list(diagnosis.steps)}
     found["findings"] = [_finding(finding) for finding in diagnosis.findings]
     found["outcomes"] = [_outcome(outcome) for outcome in diagnosis.outcomes]
     found["notes"] = list(structure.notes)
@@ -190,6 +192,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "fix": finding.fix,
         "fix_verified": finding.fix_verified,
         "verified": finding.verified,
+        "tried_in_step": finding.tried_in,
     }
 
 

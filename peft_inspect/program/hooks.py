@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from peft_inspect.reversible import Apart, hooked, patched
+from peft_inspect.run import patches
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +35,9 @@ class Listener(Protocol):
     def again(self, tensors: tuple[Any, ...]) -> None:
         """A backward within that backward: what activation checkpointing has run again."""
 
+    def cleared(self) -> None:
+        """Gradients are about to be cleared."""
+
     def step_begins(self, optimizer: Optimizer) -> None:
         """An optimizer is about to step."""
 
@@ -48,7 +53,7 @@ class Hooks:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._stack = ExitStack()
+        self._installed = Apart()
         self._process = os.getpid()
         self._thread = threading.local()
         self._in_backward = False
@@ -56,25 +61,23 @@ class Hooks:
 
     def install(self) -> None:
         """Begin. Global hooks, because a hook on a module changes what torch runs there."""
-        handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
-            register_optimizer_step_pre_hook(self._before_step),
-            register_optimizer_step_post_hook(self._after_step),
-        ]
-        for handle in handles:
-            self._stack.callback(handle.remove)
-        self._replace(torch.autograd, "backward", self._backward)
-        self._replace(torch.amp.GradScaler, "step", self._scaler_step)
+        self._installed.begin(
+            hooked(
+                partial(register_module_forward_pre_hook, self._enter),
+                partial(register_module_forward_hook, self._leave, with_kwargs=True, always_call=True),
+                partial(register_optimizer_step_pre_hook, self._before_step),
+                partial(register_optimizer_step_post_hook, self._after_step),
+            ),
+            patched(
+                (*patches.BACKWARD, self._backward),
+                (*patches.SCALER_STEP, self._scaler_step),
+                *((*place, self._zero_grad) for place in patches.ZERO_GRAD),
+            ),
+        )
 
     def remove(self) -> None:
         """End. Nothing is left in the process."""
-        self._stack.close()
-
-    def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        original = vars(owner)[name]
-        setattr(owner, name, wraps(original)(make(original)))
-        self._stack.callback(setattr, owner, name, original)
+        self._installed.end()
 
     @property
     def _elsewhere(self) -> bool:
@@ -93,6 +96,7 @@ class Hooks:
             self._listener.returned(module, args, kwargs)
 
     def _backward(self, original: Callable[..., None]) -> Callable[..., None]:
+        @wraps(original)
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
             roots = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors) if isinstance(tensors, (tuple, list)) else ()
             if self._elsewhere:
@@ -119,7 +123,17 @@ class Hooks:
             self._thread.depth = 0  # an exception that ended a forward may have skipped its end
             self._listener.step_ended(optimizer)
 
+    def _zero_grad(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def zero_grad(*args: Any, **kwargs: Any) -> Any:
+            if not self._elsewhere:
+                self._listener.cleared()
+            return original(*args, **kwargs)
+
+        return zero_grad
+
     def _scaler_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
         def step(scaler: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
             before = self._steps
             result = original(scaler, optimizer, *args, **kwargs)

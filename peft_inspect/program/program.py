@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Conclude = Callable[[Mapping[str, Diagnosis]], "BaseException | None"]
 
 
-def run(launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, conclude: Conclude) -> tuple[Ended, str]:
+def run(
+    launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, conclude: Conclude, *, verify: bool = True
+) -> tuple[Ended, str]:
     """Run the program under watch.
 
     Args:
@@ -26,6 +28,7 @@ def run(launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], s
         rules: what it is judged by.
         ignore: code of a rule to ignore → the reason.
         steps: how many of the optimizer's steps may be used to answer.
+        verify: try the fixes in the program's next steps.
         conclude: told the diagnosis of each model that the program trains; what it returns is raised in the program.
 
     Returns:
@@ -38,11 +41,12 @@ def run(launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], s
 
     def watch() -> None:
         with undrawn():
+            from peft_inspect.program.inquiry import Inquiry
             from peft_inspect.program.session import Session
             from peft_inspect.structure.source.lines import boundary
 
             boundary(start)
-            session = Session(launch.line, rules, ignore, steps, conclude)
+            session = Session(Inquiry(launch.line, rules, ignore, steps, verify=verify), conclude)
             sessions.append(session)
             session.begin()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,21 +16,31 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from peft_inspect.batch.describe import describe
 from peft_inspect.batch.target import find_target
+from peft_inspect.internals import find
+from peft_inspect.program.updates import Updates
 from peft_inspect.records import BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
+from peft_inspect.reversible import Apart
 from peft_inspect.run.gradients import read_gradients
+from peft_inspect.run.graph import leaves, upstream
 from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.structure import read_structure
+from peft_inspect.structure.optimizers import held_by, unknown_holder
 from peft_inspect.structure.source.lines import line_above, source
-from peft_inspect.trace.modes import outermost
+from peft_inspect.trace.flow import flattened
+from peft_inspect.trace.following import Following, Seen
+from peft_inspect.trace.grad_mode import opened, replaced_checkpoint
+from peft_inspect.trace.modes import outermost, outermost_function
 from peft_inspect.trace.operations import Operations
 from peft_inspect.trace.watching import Watchers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from peft_inspect.trace.grad_mode import GradSwitches
+    from peft_inspect.trace.layer_states import LayerStates
 
 _WRAPPERS = (DataParallel, DistributedDataParallel)
 
@@ -52,6 +62,14 @@ def root_of(module: nn.Module) -> nn.Module | None:
     return next((other for other in around if any(inside is module for inside in other.modules())), module)
 
 
+@dataclass(frozen=True)
+class Notes:
+    """Who switched what, over the whole program."""
+
+    switches: GradSwitches
+    states: LayerStates
+
+
 @dataclass
 class Root:
     """One model in one step of the program, and what watches it."""
@@ -61,6 +79,8 @@ class Root:
     structure: Structure
     layers: AdapterLayers
     watchers: Watchers
+    updates: Updates
+    following: Following | None = None
     trains: bool = False  # it was called with gradients on
     backwards: int = 0
     ended: bool = False
@@ -68,24 +88,52 @@ class Root:
     losses: list[LossInfo] = field(default_factory=list)
     rows: dict[str, GradientInfo] = field(default_factory=dict)
     foreign: dict[int, int] = field(default_factory=dict)  # steps of optimizers that hold none of its weights
+    connected: set[int] = field(default_factory=set)  # ids of weights that a gradient reached
+    in_graph: set[int] = field(default_factory=set)  # ids of weights that the loss is connected to
+    _loss: Tensor | None = None
     _stale: frozenset[int] = frozenset()
     _versions: dict[str, int] = field(default_factory=dict)
-    _watching: ExitStack = field(default_factory=ExitStack)
-    _operations: ExitStack = field(default_factory=ExitStack)
+    _passed: dict[str, Tensor] = field(default_factory=dict)  # gradients that something takes away in the backward itself
+    _watching: Apart = field(default_factory=Apart)
+    _operations: Apart = field(default_factory=Apart)
     _in_operations: bool = False
+    _handles: list[Any] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, model: nn.Module, module: nn.Module, args: tuple[Any, ...], switches: GradSwitches) -> Root:
+    def begin(cls, model: nn.Module, module: nn.Module, args: tuple[Any, ...], notes: Notes, *, follow: bool = False) -> Root:
         """Watch from this call of `module` on, which is the model or a part of it, or a runtime's wrapper."""
         structure = read_structure(Subject(model, type(model).__name__))
         layers = AdapterLayers(model, structure)
-        root = cls(model, source(line_above(sys._getframe(1))), structure, layers, Watchers(structure, layers, switches))
+        watchers = Watchers(structure, layers, notes.switches, notes.states)
+        root = cls(model, source(line_above(sys._getframe(1))), structure, layers, watchers, Updates(structure, layers.parameters))
         root._stale = frozenset(id(parameter) for parameter in layers.parameters.values() if parameter.grad is not None)
         root._versions = {path: parameter._version for path, parameter in root.adapter_parameters.items()}
-        root._watching.enter_context(root.watchers.calls.watching())
+        root.updates.begin()
+        root._note_passing()
+        root._watching.begin(watchers.calls.hooks())
+        if follow:
+            root._follow(args, notes)
         if any(part is module for part in layers.modules.values()):
-            root.watchers.calls.begin(module, args)
+            watchers.calls.begin(module, args)
         return root
+
+    def _follow(self, args: tuple[Any, ...], notes: Notes) -> None:
+        tensors = [value for value in flattened((args,)) if isinstance(value, torch.Tensor)]
+        known = [*self.model.parameters(), *self.model.buffers(), *tensors]
+        self.following = following = Following(self.layers, notes.switches, known, self.watchers.calls)
+        flow, functions = following.flow, following.functions
+        self._watching.begin(replaced_checkpoint(opened), functions.watching(), flow.making(), outermost_function(flow))
+        following.begin()
+
+    def _note_passing(self) -> None:
+        """Where a hook acts on each gradient as it arrives, as optimizers in the backward do, note it before."""
+        hooks = find("hooks_after_accumulation")
+        for path, parameter in self.adapter_parameters.items():
+            if parameter.requires_grad and hooks is not None and parameter._post_accumulate_grad_hooks:
+                self._handles.append(parameter.register_hook(partial(self._pass, path)))  # type: ignore[no-untyped-call]
+
+    def _pass(self, path: str, gradient: Tensor) -> None:
+        self._passed[path] = gradient.detach().clone()
 
     @property
     def adapter_parameters(self) -> Mapping[str, nn.Parameter]:
@@ -101,10 +149,10 @@ class Root:
         """It is called: operations are watched from here to the backward."""
         if not self._in_operations:
             self._in_operations = True
-            self._operations.enter_context(outermost(Operations(None, self.watchers.reads)))
+            self._operations.begin(outermost(Operations(None, self.watchers.reads)))
 
     def _leave_operations(self) -> None:
-        self._operations.close()
+        self._operations.end()
         self._in_operations = False
 
     def called_with(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -116,22 +164,38 @@ class Root:
     def before_backward(self, tensors: Iterable[Any]) -> None:
         """The loss of the program, or one of them."""
         self._leave_operations()
+        losses = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        for loss in losses:
+            value = loss.detach().float().item() if loss.numel() == 1 else None
+            self.losses.append(LossInfo(value, loss.grad_fn is not None, origin="the program's backward"))
+        if self.following is not None and losses:
+            self.following.forward_ended()
+            self._loss = losses[0]
+            self.in_graph |= leaves(upstream([loss.grad_fn for loss in losses]))
+            self.following.functions.awaiting(losses[0])
         self.watchers.calls.phase = "backward"
-        for tensor in tensors:
-            if isinstance(tensor, torch.Tensor):
-                value = tensor.detach().float().item() if tensor.numel() == 1 else None
-                self.losses.append(LossInfo(value, tensor.grad_fn is not None, origin="the program's backward"))
+
+    def again(self, tensors: Iterable[Any]) -> None:
+        """A backward inside it: a checkpointed block has run again."""
+        if self.following is not None:
+            self.following.functions.again += [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
 
     def after_backward(self) -> None:
         """What has arrived so far. A later backward adds to it; what was cleared in between has arrived all the same."""
         self.watchers.calls.phase = "forward"
         self.backwards += 1
         parameters = self.layers.parameters
+        taken = [(parameters[path], gradient) for path, gradient in self._passed.items() if parameters[path].grad is None]
+        for parameter, gradient in taken:
+            parameter.grad = gradient
         connected = {id(parameter) for parameter in parameters.values() if parameter.grad is not None and id(parameter) not in self._stale}
         for row in read_gradients(parameters, self.structure, connected, values=True):
             earlier = self.rows.get(row.path)
             if earlier is None or row.arrived or not earlier.arrived:
                 self.rows[row.path] = row
+        for parameter, _ in taken:
+            parameter.grad = None
+        self.connected |= connected
 
     @property
     def changed_by_hand(self) -> bool:
@@ -145,30 +209,51 @@ class Root:
     def end(self) -> None:
         """Watch no longer."""
         self._leave_operations()
-        self._watching.close()
+        self._watching.end()
+        for handle in self._handles:
+            handle.remove()
 
-    def trace(self, optimizers: Iterable[torch.optim.Optimizer]) -> Trace:
-        """What was seen of its step; `optimizers` are all that hold any of its weights."""
-        held = {id(tensor) for optimizer in optimizers for group in optimizer.param_groups for tensor in group["params"]}
-        known = frozenset(path for path, parameter in self.layers.parameters.items() if id(parameter) in held)
-        self.watchers.structure = self.structure = replace(self.structure, optimizer=known or None)
+    def trace(self) -> Trace:
+        """What was seen of its step."""
+        self.structure = self.watchers.structure = self._with_optimizers()
         batch = self.batch or describe({}, (), "the program")
-        return self.watchers.trace(batch, self._loss(), tuple(self.rows.values()))
+        trace = self.watchers.trace(batch, self.loss, tuple(self.rows.values()))
+        arrived = frozenset(path for path, row in self.rows.items() if row.state == "ok")
+        return replace(trace, update=self.updates.found(arrived))
 
-    def _loss(self) -> LossInfo:
+    def seen(self) -> Seen | None:
+        """What its data flow showed, where it was followed."""
+        return None if self.following is None or self._loss is None else self.following.seen(self._loss)
+
+    def _with_optimizers(self) -> Structure:
+        """All optimizers that hold any weight of the model, of those that there are; else why it is not known what they hold."""
+        parameters = self.layers.parameters
+        optimizers = live_optimizers()
+        held = {id(tensor) for optimizer in optimizers for tensor in held_by(optimizer)}
+        known = frozenset(path for path, parameter in parameters.items() if id(parameter) in held)
+        reasons = (unknown_holder(optimizer, parameters.values()) for optimizer in optimizers)
+        unknown = None if known else next((reason for reason in reasons if reason), None)
+        return replace(self.structure, optimizer=known if optimizers and unknown is None else None, optimizer_unknown=unknown)
+
+    @property
+    def loss(self) -> LossInfo:
+        """The sum of what the program called `backward` on."""
         values = [loss.value for loss in self.losses if loss.value is not None]
         has_graph = any(loss.has_graph for loss in self.losses)
         return LossInfo(sum(values) if values else None, has_graph, origin="the program's backward")
 
 
-def optimizers_of(parameters: Iterable[nn.Parameter]) -> list[torch.optim.Optimizer]:
-    """The optimizers of this process that hold any of these weights."""
+def live_optimizers() -> list[Optimizer]:
+    """The optimizers of this process; one that was not set up holds nothing and is none."""
+    return [other for other in gc.get_objects() if issubclass(type(other), torch.optim.Optimizer) and "param_groups" in vars(other)]
+
+
+def optimizers_of(parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
+    """Those of them that hold any of these weights."""
     wanted = {id(parameter) for parameter in parameters}
-    found = [other for other in gc.get_objects() if issubclass(type(other), torch.optim.Optimizer)]
-    return [optimizer for optimizer in found if holds(optimizer, wanted)]
+    return [optimizer for optimizer in live_optimizers() if holds(optimizer, wanted)]
 
 
-def holds(optimizer: torch.optim.Optimizer, wanted: set[int]) -> bool:
-    """Whether an optimizer holds any of the tensors with these ids; one that was not set up holds none."""
-    groups = getattr(optimizer, "param_groups", None) or ()
-    return any(id(tensor) in wanted for group in groups for tensor in group["params"])
+def holds(optimizer: Optimizer, wanted: set[int]) -> bool:
+    """Whether an optimizer holds any of the tensors with these ids."""
+    return any(id(tensor) in wanted for tensor in held_by(optimizer))

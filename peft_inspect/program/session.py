@@ -1,19 +1,21 @@
-"""One inspection of a running program: step by step, until it is known what is wrong, or that nothing is."""
+"""Where the steps of a running program begin and end, and which models take part in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_inspect.diagnose import Evidence, diagnose
 from peft_inspect.program.hooks import Hooks
-from peft_inspect.program.roots import Root, holds, optimizers_of, root_of
-from peft_inspect.records import AdapterFile, Diagnosis
-from peft_inspect.rules import Rule
+from peft_inspect.program.inquiry import Inquiry, as_it_was
+from peft_inspect.program.roots import Notes, Root, holds, optimizers_of, root_of
+from peft_inspect.records import Diagnosis
+from peft_inspect.reversible import Apart
+from peft_inspect.structure.source.lines import nearest_line, source
 from peft_inspect.trace.grad_mode import GradSwitches
+from peft_inspect.trace.layer_states import LayerStates
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,76 +25,71 @@ _PATIENCE = 10  # steps of other optimizers that an optimizer which holds the ad
 
 
 class Session:
-    """Listens to the steps of a program and judges them.
+    """Listens to the steps of a program until the inquiry is over.
 
     `conclude` is called once, with the diagnoses; what it returns is raised in the program, now and whenever it goes on
     to train all the same. None leaves the program alone.
     """
 
-    def __init__(
-        self,
-        source: str,
-        rules: Sequence[Rule[Any]],
-        ignore: Mapping[str, str],
-        steps: int,
-        conclude: Callable[[Mapping[str, Diagnosis]], BaseException | None],
-    ) -> None:
-        self._source = source
-        self._rules = rules
-        self._ignore = ignore
-        self._steps = steps
+    def __init__(self, inquiry: Inquiry, conclude: Callable[[Mapping[str, Diagnosis]], BaseException | None]) -> None:
+        self._inquiry = inquiry
         self._conclude = conclude
-        self._switches = GradSwitches()
+        self._notes = Notes(GradSwitches(), LayerStates())
         self._hooks = Hooks(self)
-        self._watching = ExitStack()
+        self._watching = Apart()
+        self._trial = ExitStack()
         self._roots: list[Root] = []
         self._stop: BaseException | None = None
         self._calling: Root | None = None
         self.concluded = False
-        self.steps_seen = 0
-        self.calls_with_adapters = 0
-        self.calls_without_adapters = 0
+        self._with_adapters = self._without_adapters = self._skipped = 0
 
     def begin(self) -> None:
         """Watch the process from now on."""
-        self._watching.enter_context(self._switches.watching())
+        self._watching.begin(self._notes.switches.watching(), self._notes.states.watching_all())
         self._hooks.install()
 
     def end(self) -> None:
         """Leave the process as it would be without this."""
         self._drop()
+        self._trial.close()
         self._hooks.remove()
-        self._watching.close()
+        self._watching.end()
 
     def finish(self) -> None:
         """The program has ended: judge what was seen of it, if anything was."""
-        if not self.concluded and any(root.backwards for root in self._roots):
-            self._judge()
+        if not self.concluded:
+            if self._seen:
+                self._step_over()
+            if not self.concluded and self._inquiry.diagnoses():
+                self._over()
         self.end()
 
     @property
     def seen(self) -> str:
         """What was seen of the program, where it is no step of a model with adapters."""
-        if self.calls_with_adapters:
-            return f"{self.calls_with_adapters} calls of a model with adapters, and no backward after any of them"
-        if self.calls_without_adapters:
-            return f"{self.calls_without_adapters} calls of models, none of which holds an adapter layer"
-        return "no model was called"
+        if self._skipped:
+            return f"the gradient scaler left out all {self._skipped} steps, because gradients were not finite"
+        if self._with_adapters:
+            return f"of {self._with_adapters} calls of models with adapters none was followed by a backward"
+        if self._without_adapters:
+            return f"none of the models that it called {self._without_adapters} times holds an adapter layer"
+        return "it called no model"
 
     def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """The outermost call of a module: with gradients on, it may begin a step."""
         self._go_on_or_stop()
         self._calling = None
         if self._seen and all(root.ended or root.changed_by_hand for root in self._roots if root.backwards):
-            self._judge()
+            self._step_over()
             self._go_on_or_stop()
         if self.concluded:
             return
         model = root_of(module)
         if model is None:
-            self.calls_without_adapters += 1
+            self._without_adapters += 1
             return
-        self.calls_with_adapters += 1
+        self._with_adapters += 1
         self._calling = root = self._root(model, module, args)
         root.trains = root.trains or torch.is_grad_enabled()
         root.enter_call()
@@ -105,7 +102,7 @@ class Session:
             self._roots.remove(known)
             known = None
         if known is None:
-            known = Root.begin(model, module, args, self._switches)
+            known = Root.begin(model, module, args, self._notes, follow=self._inquiry.phase == "follow")
             self._roots.append(known)
         return known
 
@@ -120,29 +117,52 @@ class Session:
         watched = [root for root in self._roots if not root.ended]
         for root in watched:
             root.before_backward(tensors)
-        run()
+        try:
+            run()
+        except RuntimeError:
+            if not watched or any(isinstance(tensor, torch.Tensor) and tensor.requires_grad for tensor in tensors):
+                raise
+            for root in watched:  # nothing of the loss requires a gradient, and that is what is to be explained
+                root.after_backward()
+            self._step_over(last=True)
+            self._go_on_or_stop()
+            raise
         for root in watched:
             root.after_backward()
 
     def again(self, tensors: tuple[Any, ...]) -> None:
         """Activation checkpointing has run a block again."""
+        for root in self._roots:
+            root.again(tensors)
+
+    def cleared(self) -> None:
+        """Gradients are cleared: after the backward and before the step, that is a fault."""
+        for root in self._roots:
+            if root.backwards and not root.updates.stepped:
+                root.updates.cleared = source(nearest_line())
 
     def step_begins(self, optimizer: Optimizer) -> None:  # noqa: ARG002
-        """Training that was told to stop goes no further."""
+        """What the optimizer is about to use. Training that was told to stop goes no further."""
         self._go_on_or_stop()
+        for root in self._roots:
+            if root.backwards and not root.ended:
+                root.updates.before_step()
 
     def step_ended(self, optimizer: Optimizer) -> None:
         """The end of the step of every model that this optimizer trains."""
         if self.concluded:
             return
         for root in self._roots:
-            root.ended = root.ended or (root.backwards > 0 and _ends(root, optimizer))
+            if root.backwards and not root.ended:
+                root.ended = _ends(root, optimizer)
+                root.updates.after_step(optimizer)
         if self._seen and all(root.ended for root in self._roots if root.backwards):
-            self._judge()
+            self._step_over()
             self._go_on_or_stop()
 
     def step_skipped(self, optimizer: Optimizer) -> None:  # noqa: ARG002
         """A step that was left out says nothing of the gradients: scalers begin high and come down."""
+        self._skipped += 1
         self._drop()
 
     @property
@@ -154,18 +174,24 @@ class Session:
             root.end()
         self._roots.clear()
 
-    def _judge(self) -> None:
-        self.steps_seen += 1
-        found: dict[str, Diagnosis] = {}
-        for root in self._judged():
-            trace = root.trace(optimizers_of(root.layers.parameters.values()))
-            missing: Mapping[type, str] = {AdapterFile: "no adapter was loaded"}
-            name = type(root.model).__name__
-            name = f"{name} ({root.called})" if name in found and root.called else name
-            found[name] = diagnose(self._source, Evidence(trace.structure, trace, (), missing), self._rules, self._ignore)
+    def _step_over(self, *, last: bool = False) -> None:
+        roots = self._judged()
+        for root in self._roots:
+            root.end()
+        self._trial.close()
+        self._inquiry.take(roots)
         self._drop()
+        self._skipped = 0
+        if last or self._inquiry.phase == "done":
+            self._over()
+        elif self._inquiry.phase == "try" and self._inquiry.trial is not None:
+            self._trial.enter_context(as_it_was([root.model for root in roots]))
+            self._trial.enter_context(self._inquiry.trial.in_force())
+
+    def _over(self) -> None:
         self.concluded = True
-        self._stop = self._conclude(found)
+        self._trial.close()
+        self._stop = self._conclude(self._inquiry.diagnoses())
         if self._stop is None:
             self.end()
 

@@ -41,9 +41,11 @@ from peft_inspect.records.trace import (
     LossInfo,
     LossTargets,
     NonFinite,
+    OptimizerStep,
     RegionKind,
     Trace,
     Unexplained,
+    Update,
     WeightUse,
 )
 
@@ -75,6 +77,7 @@ __all__ = [
     "ModuleInfo",
     "ModuleKind",
     "NonFinite",
+    "OptimizerStep",
     "Outcome",
     "ParameterInfo",
     "Placed",
@@ -92,6 +95,7 @@ __all__ = [
     "Tower",
     "Trace",
     "Unexplained",
+    "Update",
     "WeightRead",
     "WeightUse",
     "Weights",

@@ -49,6 +49,7 @@ class Finding:
     fix: str = ""
     fix_verified: bool | None = None
     verified: str | None = None  # "384/384 parameters train with use_reentrant=False"
+    tried_in: int | None = None  # the step of the program in which the fix was tried
     remedy: Remedy | None = None  # None: the fix cannot be tried
     adapter: str | None = None  # the adapter that it is about; None: those in use
     zero: bool = False  # gradients arrive and are zero, so that a fix has to make them other than zero
@@ -80,6 +81,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
+    steps: tuple[str, ...] = ()  # of the user's own program: what each of those that were watched was for
 
     def at_or_above(self, severity: Severity | str) -> tuple[Finding, ...]:
         """Findings at least as severe as `severity`; none for "never"."""

@@ -180,6 +180,32 @@ class NonFinite:
 
 
 @dataclass(frozen=True)
+class Update:
+    """What the optimizer's step did to one trained weight of an adapter, or to a sample of its values."""
+
+    path: str
+    held: bool  # by the optimizer that stepped
+    lr: float | None  # that it stepped with
+    scheduled_lr: float | None  # that a schedule starts from
+    arrived: bool  # a gradient other than zero had reached it in the backward
+    cleared: bool  # at the step it had none
+    asked: int  # values whose gradient at the step was not zero
+    stayed: int  # of these, the ones that are what they were
+    moved: bool  # any value at all has changed
+    spacing: float | None = None  # the median distance of what stayed to the next value that its dtype holds
+
+
+@dataclass(frozen=True)
+class OptimizerStep:
+    """What the optimizer's step did to the weights of a model."""
+
+    optimizer: str  # its class
+    updates: tuple[Update, ...]  # of the trainable weights of adapters, trained copies in modules_to_save included
+    base_moved: tuple[str, ...] = ()  # paths of frozen base weights that it wrote into
+    cleared: Source | None = None  # the line that cleared gradients between the backward and the step
+
+
+@dataclass(frozen=True)
 class Trace:
     """One forward and one backward, watched."""
 
@@ -198,6 +224,7 @@ class Trace:
     unused: frozenset[str] = frozenset()  # adapter layers that ran or whose weight was read, and no data of theirs reaches the loss
     references: frozenset[str] = frozenset()  # adapter layers of a teacher or reference model, without gradients on purpose
     nonfinite: NonFinite | None = None
+    update: OptimizerStep | None = None  # None: no optimizer stepped, because the step was not that of a training program
     targets: LossTargets | None = None  # looked at where gradients are zero or not finite
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
     dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights

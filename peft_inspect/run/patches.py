@@ -25,6 +25,10 @@ SET_GRAD_ENABLED: Place = (torch.set_grad_enabled, "__init__")
 SET_GRAD_ENABLED_AGAIN: Place = (torch.set_grad_enabled, "__enter__")
 SET_GRAD_ENABLED_LEFT: Place = (torch.set_grad_enabled, "__exit__")
 
+# How a program's own step shows itself: who clears gradients, and a gradient scaler that leaves a step out.
+ZERO_GRAD: tuple[Place, ...] = ((torch.optim.Optimizer, "zero_grad"), (torch.nn.Module, "zero_grad"))
+SCALER_STEP: Place = (torch.amp.GradScaler, "step")
+
 # Reentrant checkpointing, wherever `checkpoint` was imported to.
 REENTRANT_CHECKPOINT: Place = (checkpoint, "CheckpointFunction")
 
@@ -55,6 +59,8 @@ PLACES: tuple[Place, ...] = (
     SET_GRAD_ENABLED,
     SET_GRAD_ENABLED_AGAIN,
     SET_GRAD_ENABLED_LEFT,
+    *ZERO_GRAD,
+    SCALER_STEP,
     REENTRANT_CHECKPOINT,
     FUNCTION_APPLY,
     BACKWARD,

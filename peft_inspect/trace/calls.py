@@ -59,10 +59,11 @@ class Call:
 class Calls:
     """The modules that run, as a stack; the calls of adapter layers; base layers called around them."""
 
-    def __init__(self, layers: AdapterLayers, switches: GradSwitches) -> None:
+    def __init__(self, layers: AdapterLayers, switches: GradSwitches, states: LayerStates | None = None) -> None:
+        """`switches` and `states` note who switched what, here or over a longer time."""
         self._layers = layers
         self._switches = switches
-        self._states = LayerStates()
+        self._states = states or LayerStates()
         self._stacks = threading.local()
         self._open: dict[int, list[Call]] = {}
         self._base_calls: Counter[tuple[int, int | None, Line | None, bool, bool]] = Counter()
@@ -102,12 +103,15 @@ class Calls:
     @contextmanager
     def watching(self) -> Iterator[Calls]:
         """Watch every module that is called inside."""
-        hooks = (
+        with self.hooks(), self._states.watching(self._layers.module.values()):
+            yield self
+
+    def hooks(self) -> hooked:
+        """What watches the calls alone; the states of the layers are watched by somebody else."""
+        return hooked(
             partial(register_module_forward_pre_hook, self._enter),
             partial(register_module_forward_hook, self._leave, with_kwargs=True, always_call=True),
         )
-        with hooked(*hooks), self._states.watching(self._layers.module.values()):
-            yield self
 
     def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """From within a hook of this very call, which began before the watching did."""

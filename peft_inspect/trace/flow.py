@@ -172,8 +172,12 @@ class DataFlow(TorchFunctionMode):
     @contextmanager
     def watching(self) -> Iterator[DataFlow]:
         """Record what is called inside; of how parameters are made, torch tells no mode."""
-        with patched((*patches.PARAMETER_NEW, self._making)), self:
+        with self.making(), self:
             yield self
+
+    def making(self) -> patched:
+        """Have the making of parameters recorded as well, beside the mode itself."""
+        return patched((*patches.PARAMETER_NEW, self._making))
 
     def _making(self, new: Any) -> Any:
         def make(cls: type, data: Any = None, *args: Any, **kwargs: Any) -> Any:

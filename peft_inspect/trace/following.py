@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,17 +30,67 @@ Reaches = dict[int, bool | None]  # call → whether its output flows into the l
 
 def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any]) -> Trace:
     """The trace with what the data flow of one more run shows."""
+    with undisturbed(subject.model) as guard:
+        seen = _run(subject, layers, inputs, Operations(guard))
+    return concluded(trace, layers, seen, lambda paths: _flows(trace, subject, inputs, paths))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the data flow of one run shows."""
+
+    calls: tuple[Call, ...]  # of the forward
+    reaches: Reaches
+    flow: DataFlow
+    data: Slice
+    functions: CustomFunctions
+
+
+class Following:
+    """The watchers of a run at the height of its data flow, whoever drives it."""
+
+    def __init__(self, layers: AdapterLayers, switches: GradSwitches, known: Iterable[torch.Tensor], calls: Calls | None = None) -> None:
+        """`known` are the tensors that the run begins with: its weights and its inputs. `calls` are watched already, or begin with it."""
+        self.calls = calls or Calls(layers, switches)
+        self.functions = CustomFunctions()
+        self.flow = DataFlow(known, switches, layers.base_weights)
+        self._ends: dict[int, list[Event | None]] = {}
+        self._in_forward: tuple[Call, ...] = ()
+
+    def begin(self) -> None:
+        """Note where the outputs of adapter layers come from."""
+        self.calls.on_output = lambda call, outputs: self._ends.setdefault(call.order, []).extend(_events(self.flow, outputs))
+
+    def forward_ended(self) -> None:
+        """What runs again in the backward says nothing of the forward."""
+        self._in_forward = tuple(call for call in self.calls.calls if call.phase == "forward")
+        self.calls.on_output = None
+
+    def seen(self, loss: torch.Tensor) -> Seen:
+        """After the backward."""
+        data = Slice(self.flow, loss, self.functions.again)
+        reaches = {call.order: _any_reaches(data, self._ends.get(call.order, [])) for call in self._in_forward}
+        return Seen(self._in_forward, reaches, self.flow, data, self.functions)
+
+
+def concluded(trace: Trace, layers: AdapterLayers, seen: Seen, flows: Callable[[Iterable[str]], bool] | None) -> Trace:
+    """The trace with what the data flow shows.
+
+    `flows` tells whether what some layers compute has any effect on the loss. Where no other run can be made to ask, values that
+    leave torch are the cause only for layers for which there is no other.
+    """
     layers_of: dict[int, set[str]] = {}
     for layer in trace.structure.adapter_layers:
         for path in layer.parameters:
             layers_of.setdefault(id(layers.parameters[path]), set()).add(layer.path)
     wanted = frozenset(layer.path for layer in trace.dead) | trace.zero_for_good
-    with undisturbed(subject.model) as guard:
-        calls, reaches, flow, data, functions = _run(subject, layers, inputs, Operations(guard))
-        cuts = data.cuts(layers_of, wanted, _perhaps_through_python(trace, wanted, layers, calls, reaches, data))
-        line = data.loss_made_from() if not trace.loss.has_graph else None
-    if trace.loss.value is not None:
-        cuts = tuple(kept for cut in cuts if (kept := _in_effect(trace, subject, inputs, cut)) is not None)
+    calls, reaches, flow, data = seen.calls, dict(seen.reaches), seen.flow, seen.data
+    cuts = data.cuts(layers_of, wanted, _perhaps_through_python(trace, wanted, layers, calls, reaches, data))
+    line = data.loss_made_from() if not trace.loss.has_graph else None
+    if flows is None:
+        cuts = _certain(cuts)
+    elif trace.loss.value is not None:
+        cuts = tuple(kept for cut in cuts if (kept := _in_effect(trace, flows, cut)) is not None)
     out = {layer for cut in cuts if _leaves_torch(cut) for layer in cut.layers}
     for call in calls:
         if layers.path[call.layer] in out:
@@ -51,41 +101,44 @@ def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapp
     marked_trace = replace(trace, calls=marked, loss=replace(trace.loss, source=source(line)))
     left = wanted - {layer for cut in cuts for layer in cut.layers}
     idle = _read_for_nothing(trace, layers, flow, data)
-    kept_back = _kept_back(functions, layers_of, left)
+    kept_back = _kept_back(seen.functions, layers_of, left)
     left -= {layer for cut in kept_back for layer in cut.layers}
     unused = frozenset(path for path in left if _is_unused(marked_trace, path, idle.get(path)))
     untraced: tuple[GraphCut, ...] = ()
-    if trace.loss.value is not None:
-        moving = _moving(trace, subject, inputs, [*unused, *(path for path in left - unused if _trains(trace, path))])
+    if flows is not None and trace.loss.value is not None:
+        moving = _moving(flows, [*unused, *(path for path in left - unused if _trains(trace, path))])
         unused -= moving
         untraced = _untraced(data, moving)
     return replace(marked_trace, unused=unused, cuts=(*cuts, *kept_back, *untraced))
 
 
-def _run(
-    subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any], operations: Operations
-) -> tuple[tuple[Call, ...], Reaches, DataFlow, Slice, CustomFunctions]:
-    """One forward, and the backward where it runs more of the model; the calls of the forward, and what became of their outputs."""
+def _certain(cuts: tuple[GraphCut, ...]) -> tuple[GraphCut, ...]:
+    """Without the layers of doubtful cuts for which there is a certain one: numbers are taken out of torch to be logged as well."""
+    sure = frozenset(layer for cut in cuts if not _leaves_torch(cut) for layer in cut.layers)
+    kept = (replace(cut, layers=tuple(layer for layer in cut.layers if layer not in sure)) if _leaves_torch(cut) else cut for cut in cuts)
+    return tuple(cut for cut in kept if cut.layers)
+
+
+def _run(subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any], operations: Operations) -> Seen:
+    """One forward, and the backward where it runs more of the model."""
     batch = own_copy(inputs)
     tensors = [value for value in flattened((batch,)) if isinstance(value, torch.Tensor)]
-    calls, functions = Calls(layers, switches := GradSwitches()), CustomFunctions()
-    ends: dict[int, list[Event | None]] = {}
+    switches = GradSwitches()
+    following = Following(layers, switches, [*subject.model.parameters(), *subject.model.buffers(), *tensors])
+    calls, flow = following.calls, following.flow
     with ExitStack() as stack:
-        for watcher in (switches.watching(), calls.watching(), replaced_checkpoint(opened), functions.watching(), operations):
+        for watcher in (switches.watching(), calls.watching(), replaced_checkpoint(opened), following.functions.watching(), operations):
             stack.enter_context(watcher)
-        flow = DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches, layers.base_weights)
         stack.enter_context(flow.watching())
         stack.enter_context(following_threads(handed_on_by(switches, calls, operations, flow)))
-        calls.on_output = lambda call, outputs: ends.setdefault(call.order, []).extend(_events(flow, outputs))
+        following.begin()
         loss = forward(subject, batch).tensor
-        in_forward = tuple(calls.calls)
-        calls.on_output = None
-        functions.run_backward(subject, loss)
-    data = Slice(flow, loss, functions.again)
-    return in_forward, {call.order: _any_reaches(data, ends.get(call.order, [])) for call in in_forward}, flow, data, functions
+        following.forward_ended()
+        following.functions.run_backward(subject, loss)
+    return following.seen(loss)
 
 
-def _in_effect(trace: Trace, subject: Subject, inputs: Mapping[str, Any], cut: GraphCut) -> GraphCut | None:
+def _in_effect(trace: Trace, flows: Callable[[Iterable[str]], bool], cut: GraphCut) -> GraphCut | None:
     """The cut, without layers whose data does not flow through it after all; None where none is left.
 
     Numbers are taken out of torch to be logged as well. And a layer that is connected to the loss and gets zeros may be
@@ -93,7 +146,7 @@ def _in_effect(trace: Trace, subject: Subject, inputs: Mapping[str, Any], cut: G
     """
     connected = trace.zero_for_good if cut.kind != "zero-derivative" else frozenset()
     doubtful = cut.layers if _leaves_torch(cut) else tuple(layer for layer in cut.layers if layer in connected)
-    if not doubtful or _flows(trace, subject, inputs, doubtful):
+    if not doubtful or flows(doubtful):
         return cut
     left = tuple(layer for layer in cut.layers if layer not in doubtful)
     return replace(cut, layers=left) if left else None
@@ -125,15 +178,15 @@ def _trains(trace: Trace, path: str) -> bool:
     return any(trace.structure.trainable(layer) and trace.training_calls(layer) for layer in rows)
 
 
-def _moving(trace: Trace, subject: Subject, inputs: Mapping[str, Any], paths: Collection[str]) -> frozenset[str]:
+def _moving(flows: Callable[[Iterable[str]], bool], paths: Collection[str]) -> frozenset[str]:
     """Of these layers, those whose weights have an effect on the loss, told apart by halves: mostly none has."""
-    if not paths or not _flows(trace, subject, inputs, paths):
+    if not paths or not flows(paths):
         return frozenset()
     if len(paths) == 1:
         return frozenset(paths)
     ordered = sorted(paths)
     halves = ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
-    return frozenset[str]().union(*(_moving(trace, subject, inputs, half) for half in halves))
+    return frozenset[str]().union(*(_moving(flows, half) for half in halves))
 
 
 def _untraced(data: Slice, layers: frozenset[str]) -> tuple[GraphCut, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +30,7 @@ class CustomFunctions:
         self.again: list[Tensor] = []  # outputs of what ran again in the backward, as activation checkpointing does
         self.silent: list[Silence] = []
 
-    def watching(self) -> AbstractContextManager[None]:
+    def watching(self) -> patched:
         """Note the line of every call in the forward: a node of the graph does not know it."""
         return patched((*patches.FUNCTION_APPLY, self._noting))
 
@@ -47,15 +46,20 @@ class CustomFunctions:
 
     def run_backward(self, subject: Subject, loss: Tensor) -> None:
         """The backward, where any function has a say in it."""
+        if self.awaiting(loss):
+            started = loss.reshape(())  # the run itself starts at this one
+            with patched((*patches.BACKWARD, self._started_from), (*patches.GRAD, self._started_from)):
+                backward(subject, started)
+
+    def awaiting(self, loss: Tensor) -> bool:
+        """Have each function of this graph noted when its backward has run; whether there is any."""
         nodes = upstream([loss.grad_fn])
         if not is_opaque(nodes):
-            return
+            return False
         for node in nodes:
             if isinstance(node, BackwardCFunction):
                 node.register_hook(self._after(node))
-        started = loss.reshape(())  # the run itself starts at this one
-        with patched((*patches.BACKWARD, self._started_from), (*patches.GRAD, self._started_from)):
-            backward(subject, started)
+        return True
 
     def _after(self, node: Node) -> Callable[..., None]:
         following = [after for after, _ in node.next_functions]

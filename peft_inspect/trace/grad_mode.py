@@ -102,7 +102,7 @@ class GradSwitches:
         """Whether Python code switched gradients off; custom autograd functions do not count."""
         return self.off is not None and not torch.is_grad_enabled()
 
-    def watching(self) -> AbstractContextManager[None]:
+    def watching(self) -> patched:
         """Watch the switches that torch offers: `no_grad`, `inference_mode` and `set_grad_enabled`."""
         self.off = None if torch.is_grad_enabled() else ("before", None)
         switches = {
@@ -244,7 +244,7 @@ def requires_grad(inputs: Iterable[object]) -> bool:
     return any(isinstance(item, torch.Tensor) and item.requires_grad for item in inputs)
 
 
-def replaced_checkpoint(apply: Callable[..., Any]) -> AbstractContextManager[None]:
+def replaced_checkpoint(apply: Callable[..., Any]) -> patched:
     """Have reentrant checkpointing call `apply`, wherever `checkpoint` was imported to; it takes what the autograd function takes."""
     return patched((*patches.REENTRANT_CHECKPOINT, lambda _: type("StandIn", (), {"apply": staticmethod(apply)})))
 

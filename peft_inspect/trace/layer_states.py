@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
+from peft.tuners.tuners_utils import BaseTunerLayer
+
 from peft_inspect.reversible import patched
 from peft_inspect.run import patches
 from peft_inspect.structure.source.lines import Line, nearest_line
@@ -28,6 +30,14 @@ class LayerStates:
     def watching(self, layers: Iterable[Any]) -> AbstractContextManager[None]:
         """Watch these methods in every class of `layers`; tuners have their own."""
         return patched(*((owner, name, partial(self._noting, name)) for owner, name in patches.layer_switches(layers)))
+
+    def watching_all(self) -> patched:
+        """Watch these methods in every class of adapter layers that there is."""
+        kinds: list[type] = [BaseTunerLayer]
+        for kind in kinds:  # grows while it is walked
+            kinds += list[type](type.__subclasses__(kind))
+        places = ((kind, name) for kind in dict.fromkeys(kinds) for name in patches.LAYER_SWITCHES if name in vars(kind))
+        return patched(*((owner, name, partial(self._noting, name)) for owner, name in places))
 
     def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)

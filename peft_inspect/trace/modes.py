@@ -6,45 +6,47 @@ modes that the program has entered itself, so that these are still on top when i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import overrides
-from torch._C import _len_torch_function_stack
-from torch.utils import _python_dispatch as dispatch
-from torch.utils._device import DeviceContext
+from peft_inspect.internals import require
+from peft_inspect.reversible import Reversible
 
 if TYPE_CHECKING:
     from torch.overrides import TorchFunctionMode
-    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from peft_inspect.internals import TorchDispatchMode
 
 
-@contextmanager
-def outermost(mode: TorchDispatchMode) -> Iterator[None]:
-    """Operations reach `mode` after every other mode of this thread; it is left wherever it is in the stack by then."""
-    above = [dispatch._pop_mode() for _ in range(dispatch._len_torch_dispatch_stack())]  # type: ignore[attr-defined]
-    _put_back(dispatch._push_mode, [*above, mode])
-    try:
-        yield
-    finally:
-        above = [dispatch._pop_mode() for _ in range(dispatch._len_torch_dispatch_stack())]  # type: ignore[attr-defined]
-        _put_back(dispatch._push_mode, [other for other in above if other is not mode])
+class Outermost(Reversible[None]):
+    """A mode that what runs inside reaches after every other one of this thread; it is left wherever it is in the stack by then."""
+
+    def __init__(self, mode: TorchDispatchMode | TorchFunctionMode, kind: str) -> None:
+        self._mode = mode
+        self._push, self._pop, self._depth = require(f"push_{kind}_mode"), require(f"pop_{kind}_mode"), require(f"{kind}_modes")
+
+    def set_up(self) -> None:
+        """Put it at the bottom; a default device stays below, where torch wants it."""
+        above = self._taken_off()
+        devices = [other for other in above if isinstance(other, require("DeviceContext"))]
+        self._put_on([*(other for other in above if other not in devices), self._mode, *devices])
+
+    def put_back(self) -> None:
+        """Take it out of the stack."""
+        self._put_on([other for other in self._taken_off() if other is not self._mode])
+
+    def _taken_off(self) -> list[Any]:
+        return [self._pop() for _ in range(self._depth())]
+
+    def _put_on(self, innermost_first: list[Any]) -> None:
+        for mode in reversed(innermost_first):
+            self._push(mode)
 
 
-@contextmanager
-def outermost_function(mode: TorchFunctionMode) -> Iterator[None]:
-    """The same for torch functions; a default device stays at the bottom, where torch wants it."""
-    above = [overrides._pop_mode() for _ in range(_len_torch_function_stack())]  # type: ignore[no-untyped-call]
-    devices = [other for other in above if isinstance(other, DeviceContext)]
-    _put_back(overrides._push_mode, [*(other for other in above if other not in devices), mode, *devices])
-    try:
-        yield
-    finally:
-        above = [overrides._pop_mode() for _ in range(_len_torch_function_stack())]  # type: ignore[no-untyped-call]
-        _put_back(overrides._push_mode, [other for other in above if other is not mode])
+def outermost(mode: TorchDispatchMode) -> Outermost:
+    """The same as `with mode:` for a mode that sees operations."""
+    return Outermost(mode, "dispatch")
 
 
-def _put_back(push: Any, innermost_first: list[Any]) -> None:
-    for mode in reversed(innermost_first):
-        push(mode)
+def outermost_function(mode: TorchFunctionMode) -> Outermost:
+    """The same as `with mode:` for a mode that sees torch functions."""
+    return Outermost(mode, "function")

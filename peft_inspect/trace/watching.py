@@ -21,6 +21,7 @@ from peft_inspect.trace.calls import Calls
 from peft_inspect.trace.copies import find_copies, references
 from peft_inspect.trace.following import followed
 from peft_inspect.trace.grad_mode import GradSwitches
+from peft_inspect.trace.layer_states import LayerStates
 from peft_inspect.trace.operations import Operations, WeightReads
 from peft_inspect.trace.threads import following_threads, handed_on_by
 from peft_inspect.trace.values import all_zero, first_nonfinite, still_zero, targets_given, underflowing
@@ -66,10 +67,10 @@ class Watchers:
     `calls` and `reads` have to be active while the step runs, and `calls.phase` has to follow it; `trace` is for its end.
     """
 
-    def __init__(self, structure: Structure, layers: AdapterLayers, switches: GradSwitches) -> None:
+    def __init__(self, structure: Structure, layers: AdapterLayers, switches: GradSwitches, states: LayerStates | None = None) -> None:
         self.structure = structure
         self.layers = layers
-        self.calls = Calls(layers, switches)
+        self.calls = Calls(layers, switches, states)
         self.reads = WeightReads(layers, self.calls)
 
     def trace(self, batch: BatchInfo, loss: LossInfo, gradients: tuple[GradientInfo, ...]) -> Trace:

@@ -25,7 +25,7 @@ def features(model):
 
 def main():
     model = wrapped()
-    if args.fault in ("frozen", "no-grad"):
+    if args.fault in ("frozen", "no-grad", "detached"):
         model.get_output_embeddings().weight.requires_grad_(True)
     if args.fault == "frozen":
         freeze(model)
@@ -38,6 +38,11 @@ def main():
         try:
             if args.fault == "no-grad":
                 loss = model.get_output_embeddings()(features(model)).square().mean()
+            elif args.fault == "detached":
+                hidden = model.base_model.model.model(IDS).last_hidden_state
+                pooled = hidden.mean(dim=1).detach()  # <- cause detached
+                loss = model.get_output_embeddings()(pooled).square().mean()
+                print("logged", float(hidden.sum()))
             else:
                 loss = model(input_ids=IDS, labels=IDS).loss
             optimizer.zero_grad()

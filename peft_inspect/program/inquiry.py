@@ -1,0 +1,193 @@
+"""What the steps of a program are used for, one after another: watching, following the data flow, trying the fixes.
+
+Nothing is run besides the program's own steps: the first one tells whether anything is wrong, and only then are more of them used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from peft_inspect.diagnose import Evidence, diagnose
+from peft_inspect.fixes.candidate import Candidate
+from peft_inspect.fixes.fixes import ALTERNATIVES
+from peft_inspect.fixes.trials import Trial
+from peft_inspect.program.roots import Root
+from peft_inspect.records import AdapterFile, Diagnosis, Finding, Remedy, Subject, Trace
+from peft_inspect.rules import Rule
+from peft_inspect.run.gradients import zeros_at_init
+from peft_inspect.trace.following import concluded
+from peft_inspect.trace.values import all_zero
+from peft_inspect.trace.watching import needs_following
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Phase = Literal["watch", "follow", "try", "done"]
+_NEEDS_THE_BATCH = frozenset({Remedy.LABELS, Remedy.FLOAT32})  # the program makes its batches itself
+
+
+@dataclass
+class Judged:
+    """One model of the program, what was seen of it and what that means."""
+
+    model: nn.Module
+    name: str
+    root: Root
+    trace: Trace
+    diagnosis: Diagnosis
+
+
+class Inquiry:
+    """The state of the question. `phase` says what the next step is for."""
+
+    def __init__(self, source: str, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, *, verify: bool) -> None:
+        self._source = source
+        self._rules = rules
+        self._ignore = ignore
+        self._steps = steps
+        self._verify = verify
+        self._used: list[str] = []
+        self._models: list[Judged] = []
+        self._left: list[tuple[Judged, Finding, tuple[Finding, ...]]] | None = None
+        self.trial: Trial | None = None
+        self._tried: tuple[Judged, Finding] | None = None
+        self.phase: Phase = "watch"
+
+    def take(self, roots: Iterable[Root]) -> None:
+        """One step has ended; `roots` are the models that it trained."""
+        trying, self._tried = self._tried, None
+        if trying is not None:
+            self._outcome(trying, roots)
+        elif self.phase == "follow":
+            self._used.append("data flow")
+            for judged in self._models:
+                self._follow(judged, next((root for root in roots if root.model is judged.model), None))
+        else:
+            self._used.append("calls, gradients and update")
+            self._watch(roots)
+        self.phase = self._next()
+
+    def diagnoses(self) -> dict[str, Diagnosis]:
+        """What is known by now, by model."""
+        return {judged.name: replace(judged.diagnosis, steps=tuple(self._used)) for judged in self._models}
+
+    @property
+    def found(self) -> bool:
+        """Whether anything is wrong."""
+        return any(judged.diagnosis.findings for judged in self._models)
+
+    def _watch(self, roots: Iterable[Root]) -> None:
+        names: set[str] = set()
+        for root in roots:
+            trace = root.trace()
+            zeros = frozenset(layer.path for layer in all_zero(trace.structure, trace.gradient))
+            trace = replace(trace, dead_after_perturbing=zeros)
+            name = type(root.model).__name__
+            name = f"{name} ({root.called})" if name in names and root.called else name
+            names.add(name)
+            self._models.append(Judged(root.model, name, root, trace, self._judge(trace)))
+
+    def _judge(self, trace: Trace) -> Diagnosis:
+        missing: Mapping[type, str] = {AdapterFile: "no adapter was loaded"}
+        return diagnose(self._source, Evidence(trace.structure, trace, trace.adapter_files, missing), self._rules, self._ignore)
+
+    def _follow(self, judged: Judged, root: Root | None) -> None:
+        """Its data flow, and which zeros were those of one step only."""
+        if root is None:
+            return
+        awake = frozenset(layer.path for layer in judged.trace.structure.adapter_layers if _moves(root, layer.parameters))
+        trace = judged.trace
+        zeros = trace.dead_after_perturbing - awake
+        rows = zeros_at_init(trace.gradients, trace.dead_after_perturbing & awake)
+        trace = replace(trace, gradients=rows, dead_after_perturbing=zeros)
+        seen = root.seen()
+        if seen is not None and needs_following(trace):
+            trace = concluded(trace, root.layers, seen, None)
+        judged.trace, judged.diagnosis = trace, self._judge(trace)
+
+    def _next(self) -> Phase:
+        """What the next step is for."""
+        if not self.found or len(self._used) >= self._steps:
+            return "done"
+        if self.phase == "watch" and any(needs_following(judged.trace) for judged in self._models):
+            return "follow"
+        if self.phase == "follow" and any(judged.trace.zero_for_good for judged in self._models) and len(self._used) + 1 < self._steps:
+            return "follow"  # a batch alone can be the cause of zeros: the next one may tell
+        return self._try()
+
+    def _try(self) -> Phase:
+        """The next remedy, if any is left: those of each finding, then all of them together where one hides behind another."""
+        if not self._verify:
+            return "done"
+        if self._left is None:
+            self._left = list(self._trials())
+        if not self._left:
+            return "done"
+        judged, finding, applied = self._left.pop(0)
+        subject = Subject(judged.model, type(judged.model).__name__)
+        self.trial = Trial(Candidate(subject, judged.trace, finding, {}), applied)
+        self._tried = judged, finding
+        return "try"
+
+    def _trials(self) -> Iterator[tuple[Judged, Finding, tuple[Finding, ...]]]:
+        pairs = [
+            (judged, finding)
+            for judged in self._models
+            for finding in judged.diagnosis.findings
+            if finding.remedy is not None and finding.remedy not in _NEEDS_THE_BATCH
+        ]
+        for judged, finding in pairs:
+            yield judged, finding, (finding,)
+        for judged, finding in pairs:
+            if finding.remedy is not None and (other := ALTERNATIVES.get(finding.remedy)) is not None:
+                yield judged, finding, (replace(finding, remedy=other),)
+            others = [other for _, other in pairs if other is not finding]
+            if others:
+                yield judged, finding, (finding, *others)
+
+    def _outcome(self, tried: tuple[Judged, Finding], roots: Iterable[Root]) -> None:
+        judged, finding = tried
+        self._used.append(f"the fix of {finding.code}")
+        root = next((root for root in roots if root.model is judged.model), None)
+        if self.trial is None or root is None:
+            return
+        worked, said = self.trial.outcome(root.connected, root.in_graph)
+        new = replace(finding, fix_verified=worked, verified=said, tried_in=len(self._used))
+        findings = tuple(new if _is(other, finding) else other for other in judged.diagnosis.findings)
+        judged.diagnosis = replace(judged.diagnosis, findings=findings)
+        if worked and self._left:
+            self._left = [left for left in self._left if not _is(left[1], finding)]
+
+
+def _is(one: Finding, other: Finding) -> bool:
+    """Whether it is the same finding, tried or not."""
+    return (one.code, one.modules, one.source) == (other.code, other.modules, other.source)
+
+
+def _moves(root: Root, paths: Iterable[str]) -> bool:
+    return any(path in root.rows and root.rows[path].state in ("ok", "zero-at-init") for path in paths)
+
+
+@contextmanager
+def as_it_was(models: Iterable[nn.Module]) -> Iterator[None]:
+    """A trial changes states and `requires_grad`; the next one starts from what the program has set."""
+    modules = [module for model in models for module in model.modules()]
+    states = [(module, dict(vars(module))) for module in modules]
+    held = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
+    parameters = [(parameter, parameter.requires_grad) for parameter in held]
+    try:
+        yield
+    finally:
+        for module, state in states:
+            vars(module).clear()
+            vars(module).update(state)
+        with torch.no_grad():
+            for parameter, required in parameters:
+                if parameter.requires_grad != required:
+                    parameter.requires_grad_(required)
+                    parameter.grad = None

@@ -1,0 +1,111 @@
+"""What the optimizer's step does to the weights of a model: their values before and after, where the gradients were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peft_inspect.records import OptimizerStep, Source, Structure, Update
+from peft_inspect.structure.optimizers import held_by
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+_SAMPLE = 65_536  # values of one weight that are looked at
+
+
+@dataclass
+class Updates:
+    """The trained weights of one model, from the first forward of a step to what follows the optimizer's step."""
+
+    structure: Structure
+    parameters: Mapping[str, nn.Parameter]
+    cleared: Source | None = None  # the line that cleared gradients after the backward
+    _values: dict[str, Tensor] = field(default_factory=dict)
+    _gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    _versions: dict[str, int] = field(default_factory=dict)
+    _settings: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    _optimizer: str = ""
+    stepped: bool = False
+
+    def begin(self) -> None:
+        """Before the first forward. Not more than a sample of a large weight is kept."""
+        for info in self.structure.parameters:
+            parameter = self.parameters[info.path]
+            self._versions[info.path] = parameter._version
+            if info.requires_grad and info.role in ("adapter", "saved") and _is_plain(parameter):
+                self._values[info.path] = _sample(parameter).clone()
+
+    def before_step(self) -> None:
+        """The gradients that an optimizer is about to use."""
+        self._gradients = {path: _gradient(self.parameters[path]) for path in self._values}
+        if not self.stepped:
+            self._versions = {path: self.parameters[path]._version for path in self._versions}
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """It has stepped."""
+        self.stepped = True
+        self._optimizer = type(optimizer).__name__
+        for group in getattr(optimizer, "param_groups", None) or ():
+            settings = {name: value for name, value in group.items() if name != "params"}
+            self._settings.update(dict.fromkeys(map(id, group["params"]), settings))
+        self._settings.update({id(tensor): {} for tensor in held_by(optimizer) if id(tensor) not in self._settings})
+
+    def found(self, arrived: frozenset[str]) -> OptimizerStep | None:
+        """What the step did; None where no optimizer stepped. `arrived` are paths that a gradient other than zero had reached."""
+        if not self.stepped:
+            return None
+        updates = tuple(self._update(path, path in arrived) for path in self._values)
+        frozen = [info.path for info in self.structure.parameters if info.role == "base" and not info.requires_grad]
+        moved = tuple(path for path in frozen if self.parameters[path]._version != self._versions[path])
+        return OptimizerStep(self._optimizer, updates, moved, self.cleared)
+
+    def _update(self, path: str, arrived: bool) -> Update:
+        parameter, before = self.parameters[path], self._values[path]
+        after, gradient = _sample(parameter), self._gradients.get(path)
+        asked = gradient != 0 if gradient is not None else torch.zeros_like(after, dtype=torch.bool)
+        stayed = asked & (after == before)
+        settings = self._settings.get(id(parameter))
+        rate = None if settings is None else settings.get("lr")
+        first = None if settings is None else settings.get("initial_lr")
+        return Update(
+            path=path,
+            held=settings is not None,
+            lr=None if rate is None else float(rate),
+            scheduled_lr=None if first is None else float(first),
+            arrived=arrived,
+            cleared=gradient is None,
+            asked=int(asked.sum()),
+            stayed=int(stayed.sum()),
+            moved=bool((after != before).any()),
+            spacing=_spacing(before[stayed]) if bool(stayed.any()) else None,
+        )
+
+
+def _is_plain(parameter: Tensor) -> bool:
+    """Whether its values lie in this process and can be compared."""
+    return type(parameter) in (torch.nn.Parameter, torch.Tensor) and parameter.layout is torch.strided and not parameter.is_meta
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // _SAMPLE)]
+
+
+def _gradient(parameter: Tensor) -> Tensor | None:
+    gradient = parameter.grad
+    if gradient is None:
+        return None
+    return _sample(gradient.to_dense() if gradient.is_sparse else gradient).clone()
+
+
+def _spacing(values: Tensor) -> float:
+    """The median distance from these values to the next that their dtype can hold."""
+    info = torch.finfo(values.dtype)
+    exponents = torch.floor(torch.log2(values.float().abs().clamp(min=info.tiny)))
+    return float((torch.exp2(exponents) * info.eps).median())
