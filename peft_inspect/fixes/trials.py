@@ -11,7 +11,7 @@ from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.exchanges import Exchange
 from peft_inspect.fixes.fixes import ALTERNATIVES, fix_for
 from peft_inspect.records import Finding, Remedy, Subject, Trace
-from peft_inspect.run.graph import leaves, upstream
+from peft_inspect.run.graph import leaves, let_go, upstream
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.trace.operations import Operations
@@ -43,6 +43,7 @@ def verified(subject: Subject, trace: Trace, findings: Iterable[Finding], step: 
             yield replace(finding, fix_verified=outcome[0], verified=outcome[1])
 
 
+@let_go()
 def _trial(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Finding]) -> tuple[bool | None, str]:
     """Whether gradients arrive in the layers of `finding` with the remedies of `applied` (None: not judged), and how many."""
     batch = own_copy(make_batch(subject)[0])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch.autograd.function import BackwardCFunction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
@@ -23,6 +26,47 @@ NO_BACKWARD = frozenset({"torch::autograd::WarnNotImplemented"})
 ENDS = ZERO_DERIVATIVE | NO_BACKWARD
 
 
+class _Walks(threading.local):
+    """The nodes that walks have seen, for each thread; None where nobody waits to let go of them."""
+
+    seen: set[Node] | None = None
+
+
+_walks = _Walks()
+
+
+@contextmanager
+def let_go() -> Iterator[None]:
+    """Graphs that are walked inside are freed at the end, once nothing else holds them, from the loss on and node by node.
+
+    A node that Python has seen frees what it leads to by recursion, and the graph of a thousand layers is deeper than any stack.
+    """
+    outer, _walks.seen = _walks.seen, set()
+    try:
+        yield
+    finally:
+        seen, _walks.seen = _walks.seen, outer
+        if outer is not None:
+            outer |= seen
+        else:
+            _free(seen)
+
+
+def _free(nodes: set[Node]) -> None:
+    """Drop each node when all that lead to it are gone, and what it leads to is still held."""
+    waiting = Counter(after for node in nodes for after, _ in node.next_functions if after in nodes)
+    free = [node for node in nodes if node not in waiting]
+    nodes.clear()
+    while free:
+        node = free.pop()
+        for after, _ in node.next_functions:
+            if after in waiting:
+                waiting[after] -= 1
+                if not waiting[after]:
+                    del waiting[after]
+                    free.append(after)
+
+
 def upstream(roots: Iterable[Node | None], *, through_zero: bool = True) -> set[Node]:
     """Every node that is connected to `roots`; `through_zero=False` stops where there is no derivative, or one that is zero everywhere."""
     seen: set[Node] = set()
@@ -34,6 +78,8 @@ def upstream(roots: Iterable[Node | None], *, through_zero: bool = True) -> set[
         seen.add(node)
         if through_zero or node.name() not in ENDS:
             pending.extend(following for following, _ in node.next_functions if following is not None)
+    if _walks.seen is not None:
+        _walks.seen |= seen
     return seen
 
 
@@ -49,4 +95,7 @@ def is_opaque(nodes: Iterable[Node]) -> bool:
 
 def node_of(tensor: Tensor) -> Node | None:
     """Where the gradient of a tensor comes from; None for leaves and for tensors outside the graph."""
-    return tensor.grad_fn
+    node = tensor.grad_fn
+    if node is not None and _walks.seen is not None:
+        _walks.seen.add(node)
+    return node

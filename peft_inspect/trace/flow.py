@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from peft_inspect.internals import OpOverload, OpOverloadPacket, find
 from peft_inspect.reversible import patched
 from peft_inspect.run import patches
-from peft_inspect.run.graph import ENDS, Node
+from peft_inspect.run.graph import ENDS, Node, node_of
 from peft_inspect.run.weightless import storage_key
 from peft_inspect.structure.source.lines import Line, nearest_line
 
@@ -133,7 +133,7 @@ class DataFlow(TorchFunctionMode):
 
     def _operand(self, tensor: Tensor) -> Operand:
         event = self.event_of(tensor)
-        node = tensor.grad_fn
+        node = node_of(tensor)
         leaf = id(tensor) if tensor.requires_grad and node is None else None
         foreign = event is None and node is None and id(tensor) not in self._known
         return Operand(event, tensor.requires_grad, node, leaf, foreign, single=tensor.numel() == 1)

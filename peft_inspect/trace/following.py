@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_inspect.records import GraphCut, Subject, Trace
+from peft_inspect.run.graph import let_go
 from peft_inspect.run.runs import forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.structure.source.lines import Line, source
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Reaches = dict[int, bool | None]  # call → whether its output flows into the loss
 
 
+@let_go()
 def followed(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any]) -> Trace:
     """The trace with what the data flow of one more run shows."""
     with undisturbed(subject.model) as guard:

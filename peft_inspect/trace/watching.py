@@ -10,6 +10,7 @@ from typing import Any
 from peft_inspect.batch import make_batch
 from peft_inspect.records import BatchInfo, GradientInfo, LossInfo, Structure, Subject, Trace
 from peft_inspect.run.gradients import read_gradients, zeros_at_init
+from peft_inspect.run.graph import let_go
 from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
@@ -94,6 +95,7 @@ class Watchers:
         return replace(trace, copies=copies, references=references(self.layers, trace), waiting=waits)
 
 
+@let_go()
 def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inputs: Inputs) -> Trace:
     """The first pass. What it costs is what a healthy model pays."""
     switches = GradSwitches()
