@@ -42,7 +42,9 @@ def attempt(plan: Plan) -> None:
         failure = _run(plan)
         if failure is None:
             return
-        if not any(change(plan, failure) for change in _CHANGES):
+        changed = any(change(plan, failure) for change in _CHANGES)
+        del failure  # and with it the frames and tensors of the attempt
+        if not changed:
             break
     if _run(plan) is not None:
         plan.inputs.clear()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from peft_inspect.records import InspectionError, Subject
+from peft_inspect.records import InspectionError, Subject, text_of
 
 if TYPE_CHECKING:
     from peft_inspect.batch.plan import Plan
@@ -34,7 +34,7 @@ def make(plan: Plan, subject: Subject) -> bool:
         tokenizer = AutoTokenizer.from_pretrained(subject.folder, local_files_only=True)
         plan.inputs.update(_accepted(plan, tokenizer(_DEFAULT_TEXT, return_tensors="pt")))
     except Exception as error:  # a tokenizer that does not load is no reason not to inspect the model
-        plan.notes.append(f"the tokenizer in {subject.folder} was not used: {type(error).__name__}: {error}".splitlines()[0])
+        plan.notes.append(f"the tokenizer in {subject.folder} was not used: {text_of(error)}".splitlines()[0])
         return False
     plan.notes.append("a sentence through the folder's own tokenizer")
     return True
@@ -55,7 +55,7 @@ def _processed(subject: Subject) -> Mapping[str, Any]:
     try:
         processed: Mapping[str, Any] = processor(**arguments, return_tensors="pt")
     except Exception as error:  # whatever the processor objects to is for the user to read
-        raise InspectionError(f"{type(processor).__name__} refused {given}: {type(error).__name__}: {error}") from error
+        raise InspectionError(f"{type(processor).__name__} refused {given}: {text_of(error)}") from error
     return processed
 
 
@@ -74,7 +74,7 @@ def _loaded(loader: Any, folder: str) -> tuple[Any, str]:
     try:
         return loader.from_pretrained(folder, local_files_only=True), ""
     except Exception as error:  # missing files, files of another version, a processor that needs another package
-        return None, f"{type(error).__name__}: {error}"
+        return None, text_of(error)
 
 
 def _arguments(content: Mapping[str, str], processor: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode
 
+from peft_inspect.records import text_of
 from peft_inspect.structure.source.lines import is_machinery, is_peft
 
 _CONTRACTED = {"matmul", "mm", "bmm", "rmatmul"}
@@ -41,7 +42,7 @@ class Failure:
     @property
     def said(self) -> str:
         """The first line of the error, for notes."""
-        return (str(self.error) or type(self.error).__name__).splitlines()[0][:120]
+        return text_of(self.error).splitlines()[0][:120]
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -115,8 +116,9 @@ class Watched(TorchFunctionMode):
             raise
 
     def failure(self, error: Exception) -> Failure:
-        """What is known of an error that left the forward."""
-        return self._last if self._last.error is error else Failure(error)
+        """What is known of an error that left the forward; it is forgotten here, lest it keep itself and its frames alive."""
+        last, self._last = self._last, Failure(Exception())
+        return last if last.error is error else Failure(error)
 
 
 def _statements(code: CodeType, line: int) -> list[ast.stmt]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from peft_inspect.batch import make_batch
 from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.exchanges import Exchange
 from peft_inspect.fixes.fixes import ALTERNATIVES, fix_for
@@ -46,7 +45,7 @@ def verified(subject: Subject, trace: Trace, findings: Iterable[Finding], step: 
 @let_go()
 def _trial(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[Finding]) -> tuple[bool | None, str]:
     """Whether gradients arrive in the layers of `finding` with the remedies of `applied` (None: not judged), and how many."""
-    batch = own_copy(make_batch(subject)[0])
+    batch = own_copy(subject.batch or {})
     trial = Trial(Candidate(subject, trace, finding, batch), applied)
     with undisturbed(subject.model) as guard:
         operations = Operations(guard)

@@ -42,7 +42,7 @@ class Subject:
     model: torch.nn.Module
     source: str  # as the user named it, or the class for a live object
     weights: Weights = "user"
-    batch: Mapping[str, Any] | None = None  # keyword inputs; None: made from signature and config
+    batch: Mapping[str, Any] | None = None  # keyword inputs; None: made by the first pass, once
     loss: Callable[[Any, Any], torch.Tensor] | None = None
     optimizer: torch.optim.Optimizer | None = None
     adapter_files: tuple[AdapterFile, ...] = ()

@@ -42,6 +42,8 @@ class Inputs:
 def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: None) -> Trace:
     """Run one batch through the model and record what the rules judge.
 
+    A batch that is made here is from then on the subject's, so that the trials of fixes run on the same one.
+
     Raises:
         InspectionError: no batch could be made, the forward raised, or a runtime owns the model's step.
     """
@@ -50,6 +52,7 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
         materialise(subject.model)
     step("making a batch")
     inputs = Inputs(*make_batch(subject))
+    subject.batch = inputs.batch
     layers = AdapterLayers(subject.model, structure)
     with runnable(subject):
         step("forward and backward")

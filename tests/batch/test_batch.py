@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import (
     BartConfig,
@@ -31,6 +34,8 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
+import peft_inspect
+import peft_inspect.batch as batch_room
 from peft_inspect.batch import make_batch, modalities
 from peft_inspect.batch.target import passed_down
 from peft_inspect.records import InspectionError, Subject
@@ -167,6 +172,38 @@ def test_the_users_batch_is_used_and_its_supervision_counted():
     assert batch["labels"] is labels
     assert (info.made_by, info.labels, info.supervised) == ("user", 3, 1)
     assert "position_ids" in info.accepted
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # what PEFT asks
+def test_every_pass_and_every_trial_of_a_fix_gets_the_one_batch(monkeypatch):
+    made_so_far = []
+    monkeypatch.setattr(batch_room, "_make", lambda plan, make=batch_room._make: made_so_far.append(plan) or make(plan))
+    model = get_peft_model(LlamaForCausalLM(LlamaConfig(**LLAMA)), LoraConfig(target_modules=["q_proj"]))
+    model.requires_grad_(False)
+    findings = peft_inspect.check(model).findings
+    assert any(finding.fix_verified for finding in findings)
+    assert len(made_so_far) == 1
+
+
+def test_a_failed_attempt_leaves_nothing_behind():
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = BertModel(BertConfig(**TEXT))
+
+        def forward(self, input_ids, labels):
+            alive.append(any(state() is not None for state in states))
+            states.append(weakref.ref(hidden := self.encoder(input_ids).last_hidden_state))
+            return hidden + hidden[:, :3]
+
+    states, alive = [], []
+    gc.disable()
+    try:
+        make_batch(Subject(model=Fails(), source="test"))
+    finally:
+        gc.enable()
+    assert len(alive) > 1
+    assert not any(alive)
 
 
 class Classifier(nn.Module):

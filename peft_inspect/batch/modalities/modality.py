@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from peft_inspect.batch.documented import give_documented
 from peft_inspect.batch.plan import Layout, Plan
+from peft_inspect.records import text_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def first_accepted(plan: Plan, readers: list[Callable[..., Any]], layouts: Itera
             with torch.no_grad():
                 return layout, count_features(readers[0](**given), text_width(plan), _projected(plan))
         except Exception as error:  # whatever the model raises on a wrong layout
-            refused = refused or f"{type(error).__name__}: {error}".splitlines()[0]
+            refused = refused or text_of(error).splitlines()[0]
         plan.inputs.clear()
         plan.inputs.update(before)
     return refused or "no layout to try"
