@@ -54,7 +54,10 @@ def _state(parameter: Tensor, connected: bool, measured: tuple[float, float] | N
 
 
 def _measured(gradients: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
-    """The largest magnitude and the L2 norm of each gradient, in float32; one transfer per device."""
+    """The largest magnitude and the L2 norm of each gradient, in float32; one transfer per device.
+
+    A norm that is neither zero nor infinite says as much of the state as the largest magnitude, and stands for it.
+    """
     groups: dict[tuple[torch.device, torch.dtype], list[tuple[str, Tensor]]] = defaultdict(list)
     for path, gradient in gradients.items():
         dense = gradient.coalesce().values() if gradient.is_sparse else gradient
@@ -63,7 +66,10 @@ def _measured(gradients: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
     for group in groups.values():
         filled = [(path, tensor) for path, tensor in group if tensor.numel()]
         result.update({path: (0.0, 0.0) for path, tensor in group if not tensor.numel()})
-        for (path, _), largest, norm in zip(filled, _norms(filled, math.inf), _norms(filled, 2.0), strict=True):
+        norms = _norms(filled, 2.0)
+        result.update({path: (norm, norm) for (path, _), norm in zip(filled, norms, strict=True)})
+        unsure = [(named, norm) for named, norm in zip(filled, norms, strict=True) if not 0 < norm < math.inf]
+        for ((path, _), norm), largest in zip(unsure, _norms([named for named, _ in unsure], math.inf), strict=True):
             result[path] = (largest, norm)
     return result
 

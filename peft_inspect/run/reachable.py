@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from peft_inspect.structure.source.lines import is_installed
+from peft_inspect.walk import modules_of
 
 Role = Literal["leaf", "tensor", "module", "container", "object", "values", "generator"]
 Restore = Callable[[], None]
@@ -44,7 +45,7 @@ class Reachable:
 
 def reachable(model: nn.Module) -> Reachable:
     """Every module of the model and every one its attributes lead to, and what lies on the way."""
-    found = Reachable(list(model.modules()))
+    found = Reachable(modules_of(model))
     known = {id(module) for module in found.modules}
     pending = [value for module in found.modules for value in _attributes(module)]
     while pending:
@@ -70,7 +71,9 @@ def reachable(model: nn.Module) -> Reachable:
 
 
 def _attributes(module: nn.Module) -> Iterable[Any]:
-    return [value for name, value in vars(module).items() if name not in _STANDARD and _ROLE_OF[type(value)] != "leaf"]
+    attributes = vars(module)
+    own = map(attributes.__getitem__, attributes.keys() - _STANDARD)
+    return [value for value in own if _ROLE_OF[type(value)] != "leaf"]
 
 
 def _items(value: Any) -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any
@@ -17,63 +18,78 @@ _REGISTRIES = (
     *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
 
+_REGISTERING = frozenset({dict, OrderedDict, set})
 _registries_of = itemgetter(*_REGISTRIES)
 
 
 def kept_attributes(modules: Iterable[nn.Module]) -> Iterator[Restore]:
     """One restore for all of them: most have not changed, and to see that has to cost little."""
     modules = list(modules)
-    kinds = list(map(type, modules))
-    containers = [container for module in modules for container in _containers(module)]
-    before = _Contents(containers)
+    kinds, before = list(map(type, modules)), _Contents(modules)
 
     def restore() -> None:
         for module, kind in zip(modules, kinds, strict=True):
             if type(module) is not kind:
                 module.__class__ = kind
-        if not before.still_holds():
-            before.put_back()
+        if _Contents(modules) != before:
+            before.put_back(modules)
 
     yield restore
 
 
-def _containers(module: nn.Module) -> Iterable[Any]:
-    """Its attributes, and what it registers. A scripted module keeps its own in C++, and what Python sees of it is no dict."""
+def _registries(module: nn.Module) -> Iterable[Any]:
+    """What a module registers. A scripted module keeps its own in C++, and what Python sees of it is no dict."""
     attributes = vars(module)
     try:
-        found = _registries_of(attributes)
+        found: tuple[Any, ...] = _registries_of(attributes)
     except KeyError:  # pickled by another version of torch
         found = tuple(attributes.get(name) for name in _REGISTRIES)
-    return attributes, *(registry for registry in found if isinstance(registry, (dict, set)))
+    return found
 
 
 class _Contents:
-    """What dicts and sets hold, laid out flat: a copy of each would be thousands of objects."""
+    """The attributes of modules, and what their registries hold, laid out flat: a copy of each would be thousands of objects."""
 
-    def __init__(self, containers: list[Any]) -> None:
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        containers: list[Any] = []
+        for module in modules:
+            containers.append(vars(module))
+            containers += filter(None, _registries(module))  # most are empty
+        if not _REGISTERING.issuperset(map(type, containers)):
+            containers = [container for container in containers if isinstance(container, (dict, set))]
         self._containers = containers
-        self._sizes, self._names, self._values = self._flat()
+        self._sizes = list(map(len, containers))
+        self._names: list[Any] = []
+        self._values: list[Any] = []
+        for container in containers:
+            self._names += container
+            self._values += container.values() if isinstance(container, dict) else container
 
-    def _flat(self) -> tuple[list[int], list[Any], list[Any]]:
-        names: list[Any] = []
-        values: list[Any] = []
-        for container in filter(None, self._containers):
-            names += container
-            values += container.values() if isinstance(container, dict) else container
-        return list(map(len, self._containers)), names, values
-
-    def still_holds(self) -> bool:
+    def __eq__(self, other: object) -> bool:
         """Whether they hold the very same objects, under the same names in the same order."""
-        sizes, names, values = self._flat()
-        return sizes == self._sizes and names == self._names and all(map(is_, values, self._values))
+        return (
+            isinstance(other, _Contents)
+            and self._sizes == other._sizes
+            and all(map(is_, self._containers, other._containers))
+            and self._names == other._names
+            and all(map(is_, self._values, other._values))
+        )
 
-    def put_back(self) -> None:
-        """Refill those that do not."""
+    __hash__ = None  # type: ignore[assignment]
+
+    def put_back(self, modules: Iterable[nn.Module]) -> None:
+        """Refill what holds something else by now."""
+        held: dict[int, dict[Any, Any]] = {}
         start = 0
         for container, size in zip(self._containers, self._sizes, strict=True):
             names, values = self._names[start : start + size], self._values[start : start + size]
+            held[id(container)] = dict(zip(names, values, strict=True))
             start += size
-            refill(container, dict(zip(names, values, strict=True)))
+        for module in modules:
+            refill(vars(module), held[id(vars(module))])
+            for registry in _registries(module):
+                if isinstance(registry, (dict, set)):
+                    refill(registry, held.get(id(registry), {}))
 
 
 def refill(now: Any, before: Any) -> None:

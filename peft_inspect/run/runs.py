@@ -18,6 +18,7 @@ from peft_inspect.run.failures import explained
 from peft_inspect.run.graph import is_opaque, leaves, upstream
 from peft_inspect.run.weightless import WeightlessError, running
 from peft_inspect.structure.source.lines import boundary
+from peft_inspect.walk import parameters_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -172,5 +173,4 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
         raise
     except BaseException as error:
         raise explained(error, subject.model, "backward") from error
-    held = (parameter for module in subject.model.modules() for parameter in module._parameters.values())
-    return {id(parameter) for parameter in held if parameter is not None and parameter.grad is not None}
+    return {id(parameter) for parameter in parameters_of(subject.model) if parameter.grad is not None}

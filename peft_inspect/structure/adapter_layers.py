@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from peft_inspect.records import AdapterLayerInfo, Role
 from peft_inspect.structure.plain import dtype_name
 from peft_inspect.structure.shards import local
+from peft_inspect.walk import parameters_of
 
 if TYPE_CHECKING:
     from peft_inspect.structure.inventory import Inventory
@@ -20,28 +21,35 @@ if TYPE_CHECKING:
 _FLAGS = ("use_dora", "use_rslora", "lora_bias", "fan_in_fan_out", "init_weights")
 
 
-def adapter_rows(inventory: Inventory, *, values: bool) -> Iterator[AdapterLayerInfo]:
+Built = Mapping[str, Mapping[str, tuple[nn.Parameter, ...]]]
+"""The parameters of each adapter, in the order in which they were added, by path of the adapter layer."""
+
+
+def adapter_weights(inventory: Inventory) -> Built:
+    """What the adapter layers of a model hold."""
+    return {path: _weights(module) for path, module in inventory.modules.items() if isinstance(module, BaseTunerLayer)}
+
+
+def adapter_rows(inventory: Inventory, built: Built, *, values: bool) -> Iterator[AdapterLayerInfo]:
     """One row per adapter layer and adapter in it. `values`: parameters may be read, to see which adapters hold the same."""
-    for path, module in inventory.modules.items():
-        if isinstance(module, BaseTunerLayer):
-            weights = {name: tuple(_weights(module, name)) for name in _adapters(module)}
-            for name, tensors in weights.items():
-                earlier = list(weights)[: list(weights).index(name)] if values else []
-                copied = next((other for other in earlier if _same(weights[other], tensors)), None)
-                yield _row(path, module, name, tensors, copied, inventory)
+    for path, weights in built.items():
+        for name, tensors in weights.items():
+            earlier = list(weights)[: list(weights).index(name)] if values else []
+            copied = next((other for other in earlier if _same(weights[other], tensors)), None)
+            yield _row(path, inventory.modules[path], name, tensors, copied, inventory)
 
 
-def adapter_roles(inventory: Inventory) -> dict[str, tuple[Role, str | None]]:
+def adapter_roles(inventory: Inventory, built: Built) -> dict[str, tuple[Role, str | None]]:
     """Role and adapter name of every parameter that PEFT added or set aside, by parameter path."""
     roles: dict[str, tuple[Role, str | None]] = {}
-    for module in inventory.modules.values():
+    for path, module in inventory.modules.items():
         if isinstance(module, ModulesToSaveWrapper):
             roles.update(_of(module.original_module, "original", None, inventory))
             for name, copy in module.modules_to_save.items():
                 roles.update(_of(copy, "saved", name, inventory))
-        elif isinstance(module, BaseTunerLayer):
-            for name in _adapters(module):
-                roles.update({inventory.parameter_path[id(weight)]: ("adapter", name) for weight in _weights(module, name)})
+        elif path in built:
+            for name, weights in built[path].items():
+                roles.update({inventory.parameter_path[id(weight)]: ("adapter", name) for weight in weights})
     return roles
 
 
@@ -92,29 +100,21 @@ def _tuner(layer: BaseTunerLayer) -> str:
     return type(layer).__name__.upper()
 
 
-def _adapters(layer: BaseTunerLayer) -> tuple[str, ...]:
-    """The adapters of a layer, in the order in which they were added."""
-    names: dict[str, None] = {}
-    for container in _containers(layer):
-        names.update(dict.fromkeys(container.keys()))
-    return tuple(names)
-
-
-def _containers(layer: BaseTunerLayer) -> Iterator[nn.ModuleDict | nn.ParameterDict]:
+def _weights(layer: Any) -> dict[str, tuple[nn.Parameter, ...]]:
+    """The parameters of each adapter in one layer."""
+    found: dict[str, list[nn.Parameter]] = {}
     for attribute in layer.adapter_layer_names:
-        container = getattr(layer, attribute, None)
+        container = layer._modules[attribute] if attribute in layer._modules else getattr(layer, attribute, None)
         if isinstance(container, (nn.ModuleDict, nn.ParameterDict)):
-            yield container
+            for name, held in container.items():
+                found.setdefault(name, []).extend(_parameters(held))
+    return {name: tuple(weights) for name, weights in found.items()}
 
 
-def _weights(layer: BaseTunerLayer, name: str) -> Iterator[nn.Parameter]:
-    """The parameters of one adapter in one layer."""
-    for container in _containers(layer):
-        held = dict(container.items()).get(name)
-        if isinstance(held, nn.Parameter):
-            yield held
-        elif isinstance(held, nn.Module):
-            yield from held.parameters() if held._modules else (weight for weight in held._parameters.values() if weight is not None)
+def _parameters(held: object) -> Iterable[nn.Parameter]:
+    if isinstance(held, nn.Parameter):
+        return (held,)
+    return parameters_of(held) if isinstance(held, nn.Module) else ()
 
 
 def _of(module: nn.Module, role: Role, name: str | None, inventory: Inventory) -> dict[str, tuple[Role, str | None]]:

@@ -75,13 +75,20 @@ def expert_count(module: nn.Module) -> int:
 
 def routers_of(inventory: Inventory) -> Iterator[str]:
     """Paths of the modules beside experts that choose among them: every matrix in them has one row per expert, or just one."""
-    for path in inventory.modules:
+    for path, module in inventory.modules.items():
+        if not module._modules or not any(map(_may_hold_experts, module._modules, module._modules.values())):
+            continue
         children = inventory.children(path)
         count = max((_experts_in(name, child) for name, child in children.items()), default=1)
         if count > 1:
             for name, child in children.items():
                 if _experts_in(name, child) == 1 and _chooses(child, count):
                     yield inventory.module_path[id(child)]
+
+
+def _may_hold_experts(name: str, child: nn.Module | None) -> bool:
+    """Cheap to ask of every child: by its name, or by parameters that no plain layer has."""
+    return child is not None and ("expert" in name or holds_experts(innermost_base(child)))
 
 
 def _experts_in(name: str, child: nn.Module) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel
 
 from peft_inspect.records import Mode, ModuleInfo, ParameterInfo, Role, Structure, Subject
 from peft_inspect.reversible import uncollected
-from peft_inspect.structure.adapter_layers import adapter_roles, adapter_rows, is_real
+from peft_inspect.structure.adapter_layers import adapter_roles, adapter_rows, adapter_weights, is_real
 from peft_inspect.structure.asked import AskedAndBuilt
 from peft_inspect.structure.inventory import Inventory, take_inventory
 from peft_inspect.structure.kinds import has_forward, kind_of, routers_of
@@ -44,8 +44,9 @@ def _read(subject: Subject) -> Structure:
     optimized, unknown = _optimized(subject, inventory)
     asked = AskedAndBuilt(inventory, owners or (Owner(base, inventory.modules[base], {}, base),), towers)
     modules = tuple(_modules(inventory, asked.fresh()))
-    parameters = tuple(_parameters(inventory, owners, base, values=values))
-    layers = asked.layers(tuple(adapter_rows(inventory, values=values)), subject.requested)
+    built = adapter_weights(inventory)
+    parameters = tuple(_parameters(inventory, owners, base, adapter_roles(inventory, built), values=values))
+    layers = asked.layers(tuple(adapter_rows(inventory, built, values=values)), subject.requested)
     return Structure(
         root_type=type(subject.model).__name__,
         base_type=type(inventory.modules[base]).__name__,
@@ -93,8 +94,9 @@ def _modules(inventory: Inventory, fresh: frozenset[str]) -> Iterator[ModuleInfo
         )
 
 
-def _parameters(inventory: Inventory, owners: tuple[Owner, ...], base: str, *, values: bool) -> Iterator[ParameterInfo]:
-    roles = adapter_roles(inventory)
+def _parameters(
+    inventory: Inventory, owners: tuple[Owner, ...], base: str, roles: Mapping[str, tuple[Role, str | None]], *, values: bool
+) -> Iterator[ParameterInfo]:
     configured = None if values else ConfiguredQuantization(getattr(inventory.modules[base], "config", None))
     wrapped = tuple(owner.base_path for owner in owners)
     for path, parameter in inventory.parameters.items():

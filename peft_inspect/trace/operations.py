@@ -115,10 +115,13 @@ class WeightReads:
         self._base = self.layers.base_weights
         self._adapter = self.layers.adapter_weights
         buffers = [buffer for module in self.layers.modules.values() for buffer in module._buffers.values() if buffer is not None]
+        self._followed = {*self._base, *self._adapter}
         self._weights = {storage_key(tensor) for tensor in (*self.layers.parameters.values(), *buffers)}
 
     def saw(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any] | None, traits: _Traits, result: Any) -> None:
         """One operation that is not a view."""
+        if not self._concerns(args) and not (kwargs and self._concerns(kwargs.values())):
+            return
         base, adapter, derived = self._base, self._adapter, self._derived
         read: list[frozenset[tuple[int, str]]] = []
         others: list[Tensor] = []
@@ -138,6 +141,17 @@ class WeightReads:
                     others.append(tensor)
         if read:
             self._base_read(frozenset().union(*read), others, func, traits, result)
+
+    def _concerns(self, operands: Iterable[Any]) -> bool:
+        """Whether a weight is among them. Most operations are answered here, so this looks at no more than it has to."""
+        followed = self._followed
+        for operand in operands:
+            if isinstance(operand, torch.Tensor):
+                if storage_key(operand) in followed:
+                    return True
+            elif isinstance(operand, (list, tuple)) and self._concerns(operand):
+                return True
+        return False
 
     def _adapter_read(self, layer: int, adapter: str) -> None:
         call = self.calls.innermost(layer)
@@ -183,6 +197,7 @@ class WeightReads:
         for tensor in _tensors((result,)):
             if tensor.is_floating_point() and tensor.numel() > 1 and tensor.layout is torch.strided:
                 self._derived[storage_key(tensor)] = owners
+                self._followed.add(storage_key(tensor))
                 self._alive.append(StorageWeakRef(tensor.untyped_storage()))  # type: ignore[no-untyped-call]
 
     def _in_tie(self, owners: frozenset[tuple[int, str]]) -> bool:

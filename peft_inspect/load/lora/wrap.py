@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from peft_inspect.load.lora.lora import peft_config
 from peft_inspect.load.lora.rejected import rejection
 from peft_inspect.load.quiet import quiet
+from peft_inspect.walk import parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,7 @@ def is_wrapped(model: torch.nn.Module) -> bool:
 
 def is_weightless(model: torch.nn.Module) -> bool:
     """Whether the model was built without storage for its weights."""
-    return any(parameter.is_meta for parameter in model.parameters())
+    return any(parameter.is_meta for parameter in parameters_of(model))
 
 
 def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "default") -> torch.nn.Module:
