@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from typing import Any
 
-from peft_inspect.records import AdapterFile, Diagnosis, Finding, InspectionError, Outcome, Structure, Trace, Unexplained
+from peft_inspect.records import AdapterFile, Diagnosis, Finding, InspectionError, Outcome, Pinned, Structure, Trace, Unexplained
 from peft_inspect.rules import NO_VALUES, Rule, all_rules, page
 
 
@@ -20,6 +20,7 @@ class Evidence:
     trace: Trace | None = None
     adapter_files: tuple[AdapterFile, ...] = ()
     missing: Mapping[type, str] = field(default_factory=dict)
+    pinned: Pinned | None = None
 
     def of(self, kind: type, explained: frozenset[str]) -> tuple[Any, ...]:
         """All evidence of one type; what is explained already is told beside it."""
@@ -29,6 +30,7 @@ class Evidence:
             Trace: traces,
             Unexplained: tuple(Unexplained(trace, explained) for trace in traces),
             AdapterFile: self.adapter_files,
+            Pinned: () if self.pinned is None else (self.pinned,),
         }[kind]
 
 
@@ -56,30 +58,21 @@ def diagnose(
     )
 
 
-# What the project's own files are held to. No rules: they are judged where there is such a file, whatever rules are selected.
-OWN = {"PI001": "expectation-not-met", "PI002": "lock-changed"}
-
-
 def named(patterns: Iterable[str]) -> tuple[Rule[Any], ...]:
-    """The rules that any of `patterns` names: a code, a name, or a prefix of a code such as PI3. Of OWN it may name any, too.
+    """The rules that any of `patterns` names: a code, a name, or a prefix of a code such as PI3.
 
     Raises InspectionError for a pattern that names no rule.
     """
     chosen: list[Rule[Any]] = []
     for pattern in patterns:
-        matches = [rule for rule in all_rules() if names(pattern, rule.code, rule.name)]
-        if not matches and not any(names(pattern, code, name) for code, name in OWN.items()):
+        matches = [rule for rule in all_rules() if pattern == rule.name or (pattern and rule.code.startswith(pattern.upper()))]
+        if not matches:
             known = [name for rule in all_rules() for name in (rule.code, rule.name)]
             closest = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4)
             hint = f"; the closest are {', '.join(closest)}" if closest else ""
             raise InspectionError(f"no rule is called {pattern!r}{hint}. `peft-inspect explain` lists all rules")
         chosen += matches
     return tuple(dict.fromkeys(chosen))
-
-
-def names(pattern: str, code: str, name: str) -> bool:
-    """Whether a pattern stands for a rule."""
-    return pattern == name or (bool(pattern) and code.startswith(pattern.upper()))
 
 
 def precedence(rules: Sequence[Rule[Any]]) -> dict[Rule[Any], tuple[str, ...]]:

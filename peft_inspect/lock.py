@@ -1,32 +1,15 @@
-"""The lock: a small, sorted, readable file of what is built, and what is different from it now.
-
-It fails a check when an upgrade of a library or a changed config moves, renames or loses adapter layers. Versions alone fail nothing;
-they are told beside what they changed.
-"""
+"""The lock: a small, sorted, readable file of what is built. PI002 compares it with what is built now."""
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
-from peft_inspect.diagnose import OWN
-from peft_inspect.expectations import with_findings
-from peft_inspect.formats.names import fold
-from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, InspectionError, Severity, Structure
+from peft_inspect.records import AdapterLayerInfo, InspectionError, Locked, Structure, runs_of
 
-D = TypeVar("D", bound=Diagnosis)
 FILE, SCHEMA = "peft-inspect.lock", 1
-CODE = "PI002"
-HELP = """What is built is not what the lock file says.
-
-An upgrade of transformers or peft, or a changed config, moved, renamed or lost adapter layers, or changed
-their rank. Adapters that were trained before may load into nothing. If the change is meant, write the lock
-again with `peft-inspect lock`."""
-
-Locked = Mapping[str, Any]  # one target: class, base class, parameters, adapter → lines
 
 
 def locked(structure: Structure) -> Locked:
@@ -65,8 +48,28 @@ def _lines(structure: Structure, adapter: str) -> Iterator[str]:
             alike.setdefault(", ".join(told), []).append(layer)
     for what, layers in alike.items():
         # sorted: in which order a library registers its modules is no business of the lock
-        for path in fold(sorted(layer.path for layer in layers), dash="-"):
+        for path in _folded([path.split(".") for path in sorted({layer.path for layer in layers})]):
             yield f"{path}: {what}"
+
+
+def _folded(paths: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Sorted paths, those in one that differ in an index or in one name. The form of the file: another one is another schema."""
+    below: dict[str, list[Sequence[str]]] = {}
+    for first, *rest in paths:
+        below.setdefault(first, []).append(rest)
+    alike: dict[tuple[tuple[str, ...], bool, bool], list[str]] = {}
+    for name, rests in below.items():
+        inner = _folded([rest for rest in rests if rest])
+        alike.setdefault((inner, [] in rests, name.isdecimal() and name == str(int(name))), []).append(name)
+    lines: list[str] = []
+    for (inner, ends, numbered), names in alike.items():
+        if numbered:
+            head = ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs_of(map(int, names)))
+        else:
+            head = names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
+        lines += [head] * ends
+        lines += [f"{head}.{line}" for line in inner]
+    return tuple(lines)
 
 
 def write_lock(targets: Mapping[str, Locked], environment: Mapping[str, str], out: TextIO) -> None:
@@ -96,38 +99,3 @@ def read_lock(path: Path) -> Mapping[str, Any]:
     if not isinstance(versions, dict) or not isinstance(targets, dict) or not all(isinstance(target, dict) for target in targets.values()):
         raise InspectionError(f"{path} is no lock file: {again}")
     return data
-
-
-def with_lock(report: D, target: str, lock: Mapping[str, Any], environment: Mapping[str, str], ignore: Mapping[str, str]) -> D:
-    """The report with a finding if `target` is not what the lock says."""
-    return with_findings(report, CODE, HELP, tuple(_changed(report.structure, target, lock, environment)), ignore)
-
-
-def _changed(structure: Structure, target: str, lock: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[Finding]:
-    then, now = lock["targets"].get(target), locked(structure)
-    if then is None:
-        yield _finding(f"{target} is not in the lock file", {}, "add it with `peft-inspect lock`")
-    elif then != now:
-        lines = _difference(then, now)
-        upgrades = [
-            f"{name} {lock.get('environment', {}).get(name)} → {version}"
-            for name, version in environment.items()
-            if lock.get("environment", {}).get(name) not in (None, version)
-        ]
-        since = f" (since then: {', '.join(upgrades)})" if upgrades else ""
-        yield _finding(
-            f"what is built differs from the lock file{since}:\n" + "\n".join(lines),
-            {"difference": lines, "upgrades": upgrades},
-            "load adapters trained before with `--adapter` to see whether they still fit; if the change is meant, run `peft-inspect lock`",
-        )
-
-
-def _difference(then: Locked, now: Locked) -> list[str]:
-    """Removed lines with -, added ones with +, each as it stands in the file."""
-    before, after = (json.dumps(value, indent=1).splitlines() for value in (then, now))
-    changed = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
-    return [f"{line[0]} {line[2:].strip().rstrip(',')}" for line in changed]
-
-
-def _finding(message: str, facts: Mapping[str, Any], fix: str) -> Finding:
-    return Finding(CODE, OWN[CODE], Severity.ERROR, message, facts=facts, fix=fix)

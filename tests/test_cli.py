@@ -17,6 +17,7 @@ from peft_inspect.cli import inspecting, main
 from peft_inspect.cli.progress import progress
 from peft_inspect.diagnose import named
 from peft_inspect.formats import FORMATS
+from peft_inspect.project import targets
 from peft_inspect.records import Finding, InspectionError, ModuleInfo, Outcome, Request, Severity, Structure
 from peft_inspect.rules import all_rules
 from peft_inspect.rules import page as rule_text
@@ -41,6 +42,7 @@ def call(monkeypatch, capsys):
 
     def run_command(*arguments, inspect=lambda *_, **__: report()):
         monkeypatch.setattr(inspecting, "inspect", inspect)
+        monkeypatch.setattr(targets, "inspect", inspect)
         monkeypatch.setattr(sys, "argv", ["peft-inspect", *arguments])
         with pytest.raises(SystemExit) as left:
             main()
@@ -111,10 +113,11 @@ def test_ctrl_c_exits_130_also_when_a_library_disguises_it(call):
     assert call("check", "x", inspect=fails_with(disguised))[0] == 130
 
 
-def test_user_code_that_exits_with_0_does_not_pass_for_a_clean_report(call):
-    code, out, error = call("check", "train.py:build", inspect=fails_with(SystemExit(0)))
-    assert (code, out) == (2, "")
-    assert "sys.exit(0)" in error
+def test_user_code_that_exits_with_0_does_not_pass_for_a_clean_report(tmp_path):
+    (tmp_path / "train.py").write_text("import sys\n\ndef build():\n    sys.exit(0)\n")
+    done = shell("check", "train.py:build", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "sys.exit(0)" in done.stderr
 
 
 def test_a_crashed_rule_exits_2_and_the_report_shows_it(call):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_inspect.config import Expectations, read_config
-from peft_inspect.records import InspectionError
+from peft_inspect.project.config import read_config
+from peft_inspect.records import Expectations, InspectionError
 
 PROJECT = """
 [project]
@@ -153,5 +153,5 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
 
 
 def test_reading_it_needs_no_torch() -> None:
-    code = "import sys, peft_inspect.config, peft_inspect.lock, peft_inspect.expectations; sys.exit('torch' in sys.modules)"
+    code = "import sys, peft_inspect.project.targets, peft_inspect.lock; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -28,7 +28,7 @@ runs_examples = pytest.mark.filterwarnings("ignore")
 
 def inspected(example: Example) -> peft_inspect.Report:
     """An example under all rules, its fixes tried."""
-    return peft_inspect.check(example.model, example.batch, loss=example.loss, optimizer=example.optimizer, adapter=example.adapter)
+    return peft_inspect.check(**vars(example))
 
 
 def listed(report: peft_inspect.Report) -> list[str]:

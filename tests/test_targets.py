@@ -147,6 +147,20 @@ def test_ctrl_c_ends_all_processes_in_one_line(project: Path) -> None:
     assert said.replace("building\n", "") == "peft-inspect: interrupted\n"
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, in code of PEFT
+def test_a_target_is_checked_from_python_by_its_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    assert peft_inspect.check("good").findings == ()
+    wrong = CONFIG.replace("adapter-layers = 4", "adapter-layers = 224")
+    (project / "peft-inspect.toml").write_text(wrong)
+    report = peft_inspect.check("good", select="PI112")
+    assert [(finding.code, finding.facts["found"]) for finding in report.findings] == [("PI001", 4)]
+    with pytest.raises(peft_inspect.InspectionError, match="did you mean the target 'good'"):
+        peft_inspect.check("goood")
+    with pytest.raises(peft_inspect.InspectionError, match="of its configuration"):
+        peft_inspect.check("good", {"input_ids": None})
+
+
 def test_a_misspelt_target_is_suggested(project: Path) -> None:
     assert "did you mean the target 'good'?" in call(project, "check", "goood").stderr
 

@@ -11,9 +11,9 @@ import typer
 
 from peft_inspect.cli import check, explain, gradcheck, lock, run, tree
 from peft_inspect.cli.inspecting import FAILED, INTERRUPTED
-from peft_inspect.cli.library_warnings import hide_deprecations
 from peft_inspect.cli.output import have_streams, silence
 from peft_inspect.cli.version import show_version
+from peft_inspect.library_warnings import hide_deprecations
 
 app = typer.Typer(
     name="peft-inspect",

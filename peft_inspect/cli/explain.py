@@ -11,7 +11,7 @@ from peft_inspect.cli import completion
 from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.inspecting import failures
 from peft_inspect.cli.output import Output
-from peft_inspect.diagnose import OWN, named, names
+from peft_inspect.diagnose import named
 from peft_inspect.formats import View
 from peft_inspect.rules import Rule, all_rules
 from peft_inspect.rules.messages import Message, matching
@@ -46,7 +46,7 @@ def explain(
             Output().write(lambda out: _show_messages(seen, Screen(out, View(ascii=ascii_))))
             return
         chosen = all_rules() if rule is None else named((rule,))
-        Output().write(lambda out: _show(chosen, rule or "", Screen(out, View(ascii=ascii_))))
+        Output().write(lambda out: _show(chosen, Screen(out, View(ascii=ascii_))))
 
 
 def _show_messages(seen: Sequence[Message], screen: Screen) -> None:
@@ -55,10 +55,7 @@ def _show_messages(seen: Sequence[Message], screen: Screen) -> None:
     screen.show(message_pages(seen))
 
 
-def _show(rules: Sequence[Rule[Any]], pattern: str, screen: Screen) -> None:
-    from peft_inspect.cli.pages import own_pages, rule_list, rule_page
+def _show(rules: Sequence[Rule[Any]], screen: Screen) -> None:
+    from peft_inspect.cli.pages import rule_list, rule_page
 
-    if not rules:
-        screen.show(own_pages(code for code, name in OWN.items() if names(pattern, code, name)))
-    else:
-        screen.show(rule_page(rules[0]) if len(rules) == 1 else rule_list(rules, screen.width))
+    screen.show(rule_page(rules[0]) if len(rules) == 1 else rule_list(rules, screen.width))

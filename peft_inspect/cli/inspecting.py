@@ -49,13 +49,15 @@ def prepared(reporting: Reporting, view: View) -> Output:
 
 def inspected(request: Request, reporting: Reporting, view: View) -> Report:
     """The report, made while stdout is kept for it alone and progress goes to the terminal."""
+    with at_work() as step:
+        return inspect(request, view.command, select=reporting.select, ignore=reporting.ignore, verify=reporting.verify, step=step)
+
+
+@contextmanager
+def at_work() -> Iterator[Callable[[str], None]]:
+    """While the user's code runs: stdout is the report's alone, an exit of the process is seen. Gives what shows a step."""
     with stdout_kept_clean(), patched((os, "_exit", _noticed)), progress() as step:
-        try:
-            return inspect(request, view.command, select=reporting.select, ignore=reporting.ignore, verify=reporting.verify, step=step)
-        except SystemExit as error:  # the user's own code ends the process: that must not pass for a verdict
-            raise InspectionError(
-                f"{request.model} ended the process with sys.exit({error.code!r}) before it could be inspected"
-            ) from error
+        yield step
 
 
 def _noticed(leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
@@ -72,16 +74,10 @@ def _noticed(leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
 
 def leave(report: Report, reporting: Reporting, view: View) -> NoReturn:
     """Exit with 2 when a rule crashed, 1 when something is at or above --fail-on, else 0."""
-    if trouble := crashes(report):
-        raise InspectionError(trouble)
+    if report.incomplete:
+        raise InspectionError(report.incomplete)
     found = report.at_or_above(reporting.fail_on or DEFAULT_FAIL_ON[view.command])
     raise typer.Exit(FOUND if found else 0)
-
-
-def crashes(report: Report) -> str | None:
-    """Which rules crashed, as a message; None when all ran to their end."""
-    crashed = [outcome for outcome in report.outcomes if outcome.status == "crashed"]
-    return "; ".join(f"rule {rule.code} {rule.rule} crashed ({rule.why}): the report is incomplete" for rule in crashed) or None
 
 
 @contextmanager

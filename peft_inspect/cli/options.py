@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ class Reporting:
     format: str
     output: str | None
     select: tuple[str, ...]
-    ignore: tuple[str, ...] | Mapping[str, str]  # with reasons where a configuration gives them
+    ignore: tuple[str, ...]
     fail_on: str | None  # None: the default of the command
     verify: bool
     debug: bool

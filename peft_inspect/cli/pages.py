@@ -10,8 +10,7 @@ from typing import Any
 from rich.syntax import Syntax
 from rich.text import Text
 
-from peft_inspect import expectations, lock
-from peft_inspect.diagnose import OWN, precedence
+from peft_inspect.diagnose import precedence
 from peft_inspect.formats.findings import STYLES
 from peft_inspect.formats.screen import Line
 from peft_inspect.records import Severity
@@ -59,12 +58,6 @@ def message_pages(messages: Iterable[Message]) -> Iterator[Line]:
             yield Line(Text.assemble((code, "bold"), f" {titles[code].name}"), 2)
         yield Line(Text())
     yield Line(Text("Which of them it is: peft-inspect run train.py, or gradcheck on the model. A rule's page: peft-inspect explain CODE"))
-
-
-def own_pages(codes: Iterable[str]) -> Iterator[Line]:
-    """The pages of what the project's own files are held to."""
-    for code in codes:
-        yield from _explained(code, OWN[code], Severity.ERROR, {expectations.CODE: expectations.HELP, lock.CODE: lock.HELP}[code])
 
 
 def _explained(code: str, name: str, severity: Severity, text: str) -> Iterator[Line]:

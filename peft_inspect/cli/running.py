@@ -11,7 +11,7 @@ import typer
 
 from peft_inspect.api import ProgramRun, Report, run
 from peft_inspect.cli.checking import further_outputs
-from peft_inspect.cli.inspecting import FOUND, INTERRUPTED, crashes, failures, prepared
+from peft_inspect.cli.inspecting import FOUND, INTERRUPTED, failures, prepared
 from peft_inspect.cli.options import Reporting
 from peft_inspect.formats import View
 from peft_inspect.formats.several import write_all
@@ -58,7 +58,7 @@ def run_program(
 
 
 def _fails(reports: Mapping[str, Report], reporting: Reporting) -> bool:
-    return any(crashes(report) or report.at_or_above(reporting.fail_on or "error") for report in reports.values())
+    return any(report.incomplete or report.at_or_above(reporting.fail_on or "error") for report in reports.values())
 
 
 def _leave(done: ProgramRun, reporting: Reporting) -> NoReturn:
@@ -66,7 +66,7 @@ def _leave(done: ProgramRun, reporting: Reporting) -> NoReturn:
         if done.ended.how == "interrupted":
             sys.exit(INTERRUPTED)
         raise InspectionError(_without_step(done))
-    if trouble := "; ".join(filter(None, map(crashes, done.reports.values()))):
+    if trouble := "; ".join(report.incomplete for report in done.reports.values() if report.incomplete):
         raise InspectionError(trouble)
     raise typer.Exit(FOUND if _fails(done.reports, reporting) else 0)
 

@@ -10,9 +10,9 @@ import typer
 from peft_inspect.cli.help import GroupedCommand
 from peft_inspect.cli.inspecting import run
 from peft_inspect.cli.options import Reporting, with_shared_options
-from peft_inspect.cli.other import other_request
 from peft_inspect.cli.values import names
 from peft_inspect.formats.view import COLUMNS, Column
+from peft_inspect.project.other import other_request
 from peft_inspect.records import Request
 
 TREE = "Tree"

@@ -12,7 +12,7 @@ from peft_inspect.version import __version__
 def _print_versions(wanted: bool) -> None:
     if not wanted:
         return
-    from peft_inspect.formats.json import environment
+    from peft_inspect.environment import environment
 
     typer.echo(f"peft-inspect {__version__}")
     for name, version in environment().items():

@@ -5,13 +5,12 @@ Keys may be added, never renamed or removed within a schema number. Same input, 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
-import platform
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from peft_inspect.environment import environment
 from peft_inspect.formats.layout import layer_indices
 from peft_inspect.formats.names import ranges
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
@@ -63,19 +62,6 @@ def document(diagnosis: Diagnosis, timings: Mapping[str, float]) -> dict[str, An
     found["same_object"] = [{"path": short, "is": live} for short, live in same_object(structure)]
     found["timings"] = {name: round(seconds, 4) for name, seconds in timings.items()}
     return found
-
-
-def environment() -> dict[str, str]:
-    """Versions of what a report depends on, read without importing any of it."""
-    versions = {"python": platform.python_version()}
-    return {**versions, **{library: _version(library) for library in ("torch", "transformers", "peft")}}
-
-
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _model(source: str, structure: Structure) -> dict[str, Any]:

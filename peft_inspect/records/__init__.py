@@ -10,6 +10,7 @@ from peft_inspect.records.adapter_file import AdapterFile, Conversion, TensorInf
 from peft_inspect.records.basics import InspectionError, Mode, Severity, Source, Weights, text_of
 from peft_inspect.records.diagnosis import Diagnosis, Finding, Outcome, Remedy, Status
 from peft_inspect.records.grouping import Placed, by_place, modules_of, runs_of
+from peft_inspect.records.pins import Expectations, Lock, Locked, Pinned, Pins
 from peft_inspect.records.structure import (
     AdapterInfo,
     AdapterLayerInfo,
@@ -65,12 +66,15 @@ __all__ = [
     "Coverage",
     "CutKind",
     "Diagnosis",
+    "Expectations",
     "Finding",
     "GradRegion",
     "GradientInfo",
     "GradientState",
     "GraphCut",
     "InspectionError",
+    "Lock",
+    "Locked",
     "LossInfo",
     "LossTargets",
     "Mode",
@@ -80,6 +84,8 @@ __all__ = [
     "OptimizerStep",
     "Outcome",
     "ParameterInfo",
+    "Pinned",
+    "Pins",
     "Placed",
     "RegionKind",
     "Remedy",

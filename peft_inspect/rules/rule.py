@@ -7,13 +7,25 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from peft_inspect.records import AdapterFile, Conversion, Finding, Remedy, Severity, Source, Structure, Trace, Unexplained
+from peft_inspect.records import (
+    AdapterFile,
+    Conversion,
+    Finding,
+    Pinned,
+    Pins,
+    Remedy,
+    Severity,
+    Source,
+    Structure,
+    Trace,
+    Unexplained,
+)
 
 if TYPE_CHECKING:
     import torch
 
 NO_VALUES = "needs values: run with --weights random or pretrained"
-Evidence = TypeVar("Evidence", Structure, Trace, Unexplained, AdapterFile)
+Evidence = TypeVar("Evidence", Structure, Trace, Unexplained, AdapterFile, Pinned)
 
 
 class Symptom(Enum):
@@ -46,6 +58,7 @@ class Example:
     loss: Callable[[Any, Any], torch.Tensor] | None = None
     optimizer: torch.optim.Optimizer | None = None
     adapter: str | None = None
+    pins: Pins | None = None
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from peft_inspect.environment import environment
 from peft_inspect.formats.coverage import covered
 from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import GradientMap, MapRow, gradient_map
 from peft_inspect.formats.heatmap import Sign
-from peft_inspect.formats.json import environment
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import fold_with_first

@@ -23,19 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from peft_inspect.diagnose import named
-from peft_inspect.records import InspectionError, Request, Severity
+from peft_inspect.records import Expectations, InspectionError, Request, Severity
 
 OWN_FILE, PROJECT_FILE, TABLE = "peft-inspect.toml", "pyproject.toml", "tool.peft-inspect"
 _OURS = re.compile("peft[-_]?inspect", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Expectations:
-    """What a project pins of a target. None: not pinned."""
-
-    adapter_layers: int | None = None
-    trainable_parameters: tuple[int, int] | None = None  # at least, at most
-    gradients: str | None = None  # "all": every adapter parameter gets one
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Target:
     select: tuple[str, ...] = ()
     ignore: Mapping[str, str] = field(default_factory=dict)  # code, name or prefix → reason
     fail_on: str | None = None
-    expect: Expectations = Expectations()
+    expect: Expectations | None = None
 
 
 @dataclass(frozen=True)
@@ -138,14 +129,14 @@ def _target(name: str, keys: Any, common: Config, where: str) -> Target:
     fields = {key.replace("-", "_"): values[key] for key in _REQUEST if key in values}
     fields = {key: _from(common.file.parent, value) if key in _PATHS else value for key, value in fields.items()}
     request = Request(**fields, lora_fields=values.get("lora-fields", {}), config_fields=values.get("config-fields", {}))
-    expect = _values(values.get("expect", {}), _EXPECT, f"{where} expect")
+    expect = {key.replace("-", "_"): value for key, value in _values(values.get("expect", {}), _EXPECT, f"{where} expect").items()}
     return Target(
         name,
         request,
         select=tuple(values.get("select", common.select)),
         ignore={**common.ignore, **values.get("ignore", {})},
         fail_on=values.get("fail-on", common.fail_on),
-        expect=Expectations(**{key.replace("-", "_"): value for key, value in expect.items()}),
+        expect=Expectations(**expect) if expect else None,
     )
 
 

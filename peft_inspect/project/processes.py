@@ -17,10 +17,9 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from threading import Thread
 
-from peft_inspect.api import Depth, Report, inspect
-from peft_inspect.cli.library_warnings import hide_deprecations
-from peft_inspect.config import Target
-from peft_inspect.expectations import with_expectations
+from peft_inspect.inspection import Report
+from peft_inspect.library_warnings import hide_deprecations
+from peft_inspect.project.config import Target
 from peft_inspect.records import InspectionError
 
 _HEAVY = ["peft_inspect.load", "peft_inspect.structure", "peft_inspect.trace", "peft_inspect.fixes", "peft_inspect.rules"]
@@ -39,9 +38,17 @@ def _context() -> BaseContext:
 
 
 def inspect_apart(
-    targets: Sequence[Target], command: Depth, processes: int, *, verify: bool, debug: bool, step: Callable[[str], None]
+    targets: Sequence[Target], inspect: Callable[[Target], Report], processes: int, *, debug: bool, step: Callable[[str], None]
 ) -> Mapping[str, Report | InspectionError]:
-    """The report of each target, or what kept it from being inspected; at most `processes` at a time."""
+    """The report of each target, or what kept it from being inspected.
+
+    Args:
+        targets: to be inspected.
+        inspect: does it; has to be something that can be sent to a process.
+        processes: at most so many at a time.
+        debug: keep the traceback of an error that is ours.
+        step: told what is being done.
+    """
     context = _context()
     waiting = list(targets)
     running: dict[Connection, tuple[Target, BaseProcess]] = {}
@@ -50,7 +57,7 @@ def inspect_apart(
         while waiting or running:
             while waiting and len(running) < processes:
                 target = waiting.pop(0)
-                connection, process = _started(context, target, command, verify=verify, debug=debug)
+                connection, process = _started(context, target, inspect, debug=debug)
                 running[connection] = target, process
             names = ", ".join(target.name for target, _ in running.values())
             step(f"inspecting {names} ({len(results)} of {len(targets)} done)")
@@ -65,10 +72,10 @@ def inspect_apart(
     return {target.name: results[target.name] for target in targets}
 
 
-def _started(context: BaseContext, target: Target, command: Depth, *, verify: bool, debug: bool) -> tuple[Connection, BaseProcess]:
+def _started(context: BaseContext, target: Target, inspect: Callable[[Target], Report], *, debug: bool) -> tuple[Connection, BaseProcess]:
     receiving, sending = context.Pipe(duplex=False)
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # of every context
-        target=_inspect, args=(sending, target, command, verify, debug)
+        target=_inspect, args=(sending, target, inspect, debug)
     )
     if sys.platform == "linux":
         with _deaf_to_interrupts():
@@ -119,17 +126,14 @@ def _end(process: BaseProcess) -> str:
     return f"{name}: the machine may be out of memory" if name == "SIGKILL" else name
 
 
-def _inspect(connection: Connection, target: Target, command: Depth, verify: bool, debug: bool) -> None:
+def _inspect(connection: Connection, target: Target, inspect: Callable[[Target], Report], debug: bool) -> None:
     """In the process of the target."""
     Thread(target=_end_with_parent, daemon=True).start()
     hide_deprecations()
     try:
-        report = inspect(target.request, command, select=target.select, ignore=target.ignore, verify=verify)
-        result: Report | InspectionError = with_expectations(report, target.expect, target.ignore)
+        result: Report | InspectionError = inspect(target)
     except InspectionError as error:
         result = error
-    except SystemExit as error:  # the target's code ends the process: that must not pass for a verdict
-        result = InspectionError(f"{target.request.model} ended the process with sys.exit({error.code!r}) before it could be inspected")
     except Exception as error:
         detail = traceback.format_exc() if debug else None
         message = f"internal error: {type(error).__name__}: {error}. --debug shows where; please report it"
