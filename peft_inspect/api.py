@@ -6,7 +6,7 @@ Torch is imported by the first inspection, not by importing this module.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from peft_inspect.records import Diagnosis, InspectionError, Pins, Request
 if TYPE_CHECKING:
     import torch
 
+    from peft_inspect.formats.tree.drawing import ModelTree
+    from peft_inspect.formats.view import Column
     from peft_inspect.program.executing import Ended
 
 __all__ = ["FindingsError", "Report", "check", "gradcheck", "inspect", "run", "tree"]
@@ -81,11 +83,36 @@ def gradcheck(
     return _inspect_live(model, batch, loss, optimizer, adapter, Judging.of("gradcheck", select, ignore, verify=verify))
 
 
-def tree(model: torch.nn.Module) -> Any:
-    """The wrapper hierarchy of a live model as a rich renderable; `str()` of it gives plain text."""
-    from peft_inspect.formats.tree.drawing import ModelTree
+def tree(
+    model: torch.nn.Module,
+    *,
+    depth: int | None = None,
+    match: str | None = None,
+    expand: bool = False,
+    targets: bool = False,
+    columns: Sequence[Column] = ("params",),
+) -> ModelTree:
+    """The wrapper hierarchy of a live model: a rich renderable, plain text by `str()`, and shown by notebooks.
 
-    return ModelTree(_inspect_live(model, None, None, None, None, Judging.of("tree", verify=False)))
+    Args:
+        model: wrapped or not.
+        depth: levels below the root; None draws all.
+        match: a glob on module paths: these, and the way to them.
+        expand: repeated blocks one by one, adapter layers with what is inside them.
+        targets: add what each entry of the LoRA config reached.
+        columns: beside the modules, any of params, memory, dtype, shape, device, rank, path.
+
+    Raises:
+        InspectionError: `model` is not a torch.nn.Module, or there is no such column.
+    """
+    from peft_inspect.formats.tree.drawing import ModelTree
+    from peft_inspect.formats.view import COLUMNS, View
+
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown:
+        raise InspectionError(f"there is no column {unknown[0]!r}: columns takes any of {', '.join(COLUMNS)}")
+    view = View("tree", depth=depth, match=match, expand=expand, targets=targets, columns=tuple(columns))
+    return ModelTree(_inspect_live(model, None, None, None, None, Judging.of("tree", verify=False)), view)
 
 
 def _check_target(name: str, adapter: str | None, select: Iterable[str], ignore: Iterable[str] | Mapping[str, str], verify: bool) -> Report:

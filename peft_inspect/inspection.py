@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from peft_inspect.diagnose import Evidence, diagnose, named
 from peft_inspect.environment import environment
+from peft_inspect.formats.names import visible
 from peft_inspect.lock import locked
 from peft_inspect.records import (
     AdapterFile,
@@ -38,7 +39,7 @@ class FindingsError(Exception):
     """Raised by `Report.raise_for_findings`; the message is the text report."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report(Diagnosis):
     """What an inspection concluded. `timings` are seconds; nothing else in it depends on the clock."""
 
@@ -61,10 +62,32 @@ class Report(Diagnosis):
         if self.at_or_above(fail_on):
             raise FindingsError(str(self))
 
+    def html(self) -> str:
+        """The report as one HTML page that needs no network: for a file, a mail, an artifact of a CI job."""
+        from io import StringIO
+
+        from peft_inspect.formats.html import write
+
+        out = StringIO()
+        write(self, out)
+        return out.getvalue()
+
     def __str__(self) -> str:
         from peft_inspect.formats.text import plain
 
         return plain(self)
+
+    def __repr__(self) -> str:
+        """One line: what was inspected, and the answer."""
+        from peft_inspect.formats.answer import answer
+
+        return f"<Report of {visible(self.source)}: {answer(self).plain}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text report, and the whole page behind it."""
+        from peft_inspect.formats.notebook import shown
+
+        return shown(str(self), self.html())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from peft_inspect.formats.coverage import coverage_lines
 from peft_inspect.formats.findings import STYLES, verdict
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import visible
+from peft_inspect.formats.notebook import shown
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.targets import target_lines
 from peft_inspect.formats.text import heading
@@ -122,6 +123,9 @@ class ModelTree:
 
     def __repr__(self) -> str:
         return str(self)
+
+    def _repr_html_(self) -> str:
+        return shown(str(self))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
         screen = Screen(StringIO(), replace(self.view, width=options.max_width, ascii=self.view.ascii or options.ascii_only))

@@ -1,0 +1,53 @@
+"""The Python API as it is held in hands: in a script, at a prompt, in a notebook."""
+
+import re
+
+import pytest
+from peft import LoraConfig, get_peft_model
+
+import peft_inspect
+from peft_inspect.rules.examples import text_batch, tiny_llama
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"]))
+
+
+@pytest.fixture(scope="module")
+def report(model):
+    return peft_inspect.check(model, text_batch())
+
+
+def test_at_a_prompt_a_report_is_one_line_with_the_answer(report):
+    assert re.fullmatch(r"<Report of \w+: all \d+ adapter parameters train.*>", repr(report))
+
+
+def test_a_report_is_a_page_that_needs_no_network(report):
+    page = report.html()
+    assert page.startswith("<!doctype html>")
+    assert not re.search(r"(src|href)=[\"']https?:", page)
+
+
+def test_a_notebook_shows_the_text_and_keeps_the_page_in_a_sandbox(report):
+    cell = report._repr_html_()
+    assert cell.startswith("<pre")
+    assert "adapter parameters train" in cell
+    assert 'sandbox="allow-scripts"' in cell
+    assert "<script" not in cell  # the page is quoted within the frame, and runs nowhere else
+
+
+def test_a_tree_takes_what_the_command_takes(model):
+    tree = peft_inspect.tree(model, depth=1, columns=("params", "dtype"))
+    assert "fp32" in str(peft_inspect.tree(model, columns=("dtype",), match="*lm_head"))
+    assert len(str(tree).splitlines()) < len(str(peft_inspect.tree(model)).splitlines())
+    assert tree._repr_html_().startswith("<pre")
+
+
+def test_errors_speak_python(model):
+    with pytest.raises(peft_inspect.InspectionError, match=r"there is no column 'colour': columns takes any of params, memory"):
+        peft_inspect.tree(model, columns=("colour",))
+    with pytest.raises(peft_inspect.InspectionError, match=r"a str cannot be inspected: pass the torch.nn.Module"):
+        peft_inspect.tree("meta-llama/Llama-3.1-8B")
