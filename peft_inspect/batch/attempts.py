@@ -102,13 +102,13 @@ def _write_text(plan: Plan) -> None:
 
 def _what_is_absent(plan: Plan, failure: Failure) -> bool:
     """The nearest of what the failing lines looked for and did not find."""
-    known = [name for name in failure.absent if name in plan.target.parameters and not _MADE_BY_THE_MODEL.search(name)]
-    return any(states.give(plan, name) for name in known)
+    return any(states.give(plan, name) for name in plan.target.known(failure.absent) if not _MADE_BY_THE_MODEL.search(name))
 
 
 def _exclusive(plan: Plan, failure: Failure) -> bool:
     """Of inputs that exclude each other, the later one goes; so does one that excludes what the model makes of the others."""
-    given = [name for name in plan.inputs if name in failure.present]
+    present = plan.target.known(failure.present)
+    given = [name for name in plan.inputs if name in present]
     others = [name for name, value in plan.inputs.items() if isinstance(value, torch.Tensor) and value.is_floating_point()]
     if not given or (len(given) == 1 and not set(others) - set(given)):
         return False
@@ -134,7 +134,7 @@ def _other_labels(plan: Plan, failure: Failure) -> bool:
 
 def _without_refused_labels(plan: Plan, failure: Failure) -> bool:
     """Without labels, where the loss or a condition on them raised."""
-    refused = _LOSS.search(failure.operation) or any(_LABELS.search(name) for name in failure.present)
+    refused = _LOSS.search(failure.operation) or any(_LABELS.search(name) for name in plan.target.known(failure.present))
     return bool(refused) and _without_labels(plan, failure)
 
 

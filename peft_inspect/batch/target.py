@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -45,6 +45,11 @@ class Target:
     def spelled(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Inputs under the names that the forward takes."""
         return {self.names.get(name, name): value for name, value in inputs.items()}
+
+    def known(self, names: Iterable[str]) -> list[str]:
+        """Those names of the forward's own that are inputs, as transformers spells them."""
+        spelling = {own: name for name, own in self.names.items()}
+        return [name for name in (spelling.get(own, own) for own in names) if name in self.parameters]
 
     @property
     def own(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -35,7 +37,12 @@ def layers_run(subject: Subject) -> set[str]:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_row_makes_a_batch_that_fits_where_none_would_without_it(kind, monkeypatch):
-    subject = load(Request(model=f"arch:{kind}"), lambda _: None)
+    try:
+        subject = load(Request(model=f"arch:{kind}"), lambda _: None)
+    except InspectionError as error:
+        if re.search("knows no model type|has no model class", str(error)):
+            pytest.skip(f"this transformers does not build {kind}")
+        raise
     materialise(subject.model)
     with_row = layers_run(subject)
     monkeypatch.setattr(families, "FAMILIES", ())
