@@ -104,6 +104,9 @@ INTERNALS = {
     "push_dispatch_mode": Internal("torch.utils._python_dispatch._push_mode", _MODES),
     "device_context": Internal("torch._GLOBAL_DEVICE_CONTEXT", "a default device that a run sets is not put back"),
     "device_module": Internal("torch.utils._device", "a default device that a run sets is not put back"),
+    "default_store": Internal(
+        "torch.distributed.distributed_c10d._get_default_store", "several processes come to no verdict together, and are not inspected"
+    ),
     "foreach_norm": Internal("torch._foreach_norm", "gradients are measured one by one"),
     **{
         name: Internal(path, "a program's own step is not watched")

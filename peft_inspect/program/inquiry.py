@@ -5,7 +5,7 @@ Nothing is run besides the program's own steps: the first one tells whether anyt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,10 +16,13 @@ from peft_inspect.diagnose import Evidence, diagnose
 from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.fixes import ALTERNATIVES
 from peft_inspect.fixes.trials import Trial
+from peft_inspect.program.ranks import Ranks
 from peft_inspect.program.roots import Root
+from peft_inspect.program.together import all_go_on, share_findings, share_gradients
 from peft_inspect.records import AdapterFile, Diagnosis, Finding, Remedy, Subject, Trace
 from peft_inspect.rules import Rule
 from peft_inspect.run.gradients import zeros_at_init
+from peft_inspect.structure.wrappers import class_of, inside
 from peft_inspect.trace.following import concluded
 from peft_inspect.trace.values import all_zero
 from peft_inspect.trace.watching import needs_following
@@ -45,32 +48,29 @@ class Judged:
 class Inquiry:
     """The state of the question. `phase` says what the next step is for."""
 
-    def __init__(
-        self,
-        source: str,
-        rules: Sequence[Rule[Any]],
-        ignore: Mapping[str, str],
-        steps: int,
-        *,
-        verify: bool,
-        ends: Callable[[Iterable[Diagnosis]], bool] = lambda _: True,
-    ) -> None:
-        """`ends` tells whether the program is stopped after this answer; only then are fixes tried in it."""
+    def __init__(self, source: str, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, *, verify: bool) -> None:
         self._source = source
         self._rules = rules
         self._ignore = ignore
         self._steps = steps
         self._verify = verify
-        self._ends = ends
         self._used: list[str] = []
         self._models: list[Judged] = []
         self._left: list[tuple[Judged, Finding, tuple[Finding, ...]]] | None = None
         self.trial: Trial | None = None
         self._tried: tuple[Judged, Finding] | None = None
+        self.ranks: Ranks | None = None
         self.phase: Phase = "watch"
 
     def take(self, roots: Iterable[Root]) -> None:
-        """One step has ended; `roots` are the models that it trained."""
+        """One step has ended; `roots` are the models that it trained.
+
+        Raises:
+            NoVerdictError: the processes of the program did not come to the end of the step together.
+        """
+        roots = tuple(roots)
+        if self.ranks is not None:
+            share_gradients(self.ranks, _by_name(roots))
         trying, self._tried = self._tried, None
         if trying is not None:
             self._outcome(trying, roots)
@@ -82,6 +82,19 @@ class Inquiry:
             self._used.append("calls, gradients and update")
             self._watch(roots)
         self.phase = self._next()
+        if self.ranks is not None:
+            self.phase = all_go_on(self.ranks, self.phase)
+
+    def put_together(self) -> None:
+        """The findings of all processes, at the end of the inquiry.
+
+        Raises:
+            NoVerdictError: there is no verdict of all of them.
+        """
+        if self.ranks is not None:
+            found = share_findings(self.ranks, {judged.name: judged.diagnosis for judged in self._models})
+            for judged in self._models:
+                judged.diagnosis = found[judged.name]
 
     def diagnoses(self) -> dict[str, Diagnosis]:
         """What is known by now, by model."""
@@ -93,14 +106,10 @@ class Inquiry:
         return any(judged.diagnosis.findings for judged in self._models)
 
     def _watch(self, roots: Iterable[Root]) -> None:
-        names: set[str] = set()
-        for root in roots:
+        for name, root in _by_name(roots).items():
             trace = root.trace()
             zeros = frozenset(layer.path for layer in all_zero(trace.structure, trace.gradient))
             trace = replace(trace, dead_after_perturbing=zeros)
-            name = type(root.model).__name__
-            name = f"{name} ({root.called})" if name in names and root.called else name
-            names.add(name)
             self._models.append(Judged(root.model, name, root, trace, self._judge(trace)))
 
     def _judge(self, trace: Trace) -> Diagnosis:
@@ -123,7 +132,7 @@ class Inquiry:
 
     def _next(self) -> Phase:
         """What the next step is for."""
-        if not self.found or len(self._used) >= self._steps:
+        if (not self.found and self.ranks is None) or len(self._used) >= self._steps:
             return "done"
         if self.phase == "watch" and any(needs_following(judged.trace) for judged in self._models):
             return "follow"
@@ -133,8 +142,8 @@ class Inquiry:
 
     def _try(self) -> Phase:
         """The next remedy, if any is left: those of each finding, then all of them together where one hides behind another."""
-        if not self._verify or not self._ends([judged.diagnosis for judged in self._models]):
-            return "done"
+        if not self._verify or (self.ranks is not None and self.ranks.size > 1):
+            return "done"  # a reducer remembers the graph of a step
         if self._left is None:
             self._left = list(self._trials())
         if not self._left:
@@ -173,6 +182,15 @@ class Inquiry:
         judged.diagnosis = replace(judged.diagnosis, findings=findings)
         if worked and self._left:
             self._left = [left for left in self._left if not _is(left[1], finding)]
+
+
+def _by_name(roots: Iterable[Root]) -> dict[str, Root]:
+    """By class; by the line that calls it as well, where there are several of one class."""
+    named: dict[str, Root] = {}
+    for root in roots:
+        name = class_of(inside(root.model)).__name__
+        named[f"{name} ({root.called})" if name in named and root.called else name] = root
+    return named
 
 
 def _is(one: Finding, other: Finding) -> bool:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from peft_inspect.batch.describe import describe
 from peft_inspect.batch.target import find_target
 from peft_inspect.internals import find
+from peft_inspect.program.arrivals import Arrivals
 from peft_inspect.program.updates import Updates
 from peft_inspect.records import BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
 from peft_inspect.reversible import Apart
@@ -26,6 +26,7 @@ from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.structure import read_structure
 from peft_inspect.structure.optimizers import held_by, unknown_holder
 from peft_inspect.structure.source.lines import line_above, source
+from peft_inspect.structure.wrappers import class_of, inside
 from peft_inspect.trace.flow import flattened
 from peft_inspect.trace.following import Following, Seen
 from peft_inspect.trace.grad_mode import opened, replaced_checkpoint
@@ -42,24 +43,19 @@ if TYPE_CHECKING:
     from peft_inspect.trace.grad_mode import GradSwitches
     from peft_inspect.trace.layer_states import LayerStates
 
-_WRAPPERS = (DataParallel, DistributedDataParallel)
-
 
 def root_of(module: nn.Module) -> nn.Module | None:
     """The model that a call of `module` trains; None where it holds no adapter layer.
 
-    That is what was called, without the wrappers of a runtime. Where only a part of a PeftModel was called, it is the PeftModel.
+    That is what was called, with the wrappers of a runtime, which add nothing to its paths. Where only a part of a PeftModel was
+    called, it is the PeftModel.
     """
-    inner: Any = module
-    while isinstance(inner, _WRAPPERS) or hasattr(inner, "_orig_mod"):
-        inner = inner.module if isinstance(inner, _WRAPPERS) else inner._orig_mod
-    module = inner
-    if not any(isinstance(inside, BaseTunerLayer) for inside in module.modules()):
+    if not any(isinstance(part, BaseTunerLayer) for part in module.modules()):
         return None
-    if any(hasattr(inside, "peft_config") for inside in module.modules()):
+    if any(hasattr(part, "peft_config") for part in module.modules()):
         return module
     around = [other for other in gc.get_objects() if issubclass(type(other), PeftModel)]
-    return next((other for other in around if any(inside is module for inside in other.modules())), module)
+    return next((other for other in around if any(part is module for part in other.modules())), module)
 
 
 @dataclass(frozen=True)
@@ -84,6 +80,7 @@ class Root:
     trains: bool = False  # it was called with gradients on
     backwards: int = 0
     ended: bool = False
+    arrivals: Arrivals | None = None
     batch: BatchInfo | None = None
     losses: list[LossInfo] = field(default_factory=list)
     rows: dict[str, GradientInfo] = field(default_factory=dict)
@@ -102,7 +99,7 @@ class Root:
     @classmethod
     def begin(cls, model: nn.Module, module: nn.Module, args: tuple[Any, ...], notes: Notes, *, follow: bool = False) -> Root:
         """Watch from this call of `module` on, which is the model or a part of it, or a runtime's wrapper."""
-        structure = read_structure(Subject(model, type(model).__name__))
+        structure = read_structure(Subject(model, class_of(inside(model)).__name__))
         layers = AdapterLayers(model, structure)
         watchers = Watchers(structure, layers, notes.switches, notes.states)
         root = cls(model, source(line_above(sys._getframe(1))), structure, layers, watchers, Updates(structure, layers.parameters))
@@ -124,6 +121,11 @@ class Root:
         flow, functions = following.flow, following.functions
         self._watching.begin(replaced_checkpoint(opened), functions.watching(), flow.making(), outermost_function(flow))
         following.begin()
+
+    def note_arrivals(self) -> None:
+        """Note where gradients come from, too: in several processes, and where a runtime takes them away."""
+        self.arrivals = arrivals = Arrivals(self.layers, self.structure)
+        self._watching.begin(arrivals)
 
     def _note_passing(self) -> None:
         """Where a hook acts on each gradient as it arrives, as optimizers in the backward do, note it before."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from peft_inspect.program.hooks import Hooks
 from peft_inspect.program.inquiry import Inquiry, as_it_was
+from peft_inspect.program.ranks import NoVerdictError, Ranks
 from peft_inspect.program.roots import Notes, Root, holds, optimizers_of, root_of
+from peft_inspect.program.together import all_have_ended
 from peft_inspect.records import Diagnosis
 from peft_inspect.reversible import Apart
 from peft_inspect.structure.source.lines import nearest_line, source
@@ -41,6 +43,8 @@ class Session:
         self._roots: list[Root] = []
         self._stop: BaseException | None = None
         self._calling: Root | None = None
+        self._ranks: Ranks | None = None  # where the program has set up several processes
+        self._refused = ""  # why nothing is judged
         self.concluded = False
         self._with_adapters = self._without_adapters = self._skipped = 0
 
@@ -63,11 +67,15 @@ class Session:
                 self._step_over()
             if not self.concluded and self._inquiry.diagnoses():
                 self._over()
+        if self._ranks is not None:
+            self._ranks.leave()
         self.end()
 
     @property
     def seen(self) -> str:
         """What was seen of the program, where it is no step of a model with adapters."""
+        if self._refused:
+            return f"not inspected: {self._refused}"
         if self._skipped:
             return f"the gradient scaler left out all {self._skipped} steps, because gradients were not finite"
         if self._with_adapters:
@@ -90,9 +98,10 @@ class Session:
             self._without_adapters += 1
             return
         self._with_adapters += 1
-        self._calling = root = self._root(model, module, args)
-        root.trains = root.trains or torch.is_grad_enabled()
-        root.enter_call()
+        with self._telling():
+            self._calling = root = self._root(model, module, args)
+            root.trains = root.trains or torch.is_grad_enabled()
+            root.enter_call()
 
     def _root(self, model: nn.Module, module: nn.Module, args: tuple[Any, ...]) -> Root:
         """The root of this model in this step. Of calls without gradients before the first one with them, the last is kept."""
@@ -104,21 +113,27 @@ class Session:
         if known is None:
             known = Root.begin(model, module, args, self._notes, follow=self._inquiry.phase == "follow")
             self._roots.append(known)
+            self._ranks = self._inquiry.ranks = self._ranks or Ranks.of_this_job()
+            if self._ranks is not None:
+                known.note_arrivals()
         return known
 
     def returned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The end of such a call."""
         if self._calling is not None and not self.concluded:
-            self._calling.called_with(module, args, kwargs)
+            with self._telling():
+                self._calling.called_with(module, args, kwargs)
 
     def backward(self, tensors: tuple[Any, ...], run: Callable[[], None]) -> None:
         """The outermost backward: what is trained, and afterwards what has arrived."""
         self._go_on_or_stop()
         watched = [root for root in self._roots if not root.ended]
-        for root in watched:
-            root.before_backward(tensors)
+        with self._telling():
+            for root in watched:
+                root.before_backward(tensors)
         try:
-            run()
+            with self._within_backward():
+                run()
         except RuntimeError:
             if not watched or any(isinstance(tensor, torch.Tensor) and tensor.requires_grad for tensor in tensors):
                 raise
@@ -127,8 +142,36 @@ class Session:
             self._step_over(last=True)
             self._go_on_or_stop()
             raise
-        for root in watched:
-            root.after_backward()
+        with self._telling():
+            for root in watched:
+                root.after_backward()
+
+    @contextmanager
+    def _within_backward(self) -> Iterator[None]:
+        """While it runs, the other processes know where this one is."""
+        ranks = None if self.concluded else self._ranks
+        if ranks is not None:
+            ranks.within_backward(inside=True)
+        yield
+        if ranks is not None:
+            ranks.within_backward(inside=False)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """In several processes, one whose watching fails tells the others instead of staying away, and all of them go on to train."""
+        try:
+            yield
+        except NoVerdictError as error:
+            self._refuse(str(error))
+        except Exception as error:
+            if self._ranks is None or self._ranks.size == 1:
+                raise
+            self._refuse(self._ranks.fail(error))
+
+    def _refuse(self, reason: str) -> None:
+        """Nothing is judged, and the program goes on."""
+        self._refused, self.concluded = reason, True
+        self.end()
 
     def again(self, tensors: tuple[Any, ...]) -> None:
         """Activation checkpointing has run a block again."""
@@ -156,9 +199,15 @@ class Session:
             if root.backwards and not root.ended:
                 root.ended = _ends(root, optimizer)
                 root.updates.after_step(optimizer)
-        if self._seen and all(root.ended for root in self._roots if root.backwards):
-            self._step_over()
-            self._go_on_or_stop()
+        with self._telling():
+            if self._has_ended():
+                self._step_over()
+        self._go_on_or_stop()
+
+    def _has_ended(self) -> bool:
+        """Whether the step has ended: in every process, those included that have nothing to watch."""
+        ended = all(root.ended for root in self._roots if root.backwards)
+        return self._seen and ended if self._ranks is None else all_have_ended(self._ranks, seen=self._seen, ended=ended)
 
     def step_skipped(self, optimizer: Optimizer) -> None:  # noqa: ARG002
         """A step that was left out says nothing of the gradients: scalers begin high and come down."""
@@ -179,8 +228,11 @@ class Session:
         for root in self._roots:
             root.end()
         self._trial.close()
-        self._inquiry.take(roots)
+        with self._telling():
+            self._inquiry.take(roots)
         self._drop()
+        if self.concluded:
+            return
         self._skipped = 0
         if last or self._inquiry.phase == "done":
             self._over()
@@ -189,8 +241,12 @@ class Session:
             self._trial.enter_context(self._inquiry.trial.in_force())
 
     def _over(self) -> None:
-        self.concluded = True
         self._trial.close()
+        with self._telling():
+            self._inquiry.put_together()
+        if self.concluded:
+            return
+        self.concluded = True
         self._stop = self._conclude(self._inquiry.diagnoses())
         if self._stop is None:
             self.end()

@@ -51,7 +51,7 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True)
 class Example:
-    """A tiny runnable program: the arguments of `peft_inspect.check`, or one training step of its own, for `peft_inspect.watch`."""
+    """A tiny runnable program: the arguments of `peft_inspect.check`."""
 
     model: torch.nn.Module
     batch: Mapping[str, Any] | None = None
@@ -59,7 +59,6 @@ class Example:
     optimizer: torch.optim.Optimizer | None = None
     adapter: str | None = None
     pins: Pins | None = None
-    step: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 
 from peft_inspect.internals import find
 from peft_inspect.records import GradientInfo, GradientState
+from peft_inspect.structure.shards import local
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -37,7 +38,7 @@ def read_gradients(
         state = _state(parameter, id(parameter) in connected, measured.get(path))
         norm = measured[path][1] if path in measured and math.isfinite(measured[path][1]) else None
         rows.append(GradientInfo(path, layer.path if layer else None, layer.adapter if layer else None, state, norm))
-    return _zeros_of_initialisation(tuple(rows), structure)
+    return zeros_of_initialisation(tuple(rows), structure)
 
 
 def _state(parameter: Tensor, connected: bool, measured: tuple[float, float] | None) -> GradientState:
@@ -60,7 +61,8 @@ def _measured(gradients: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
     """
     groups: dict[tuple[torch.device, torch.dtype], list[tuple[str, Tensor]]] = defaultdict(list)
     for path, gradient in gradients.items():
-        dense = gradient.coalesce().values() if gradient.is_sparse else gradient
+        here = local(gradient)
+        dense = here.coalesce().values() if here.is_sparse else here
         groups[dense.device, dense.dtype].append((path, dense))
     result = {}
     for group in groups.values():
@@ -87,7 +89,7 @@ def _one_by_one(tensors: list[Tensor], order: float, dtype: torch.dtype) -> list
 _each_norm = find("foreach_norm") or _one_by_one
 
 
-def _zeros_of_initialisation(rows: tuple[GradientInfo, ...], structure: Structure) -> tuple[GradientInfo, ...]:
+def zeros_of_initialisation(rows: tuple[GradientInfo, ...], structure: Structure) -> tuple[GradientInfo, ...]:
     """Tell zeros that the values of a fresh adapter imply from zeros that something causes.
 
     The gradient of one factor is a product with the other factors. Where a partner in the same layer holds

@@ -8,6 +8,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
 
 from peft_inspect.run.weightless import storage_key
+from peft_inspect.structure.shards import flattened, own_name
+from peft_inspect.structure.wrappers import ADDED, around, inside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,9 +21,12 @@ class AdapterLayers:
     """The adapter layers that `structure` lists, as live objects. Modules are known by `id`."""
 
     def __init__(self, model: nn.Module, structure: Structure) -> None:
-        self.modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+        self.modules: dict[str, nn.Module] = {}
+        self.around: dict[int, str] = {}  # what is put around modules, by the path of what is inside
+        self.parts: set[int] = set()  # weights that FSDP shows one by one, and of which it leaves a part here
+        self._add_modules(model)
         self.parameters: dict[str, nn.Parameter] = {
-            f"{path}.{name}" if path else name: parameter
+            f"{path}.{own_name(parameter, name)}" if path else own_name(parameter, name): parameter
             for path, module in self.modules.items()
             for name, parameter in module._parameters.items()
             if parameter is not None
@@ -46,12 +51,27 @@ class AdapterLayers:
                 self.adapter_weights[storage_key(self.parameters[path])] = (id(modules[row.path]), row.adapter)
         self._add_enclosing()
 
+    def _add_modules(self, model: nn.Module) -> None:
+        held = tuple(f"{name}." for name in ADDED)
+        self.around.update((id(wrapper), "") for wrapper in around(model))
+        self.parts.update(id(parameter) for wrapper in around(model) for parameter, _ in flattened(wrapper))
+        for path, module in inside(model).named_modules(remove_duplicate=False):
+            plain = f"{path}."
+            for name in held:
+                plain = plain.replace(name, "")
+            if inside(module) is module:
+                self.modules.setdefault(plain[:-1], module)
+            else:
+                self.around[id(module)] = plain[:-1]
+                self.parts.update(id(parameter) for parameter, _ in flattened(module))
+
     def _add_bases(self, layer: nn.Module) -> None:
         """An adapter layer may wrap another one; every base below belongs to all layers around it."""
-        around: tuple[int, ...] = (id(layer),)
+        outer: tuple[int, ...] = (id(layer),)
         base = getattr(layer, "base_layer", None)
         while base is not None:
-            self.bases[id(base)] = tuple(dict.fromkeys((*self.bases.get(id(base), ()), *around)))
+            base = inside(base)
+            self.bases[id(base)] = tuple(dict.fromkeys((*self.bases.get(id(base), ()), *outer)))
             if not isinstance(base, BaseTunerLayer):
                 for name, parameter in base.named_parameters(recurse=False):
                     if parameter.dim() > 1:  # adapters are added to matrices and kernels; a bias may be read by anyone

@@ -13,6 +13,7 @@ from torch import nn
 from peft_inspect.records import AdapterLayerInfo, Role
 from peft_inspect.structure.plain import dtype_name
 from peft_inspect.structure.shards import local
+from peft_inspect.structure.wrappers import class_of, inside
 from peft_inspect.walk import parameters_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def is_real(tensor: torch.Tensor) -> bool:
 def innermost_base(module: nn.Module) -> nn.Module:
     """What all adapter layers around it adapt; the module itself if it is no adapter layer."""
     while isinstance(module, BaseTunerLayer) and isinstance(base := module._modules.get("base_layer"), nn.Module):
-        module = base
+        module = inside(base)
     return module
 
 
@@ -74,8 +75,8 @@ def _row(
         path=path,
         adapter=name,
         tuner=_tuner(layer),
-        type=type(layer).__name__,
-        base_type=type(base).__name__,
+        type=class_of(layer).__name__,
+        base_type=class_of(base).__name__,
         base_path=inventory.module_path[id(base)],
         r=rank if isinstance(rank, int) else None,
         lora_alpha=_number(_first(layer, ("lora_alpha", "alpha"), name)),

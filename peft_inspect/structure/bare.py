@@ -10,6 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 
 from peft_inspect.internals import find
+from peft_inspect.structure.wrappers import inside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +72,7 @@ def bare_model(path: str, inventory: Inventory) -> BareModel:
         for parameter, value in inner._parameters.items():
             if value is not None:
                 bare.holder[prefix + parameter] = name
-        stack += [(child, prefix + step) for step, child in reversed(inner._modules.items()) if child is not None]
+        stack += [(inside(child), prefix + step) for step, child in reversed(inner._modules.items()) if child is not None]
     bare.index()
     return bare
 
@@ -91,6 +92,7 @@ def _wrappers(module: nn.Module) -> Iterator[nn.Module]:
     """The module, and all that is wrapped in it down to the base layer."""
     inner: nn.Module | None = module
     while inner is not None:
+        inner = inside(inner)
         yield inner
         if isinstance(inner, BaseTunerLayer):
             inner = inner._modules.get("base_layer")

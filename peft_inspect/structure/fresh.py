@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from peft_inspect.structure.untouched import untouched_layers
+from peft_inspect.structure.wrappers import class_of
 
 if TYPE_CHECKING:
     from peft_inspect.structure.bare import BareModel
@@ -48,10 +49,10 @@ def _around(layers: frozenset[str], bare: BareModel) -> Iterator[str]:
 def _heads(bare: BareModel) -> Iterator[str]:
     """What a class for a task puts on top of the pretrained network."""
     model = bare.modules[""]
-    if type(model).__name__ in (getattr(getattr(model, "config", None), "architectures", None) or ()):
+    if class_of(model).__name__ in (getattr(getattr(model, "config", None), "architectures", None) or ()):
         return  # saved as this very class, so its checkpoint brings the head
-    if isinstance(model, PreTrainedModel) and _TASK.search(type(model).__name__):
-        cls: Any = type(model)
+    if isinstance(model, PreTrainedModel) and _TASK.search(class_of(model).__name__):
+        cls: Any = class_of(model)
         known = {model.base_model_prefix, *_of_pretraining(cls)}
         for name, child in model._modules.items():
             if child is not None and name not in known and not isinstance(bare.modules[name], PreTrainedModel):
@@ -72,7 +73,7 @@ def _added(bare: BareModel) -> Iterator[str]:
     for name in bare.modules:
         parent, _, step = name.rpartition(".")
         if name and not step.isdecimal() and parent in bare.modules:
-            cls: Any = type(bare.modules[parent])
+            cls: Any = class_of(bare.modules[parent])
             known = _attributes(cls)
             if known is not None and step not in known:
                 yield name

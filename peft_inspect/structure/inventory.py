@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from peft_inspect.structure.shards import flattened, own_name
+from peft_inspect.structure.wrappers import around, inside
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -26,31 +29,39 @@ class Inventory:
     parameter_aliases: dict[str, list[str]] = field(default_factory=dict)
     module_path: dict[int, str] = field(default_factory=dict)  # by id
     parameter_path: dict[int, str] = field(default_factory=dict)
+    whole: dict[int, tuple[int, ...]] = field(default_factory=dict)  # by id: shapes of weights of which only a part is seen here
 
     def children(self, path: str) -> dict[str, nn.Module]:
         """The modules registered right below `path`, by attribute name."""
-        return {name: child for name, child in self.modules[path]._modules.items() if child is not None}
+        return {name: inside(child) for name, child in self.modules[path]._modules.items() if child is not None}
 
 
 def take_inventory(model: nn.Module) -> Inventory:
-    """Walk `model` once, parents first; a shared module is walked again for each further path to it."""
+    """Walk `model` once, parents first; a shared module is walked again for each further path to it.
+
+    What is only put around a module is not there, and adds nothing to the paths.
+    """
     inventory = Inventory()
     stack: list[tuple[nn.Module, str, frozenset[int]]] = [(model, "", frozenset())]
     while stack:
-        module, path, around = stack.pop()
-        if not _enter(inventory, module, path, around):
+        outer, path, above = stack.pop()
+        module = inside(outer)
+        for wrapper in around(outer):
+            inventory.module_path.setdefault(id(wrapper), path)
+            inventory.whole.update((id(parameter), shape) for parameter, shape in flattened(wrapper))
+        if not _enter(inventory, module, path, above):
             continue
         prefix = f"{path}." if path else ""
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                _add_parameter(inventory, parameter, prefix + name, path)
+                _add_parameter(inventory, parameter, prefix + own_name(parameter, name), path)
         if module._modules:
-            around |= {id(module)}
-            stack += [(child, prefix + name, around) for name, child in reversed(module._modules.items()) if child is not None]
+            above |= {id(module)}
+            stack += [(child, prefix + name, above) for name, child in reversed(module._modules.items()) if child is not None]
     return inventory
 
 
-def _enter(inventory: Inventory, module: nn.Module, path: str, around: frozenset[int]) -> bool:
+def _enter(inventory: Inventory, module: nn.Module, path: str, above: frozenset[int]) -> bool:
     """Note the path, and say whether to walk on below it: not into a cycle, and not without end."""
     known = inventory.module_path.setdefault(id(module), path)
     if known == path:
@@ -60,7 +71,7 @@ def _enter(inventory: Inventory, module: nn.Module, path: str, around: frozenset
     if len(aliases) >= _MOST_PATHS:
         return False
     aliases.append(path)
-    return id(module) not in around
+    return id(module) not in above
 
 
 def _add_parameter(inventory: Inventory, parameter: torch.nn.Parameter, path: str, holder: str) -> None:

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTuner
 
 from peft_inspect.records import AdapterInfo
 from peft_inspect.structure.plain import config_values
+from peft_inspect.structure.wrappers import inside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +48,7 @@ def base_of(path: str, inventory: Inventory) -> str:
         child = module._modules.get(name)
         if child is None:
             return path
-        module, path = child, inventory.module_path[id(child)]
+        module, path = inside(child), inventory.module_path[id(child)]
     return path
 
 

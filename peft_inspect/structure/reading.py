@@ -21,6 +21,7 @@ from peft_inspect.structure.quantization import ConfiguredQuantization, storage_
 from peft_inspect.structure.shards import local, whole_shape
 from peft_inspect.structure.source.reads import source_reads
 from peft_inspect.structure.towers import towers_of
+from peft_inspect.structure.wrappers import class_of, inside
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +49,8 @@ def _read(subject: Subject) -> Structure:
     parameters = tuple(_parameters(inventory, owners, base, adapter_roles(inventory, built), values=values))
     layers = asked.layers(tuple(adapter_rows(inventory, built, values=values)), subject.requested)
     return Structure(
-        root_type=type(subject.model).__name__,
-        base_type=type(inventory.modules[base]).__name__,
+        root_type=class_of(inside(subject.model)).__name__,
+        base_type=class_of(inventory.modules[base]).__name__,
         modules=modules,
         parameters=parameters,
         adapters=asked.adapters(layers, parameters),
@@ -83,8 +84,8 @@ def _modules(inventory: Inventory, fresh: frozenset[str]) -> Iterator[ModuleInfo
         kind = kind_of(module)
         yield ModuleInfo(
             path=path,
-            type=type(module).__name__,
-            defined_in=type(module).__module__,
+            type=class_of(module).__name__,
+            defined_in=class_of(module).__module__,
             kind="router" if path in routers and kind != "adapter-layer" else kind,
             training=module.training,
             aliases=tuple(inventory.module_aliases.get(path, ())),
@@ -101,18 +102,19 @@ def _parameters(
     wrapped = tuple(owner.base_path for owner in owners)
     for path, parameter in inventory.parameters.items():
         holder = inventory.modules[inventory.holder[path]]
+        shape = inventory.whole.get(id(parameter)) or whole_shape(parameter)
         role, adapter = roles.get(path) or (_role(path, wrapped), None)
         yield ParameterInfo(
             path=path,
             module=inventory.holder[path],
-            shape=whole_shape(parameter),
+            shape=shape,
             dtype=dtype_name(parameter.dtype),
             device=str(parameter.device),
             requires_grad=parameter.requires_grad,
             role=role,
             adapter=adapter,
             aliases=tuple(inventory.parameter_aliases.get(path, ())),
-            numel=math.prod(whole_shape(parameter)),
+            numel=math.prod(shape),
             itemsize=parameter.element_size(),
             quantization=storage_of(parameter) or (configured.of(path, holder, parameter) if configured and role == "base" else None),
             zero=_is_zero(parameter) if values and role == "adapter" else None,

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -29,7 +31,20 @@ def local(tensor: Tensor) -> Tensor:
 
 def whole_shape(tensor: Tensor) -> tuple[int, ...]:
     """The shape of a weight over all processes."""
-    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+    shapes: Any = getattr(tensor, "_shapes", ()) if getattr(tensor, "_is_flat_param", False) else ()
+    return tuple(shapes[0]) if len(shapes) == 1 else tuple(getattr(tensor, "ds_shape", tensor.shape))
+
+
+def flattened(wrapper: nn.Module) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+    """The weights that FSDP has laid into the flat parameter of this wrapper and still shows one by one, with their shapes as a whole."""
+    flat = getattr(vars(wrapper).get("_handle"), "flat_param", None)
+    yield from zip(getattr(flat, "_params", None) or (), map(tuple, getattr(flat, "_shapes", ())), strict=False)
+
+
+def own_name(tensor: Tensor, name: str) -> str:
+    """What a parameter that is registered as `name` is called by its module: a flat parameter of one weight is that weight."""
+    names: Any = getattr(tensor, "_fqns", ()) if getattr(tensor, "_is_flat_param", False) else ()
+    return str(names[0]) if len(names) == 1 else name
 
 
 def is_part(tensor: Tensor) -> bool:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from peft_inspect.records import BlockStack, Tower
 from peft_inspect.structure.kinds import LINEARS, holds_experts, kind_of
 from peft_inspect.structure.quantization import is_packed_linear
+from peft_inspect.structure.wrappers import class_of
 
 if TYPE_CHECKING:
     from peft_inspect.structure.inventory import Inventory
@@ -140,7 +141,7 @@ class _Splitter:
 
     def _stack(self, path: str) -> BlockStack:
         blocks = self.inventory.children(path)
-        return BlockStack(path, tuple(map(int, blocks)), tuple(type(block).__name__ for block in blocks.values()))
+        return BlockStack(path, tuple(map(int, blocks)), tuple(class_of(block).__name__ for block in blocks.values()))
 
     def _family(self, path: str) -> str:
         """Equal for towers that are one model together: encoder and decoder, or parts that share one config class."""
@@ -152,7 +153,7 @@ class _Splitter:
         return f"{parent}.{type(described).__name__}"
 
     def _type(self, path: str) -> str:
-        return type(self.inventory.modules[path]).__name__
+        return class_of(self.inventory.modules[path]).__name__
 
     def _chain(self, top: str, bottom: str) -> list[str]:
         """The paths from `top` down to `bottom`, both included."""

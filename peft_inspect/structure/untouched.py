@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from peft_inspect.structure.adapter_layers import is_real
 from peft_inspect.structure.shards import is_part
+from peft_inspect.structure.wrappers import class_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,7 @@ def untouched_layers(modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
 
 
 def _is_of_library(module: torch.nn.Module) -> bool:
-    return isinstance(module, PreTrainedModel) and type(module).__module__.startswith("transformers.")
+    return isinstance(module, PreTrainedModel) and class_of(module).__module__.startswith("transformers.")
 
 
 def _is_default(weight: torch.Tensor) -> bool:

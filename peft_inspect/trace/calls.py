@@ -77,6 +77,7 @@ class Calls:
         self._paths: dict[int, str] = {}
         for path, module in layers.modules.items():
             self._paths.setdefault(id(module), path)
+        self._paths.update(layers.around)
 
     @property
     def _stack(self) -> list[nn.Module]:

@@ -10,6 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_inspect.records import SWITCHES, CopyCall
 from peft_inspect.run.weightless import is_weightless, storage_key
+from peft_inspect.structure.shards import local
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -155,4 +156,4 @@ def _same_values(left: Weights, right: Weights) -> bool | None:
     pairs = [(weight, right[name]) for name, weight in left.items()]
     if any(is_weightless(tensor) or tensor.is_meta for pair in pairs for tensor in pair):
         return None
-    return all(a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in pairs)
+    return all(a.dtype == b.dtype and a.device == b.device and torch.equal(local(a), local(b)) for a, b in pairs)
