@@ -8,7 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -145,19 +145,28 @@ def passed_down(module: torch.nn.Module, depth: int = _DEPTH) -> Mapping[str, in
 def _given_everything(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """Modules that the forward calls as `self.name(..., **kwargs)`."""
     own = next((p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD), None)
+    for name in _given_all(inspect.unwrap(type(module).forward), own) if own is not None else ():
+        child = getattr(module, name, None)
+        if isinstance(child, torch.nn.Module):
+            yield child
+
+
+@cache
+def _given_all(forward: Any, own: str) -> tuple[str, ...]:
+    """Attributes of `self` that a forward calls with its `**own`."""
     try:
-        code = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(type(module).forward))))
+        code = ast.parse(textwrap.dedent(inspect.getsource(forward)))
     except (OSError, TypeError, SyntaxError):  # code without a file
-        return
-    for node in ast.walk(code):
-        if isinstance(node, ast.Call) and any(
-            keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id == own for keyword in node.keywords
-        ):
-            called = node.func
-            if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "self":
-                child = getattr(module, called.attr, None)
-                if isinstance(child, torch.nn.Module):
-                    yield child
+        return ()
+    return tuple(
+        node.func.attr
+        for node in ast.walk(code)
+        if isinstance(node, ast.Call)
+        and any(keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id == own for keyword in node.keywords)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "self"
+    )
 
 
 def _meanings(names: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, str]:

@@ -25,23 +25,41 @@ _PLAIN = (*LINEARS, nn.Embedding, *CONVOLUTIONS)
 
 def kind_of(module: nn.Module) -> ModuleKind:
     """The kind of one module, without its surroundings; routers are known by theirs, see `routers_of`."""
-    if isinstance(module, BaseTunerLayer):
-        return "adapter-layer"
-    if isinstance(module, (*LINEARS, nn.Bilinear)) or is_packed_linear(module):
+    of_class = _KIND_OF_CLASS[type(module)]
+    if of_class is not None:
+        return of_class
+    if is_packed_linear(module):
         return "linear"
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return "embedding"
-    if isinstance(module, CONVOLUTIONS):
-        return "conv"
-    if isinstance(module, (PeftModel, PeftMixedModel)):
-        return "peft-model"
-    if isinstance(module, BaseTuner):
-        return "tuner"
     if not has_forward(module) or isinstance(module, nn.Sequential):
         return "container"
     if not module._modules and "norm" in type(module).__name__.lower():
         return "norm"
     return "experts" if holds_experts(module) else "other"
+
+
+class _Kinds(dict[type, "ModuleKind | None"]):
+    """What the class of a module says of it by itself, found out once for each; None where its modules differ."""
+
+    def __missing__(self, kind: type) -> ModuleKind | None:
+        found = self[kind] = _kind_of_class(kind)
+        return found
+
+
+_KIND_OF_CLASS = _Kinds()
+
+
+def _kind_of_class(kind: type) -> ModuleKind | None:
+    if issubclass(kind, BaseTunerLayer):
+        return "adapter-layer"
+    if issubclass(kind, (*LINEARS, nn.Bilinear)):
+        return "linear"
+    if issubclass(kind, (nn.Embedding, nn.EmbeddingBag)):
+        return "embedding"
+    if issubclass(kind, CONVOLUTIONS):
+        return "conv"
+    if issubclass(kind, (PeftModel, PeftMixedModel)):
+        return "peft-model"
+    return "tuner" if issubclass(kind, BaseTuner) else None
 
 
 def has_forward(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ import torch
 
 from peft_inspect.records import InspectionError
 from peft_inspect.structure.shards import is_part
+from peft_inspect.walk import modules_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,7 +57,7 @@ def _is_distributed() -> bool:
 
 
 def _by_weights(model: nn.Module) -> str | None:
-    for module in model.modules():
+    for module in modules_of(model):
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
@@ -69,7 +70,7 @@ def _by_weights(model: nn.Module) -> str | None:
             if parameter.layout is torch.strided and not parameter.is_meta and _is_freed(parameter):
                 return f"the memory of {name} is freed between steps by a runtime"
     kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
-    if kind is not None and any(isinstance(module, kind) for module in model.modules()):
+    if kind is not None and any(isinstance(module, kind) for module in modules_of(model)):
         return "FSDP holds the weights, and gathers them in its own step"
     return None
 
@@ -85,7 +86,10 @@ def _is_freed(parameter: torch.Tensor) -> bool:
 
 def _by_hooks(model: nn.Module) -> str | None:
     """Offloading: hooks that bring weights in before a forward and take them out after it."""
-    for module in model.modules():
+    for module in modules_of(model):
+        attributes = vars(module)
+        if "_hf_hook" not in attributes and "_diffusers_hook" not in attributes:
+            continue
         for hook in _offloading(vars(module).get("_hf_hook")):
             return f"{type(hook).__name__} of accelerate brings the weights of {type(module).__name__} in only while it runs"
         registry = vars(module).get("_diffusers_hook")

@@ -23,6 +23,7 @@ from peft_inspect.records import BaseCall, CallInfo, GradRegion, Source
 from peft_inspect.reversible import hooked
 from peft_inspect.structure.source.lines import Line, is_machinery, is_peft, nearest_line, source
 from peft_inspect.trace.layer_states import LayerStates
+from peft_inspect.trace.stock import StockLayers, adapters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from peft_inspect.run.layers import AdapterLayers
     from peft_inspect.trace.grad_mode import GradSwitches
+    from peft_inspect.trace.operations import Operations
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Call:
     per_sample: bool = False
     switched: Line | None = None
     empty: bool = False
+    unwatched: bool = False  # a stock layer, whose operations are known
 
 
 class Calls:
@@ -72,6 +75,8 @@ class Calls:
         self.ran: dict[int, nn.Module] = {}  # in order of their first call; foreign modules too
         self._first: dict[int, tuple[int | None, Line]] = {}
         self.phase: Literal["forward", "backward"] = "forward"
+        self._stock = StockLayers()
+        self.operations: Operations | None = None  # paused in stock layers
         self.on_output: Callable[[Call, Any], None] | None = None
         self._replaced: dict[type, bool] = {}
         self._paths: dict[int, str] = {}
@@ -154,6 +159,8 @@ class Calls:
         )
         self.calls.append(call)
         self._open.setdefault(id(layer), []).append(call)
+        if self.operations is not None and self._stock.holds(layer):
+            call.unwatched = self.operations.pause()
 
     def base_called(self, base: int, line: Callable[[], Line | None], caller: int | None) -> None:
         """A base layer runs: outside its adapter layer, or inside one whose forward is not PEFT's, it is worth its line."""
@@ -182,6 +189,9 @@ class Calls:
             pass
         if id(module) in self._layers.module and self._open.get(id(module)):
             call = self._open[id(module)].pop()
+            if call.unwatched and self.operations is not None:
+                self.operations.resume()
+                call.base_used, call.adapter_used = True, set(call.active) & set(adapters_of(module))
             if (names := kwargs.get("adapter_names")) is not None:
                 call.active, call.per_sample = tuple(name for name in dict.fromkeys(names) if name != "__base__"), True
             tensors = output if isinstance(output, (tuple, list)) else (output,)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from peft_inspect.internals import TorchDispatchMode, schema_of
+from peft_inspect.internals import TorchDispatchMode, find, schema_of
 from peft_inspect.records import WeightUse
 from peft_inspect.run.weightless import storage_key
 from peft_inspect.structure.source.lines import Line, frames, is_machinery, is_peft, line_above, nearest_line, source
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from peft_inspect.run.layers import AdapterLayers
     from peft_inspect.run.tensors import WriteGuard
     from peft_inspect.trace.calls import Calls
+
+
+_get_modes, _pop_mode, _push_mode = (find(name) for name in ("get_dispatch_modes", "pop_dispatch_mode", "push_dispatch_mode"))
 
 
 class _Traits(NamedTuple):
@@ -63,13 +66,29 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.reads = reads
         self._of = of  # in another thread, which may outlive the run
         self._over = False
+        self._paused = False
 
     def in_thread(self) -> Callable[[], Operations]:
         """The same for a thread that work is handed to: each thread has modes of its own."""
         return partial(Operations, self._guard, self.reads, of=self)
 
+    def pause(self) -> bool:
+        """Watch no operation until `resume`, if no other mode is there that might need it; says whether it does so."""
+        if _get_modes is None or _get_modes() != [self]:
+            return False
+        _pop_mode()
+        self._paused = True
+        return True
+
+    def resume(self) -> None:
+        """Watch on."""
+        if self._paused:
+            _push_mode(self)
+            self._paused = False
+
     def __exit__(self, *error: object) -> None:
         self._over = True
+        self.resume()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     @classmethod

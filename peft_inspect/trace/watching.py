@@ -106,8 +106,9 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
     with undisturbed(subject.model) as guard:
         with switches.watching(), step.calls.watching():
             with Operations(guard, step.reads) as operations, following_threads(handed_on_by(switches, step.calls, operations)):
+                step.calls.operations = operations
                 loss = forward(subject, own_copy(inputs.batch))
-            step.calls.phase = "backward"
+            step.calls.phase, step.calls.operations = "backward", None
             connected = backward(subject, loss.tensor)
         values = structure.weights != "none"
         gradients = read_gradients(layers.parameters, structure, connected, values=values)
