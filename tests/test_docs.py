@@ -10,7 +10,7 @@ import peft_inspect
 from peft_inspect.rules.examples import text_batch, tiny_llama
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def load_renderer():
@@ -66,3 +66,18 @@ def test_ci_runs_the_test_command_of_the_readme():
     script, readme = (ROOT / ".ci" / "run").read_text(encoding="utf-8"), (ROOT / "README.md").read_text(encoding="utf-8")
     assert "<!-- test-command -->" in script
     assert re.search(r"<!-- test-command -->\n```bash\n.*pytest.*\n```", readme)
+
+
+ZH = [(ROOT / "README.md", ROOT / "README.zh-CN.md")] + [
+    (ROOT / "docs" / page.name, page) for page in sorted((ROOT / "docs" / "zh").glob("*.md"))
+]
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(("english", "chinese"), ZH, ids=[page.name for _, page in ZH])
+def test_the_commands_of_a_chinese_page_are_those_of_the_english_one(english, chinese):
+    """The prose may be shorter; what is copied from it must not differ."""
+    known = [block for block in FENCED.findall(english.read_text(encoding="utf-8")) if block[0] != "text"]
+    shown = FENCED.findall(chinese.read_text(encoding="utf-8"))
+    assert shown
+    assert [block for block in shown if block not in known] == []
