@@ -61,6 +61,19 @@ _ADAPTERS = """## Adapter files
 weights, and their values with those of a live model. Formats of other tools are told by their keys; where every tensor has one place,
 `--suggest FOLDER` writes the adapter as PEFT loads it, and `--suggest FILE.json` the config.
 """
+_MERGED = """## Merged weights
+
+```bash
+peft-inspect check MERGED --adapter ADAPTER --base BASE
+```
+
+Every tensor that the adapter changes is merged anew by PEFT's own code, from the base, and compared with the merged checkpoint, bit for
+bit, in the precisions in which people merge: that of the base, that of the merged files, and float32. LoRA, DoRA, rank patterns,
+embeddings, `modules_to_save`, single tokens, fused experts and other tuners are told alike: merged, not applied, applied twice, with
+another scaling, another adapter, or some layers left out. A merge whose last places differ, as one on another device, is a merge.
+What could not be judged is a note. The files are read in pieces: what is held in memory is a piece of one tensor, but for layers that
+can only be merged as a whole.
+"""
 
 
 def screen(command: str) -> str:
@@ -147,6 +160,7 @@ def files_page() -> str:
     lines += ["", f"Known by sight, and refused by name: {others}.", *(line for one in DIALECTS for line in _section(one))]
     lines += ["", _ADAPTERS.rstrip(), "", "| written by | what to do |", "|---|---|"]
     lines += [f"| {form.name} | {form.how} |" for form in FORMATS]
+    lines += ["", _MERGED.rstrip()]
     return "\n".join(lines) + "\n"
 
 

@@ -167,6 +167,9 @@ def _inspect(subject: Subject, judging: Judging, step: Step, load_s: float) -> R
 
     step("reading the structure")
     structure = read_structure(subject)
+    if subject.merged_onto is not None:  # files are compared, and nothing of the model is built to be trained
+        step("merging the adapter anew, layer by layer")
+        judging = replace(judging, rules=tuple(rule for rule in judging.rules if rule.over is AdapterFile), runs=False)
     files = adapter_evidence(subject, structure)
     trace: Trace | None = None
     no_batch = "needs a batch: run gradcheck or check"

@@ -147,6 +147,16 @@ INTERNALS = {
     "get_class_from_dynamic_module": Internal(
         "transformers.dynamic_module_utils.get_class_from_dynamic_module", "models with code of their own are not loaded"
     ),
+    "checkpoint_conversions": Internal(
+        "transformers.conversion_mapping.get_model_conversion_mapping",
+        "tensors that transformers renames or fuses while loading are not judged in merged checkpoints",
+        since="5.0",
+    ),
+    "rename_checkpoint_key": Internal(
+        "transformers.core_model_loading.rename_source_key",
+        "tensors that transformers renames or fuses while loading are not judged in merged checkpoints",
+        since="5.0",
+    ),
     # PEFT
     "AuxiliaryTrainingWrapper": Internal("peft.utils.other.AuxiliaryTrainingWrapper", "of trained copies only modules_to_save is known"),
     "NoMatchingPeftModuleError": Internal(

@@ -14,7 +14,8 @@ import pytest
 
 import peft_inspect
 from peft_inspect.diagnose import precedence
-from peft_inspect.records import Remedy
+from peft_inspect.inspection import inspect
+from peft_inspect.records import Remedy, Request
 from peft_inspect.rules import Example, Rule, all_rules, page
 from peft_inspect.rules.rule import Symptom, Tier
 from peft_inspect.rules.words import agreed, literal, nearest, settings
@@ -27,8 +28,17 @@ runs_examples = pytest.mark.filterwarnings("ignore")
 
 
 def inspected(example: Example) -> peft_inspect.Report:
-    """An example under all rules, its fixes tried."""
-    return peft_inspect.check(**vars(example))
+    """An example under all rules, its fixes tried; of one that trains, its step is watched, and merged files are compared."""
+    arguments = vars(example).copy()
+    step, merged = arguments.pop("step"), arguments.pop("merged")
+    if step is not None:
+        with peft_inspect.watch(fail_on="never") as watched:
+            step()
+        assert watched.report is not None
+        return watched.report
+    if merged is not None:
+        return inspect(Request(model=merged[0], base=merged[1], adapter=example.adapter))
+    return peft_inspect.check(**arguments)
 
 
 def listed(report: peft_inspect.Report) -> list[str]:

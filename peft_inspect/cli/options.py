@@ -76,7 +76,12 @@ def _request(
         str | None, typer.Option(metavar="DIR", help="An adapter to load, or to check against a wrapped MODEL.", rich_help_panel=LORA)
     ] = None,
     base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The base model, instead of the one that an adapter names.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The base model, instead of the one that an adapter names; with --adapter: that of a merged MODEL.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     base_class: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Check an adapter against this model class.", rich_help_panel=MODEL)

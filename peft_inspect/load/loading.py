@@ -111,8 +111,13 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
     """The base model, built as the adapters that are loaded onto it want it; or the adapter that MODEL names, with its base."""
     form = named(name)
     if not _is_adapter(form):
+        if request.base is not None and request.adapter is not None:
+            return _merged(name, form, request, onto, code, step)
         if request.base is not None:
-            raise InspectionError(f"--base goes with an adapter, and {name} is none: leave it out, or name the adapter as MODEL")
+            raise InspectionError(
+                f"--base goes with an adapter, and {name} is none: leave it out, name the adapter as MODEL, or, where {name} is "
+                "a merged model, the adapter in it with --adapter"
+            )
         if onto and lora is None and not isinstance(form, Code):
             return base_model(name, form, as_trained(request, onto), task_type(onto), code, step)
         return base_model(name, form, _as_the_trainer_sets(request, form, lora), lora.task_type if lora else None, code, step)
@@ -133,6 +138,25 @@ def _model(name: str, request: Request, lora: Asked | None, onto: tuple[AdapterF
     attached = subject if is_wrapped(subject.model) else attach.attach(subject, files)
     return replace(
         attached, source=name, base_name=base, adapter_files=attached.adapter_files or files, notes=(f"base model: {base}", *attached.notes)
+    )
+
+
+def _merged(name: str, form: Named, request: Request, files: tuple[AdapterFile, ...], code: UserCode, step: Step) -> Subject:
+    """A merged checkpoint, built without its weights, to be held against its base and the adapter."""
+    base = named(str(request.base))
+    places = [location_of(form), location_of(base)]
+    if None in places:
+        raise InspectionError(f"to compare the merged model {name} with its base {request.base}, both have to be folders or hub ids")
+    if request.weights not in (None, "none"):
+        raise InspectionError(
+            f"--weights {request.weights} loads a model to run it, and a merged model is compared file by file: leave it out"
+        )
+    folders = tuple(str(place.checkpoint()) for place in places if place is not None)
+    step("attaching the adapter")
+    built = base_model(name, form, as_trained(replace(request, base=None), files[:1]), task_type(files), code, step)
+    subject = attach.attach(built, files[:1])
+    return replace(
+        subject, base_name=request.base, merged_onto=(folders[0], folders[1]), notes=(f"merged from: {request.base}", *subject.notes)
     )
 
 
@@ -179,6 +203,8 @@ def _resumed(subject: Subject, lora: Asked, files: tuple[AdapterFile, ...], step
 
 def _with_adapter(subject: Subject, files: tuple[AdapterFile, ...]) -> Subject:
     """Loaded where the model has no adapter yet; where it has one, the file is only checked against it."""
+    if subject.merged_onto is not None:
+        return subject
     if not files or is_wrapped(subject.model):
         return replace(subject, adapter_files=(*subject.adapter_files, *files))
     return attach.attach(subject, files)

@@ -10,6 +10,7 @@ from peft_inspect.records.adapter_file import AdapterFile, Conversion, TensorInf
 from peft_inspect.records.basics import InspectionError, Mode, Severity, Source, Weights, text_of
 from peft_inspect.records.diagnosis import Diagnosis, Finding, Outcome, Remedy, Status
 from peft_inspect.records.grouping import Placed, by_place, modules_of, runs_of
+from peft_inspect.records.merged import MergedTensor, MergedWeights, Verdict
 from peft_inspect.records.pins import Expectations, Lock, Locked, Pinned, Pins
 from peft_inspect.records.structure import (
     AdapterInfo,
@@ -77,6 +78,8 @@ __all__ = [
     "Locked",
     "LossInfo",
     "LossTargets",
+    "MergedTensor",
+    "MergedWeights",
     "Mode",
     "ModuleInfo",
     "ModuleKind",
@@ -102,6 +105,7 @@ __all__ = [
     "Trace",
     "Unexplained",
     "Update",
+    "Verdict",
     "WeightRead",
     "WeightUse",
     "Weights",

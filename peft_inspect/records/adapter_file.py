@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from peft_inspect.records.merged import MergedWeights
 from peft_inspect.records.structure import Structure
 
 
@@ -45,4 +46,5 @@ class AdapterFile:
     new_modules: Mapping[str, str] = field(default_factory=dict)  # path of a trained or fresh module PEFT does not save → its key in a file
     live_zero: frozenset[str] = frozenset()  # expected keys whose live tensor is exactly zero, where there are values
     trained_below: tuple[str, ...] = ()  # sub-folders with an adapter that is trained, where this one is not
+    merged: MergedWeights | None = None  # a checkpoint that is said to contain the adapter
     in_memory: bool = False  # a loaded adapter seen in the live model, whose file was not named

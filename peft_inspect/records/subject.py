@@ -53,4 +53,5 @@ class Subject:
     content: Mapping[str, str] = field(default_factory=dict)  # text / image / audio paths of the user for the batch
     folder: str | None = None  # local folder with tokenizer and processor files, when there is one
     base_name: str | None = None  # where MODEL is an adapter: its base, as it was named
+    merged_onto: tuple[str, str] | None = None  # folders of a merged checkpoint, which the model was built from, and of its base
     batch_by: str = "user"  # who made the batch, where there is one

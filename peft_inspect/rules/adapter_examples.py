@@ -47,3 +47,16 @@ def saved(model: Any, edit: Callable[[Tensors], Tensors] | None = None) -> str:
         file = folder / "adapter_model.safetensors"
         save_file(dict(edit(load_file(file))), file)
     return str(folder)
+
+
+def merged(model: Any, *, applied: bool = True) -> tuple[str, str]:
+    """Folders of the model with its adapter merged into it, or left out, and of its base. They last as long as the process."""
+    import copy
+
+    folders = [tempfile.mkdtemp(prefix="peft-inspect-example-") for _ in range(2)]
+    for folder in folders:
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    base = copy.deepcopy(model).unload()
+    base.save_pretrained(folders[1])
+    (copy.deepcopy(model).merge_and_unload() if applied else base).save_pretrained(folders[0])
+    return folders[0], folders[1]

@@ -51,7 +51,10 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True)
 class Example:
-    """A tiny runnable program: the arguments of `peft_inspect.check`."""
+    """A tiny runnable program: the arguments of `peft_inspect.check`, or one training step of its own, for `peft_inspect.watch`.
+
+    `merged` are the folders that `check MERGED --adapter ADAPTER --base BASE` compares.
+    """
 
     model: torch.nn.Module
     batch: Mapping[str, Any] | None = None
@@ -59,6 +62,8 @@ class Example:
     optimizer: torch.optim.Optimizer | None = None
     adapter: str | None = None
     pins: Pins | None = None
+    step: Callable[[], None] | None = None
+    merged: tuple[str, str] | None = None  # a merged checkpoint and its base
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_inspect.records import AdapterFile, AdapterInfo, Structure, Subject, TensorInfo
 from peft_inspect.structure.inventory import take_inventory
+from peft_inspect.structure.merged import judged_merge
 from peft_inspect.structure.new_modules import new_modules
 from peft_inspect.structure.owners import Owner, owners_of
 from peft_inspect.structure.saved_keys import SavedKeys
@@ -26,6 +27,8 @@ _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 def adapter_evidence(subject: Subject, structure: Structure) -> tuple[AdapterFile, ...]:
     """The adapter files of the subject, compared with its model, and the adapters that it was loaded with for inference."""
     files = tuple(compared(file, subject.model, structure, _base_name(subject)) for file in subject.adapter_files)
+    if subject.merged_onto is not None:
+        files = tuple(_with_merge(file, subject, structure, subject.merged_onto) for file in files)
     named = {file.adapter for file in files}
     loaded = (
         _in_memory(adapter, structure) for adapter in structure.adapters if _for_use(adapter, structure) and adapter.name not in named
@@ -67,6 +70,15 @@ def compared(file: AdapterFile, model: nn.Module, structure: Structure, base_nam
         base=_base(file, owner, structure, base_name),
         new_modules=new_modules(owner, structure, keys),
     )
+
+
+def _with_merge(file: AdapterFile, subject: Subject, structure: Structure, folders: tuple[str, str]) -> AdapterFile:
+    """The file with what became of it in the merged checkpoint, whose base is not the one that its config names."""
+    counterpart = _counterpart(file, owners_of(take_inventory(subject.model)), structure)
+    merged = judged_merge(file, *counterpart, Path(folders[0]), Path(folders[1])) if counterpart else None
+    asked = file.config.get("base_model_name_or_path")
+    same = _same_name(str(asked), folders[1]) if asked else None
+    return replace(file, merged=merged, base={**file.base, "name": folders[1], "same_name": same})
 
 
 def _counterpart(file: AdapterFile, owners: tuple[Owner, ...], structure: Structure) -> tuple[Owner, str] | None:

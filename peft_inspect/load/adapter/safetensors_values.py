@@ -14,7 +14,7 @@ from peft_inspect.load.adapter.safetensors_header import Entry, read_header
 from peft_inspect.records import InspectionError, TensorInfo
 
 _CHUNK = 1 << 22  # bytes of a tensor in memory at a time
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -44,7 +44,7 @@ def read_tensors(path: Path) -> tuple[TensorInfo, ...]:
 
 
 def _tensor(key: str, entry: Entry, file: BufferedReader) -> TensorInfo:
-    dtype = _DTYPES.get(entry.dtype)
+    dtype = DTYPES.get(entry.dtype)
     name = str(dtype).removeprefix("torch.") if dtype else entry.dtype.lower()
     if entry.begin == entry.end:
         return TensorInfo(key, entry.shape, name)
