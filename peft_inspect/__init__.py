@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from peft_inspect.api import FindingsError, Report, check, gradcheck, inspect, tree
+    from peft_inspect.programs import watch
     from peft_inspect.records import Finding, InspectionError, Request, Severity
     from peft_inspect.version import __version__
 
@@ -25,6 +26,7 @@ __all__ = [
     "gradcheck",
     "inspect",
     "tree",
+    "watch",
 ]
 
 _RECORDS = ("Finding", "InspectionError", "Request", "Severity")
@@ -36,7 +38,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    module = "version" if name == "__version__" else "records" if name in _RECORDS else "api"
+    module = {"__version__": "version", "watch": "programs", **dict.fromkeys(_RECORDS, "records")}.get(name, "api")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 

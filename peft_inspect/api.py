@@ -5,24 +5,19 @@ Torch is imported by the first inspection, not by importing this module.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.inspection import FindingsError, Judging, Report, as_patterns, inspect, inspect_subject
-from peft_inspect.program.launch import Launch
-from peft_inspect.program.undrawn import undrawn
-from peft_inspect.records import Diagnosis, InspectionError, Pins, Request
+from peft_inspect.records import InspectionError, Pins, Request
 
 if TYPE_CHECKING:
     import torch
 
     from peft_inspect.formats.tree.drawing import ModelTree
     from peft_inspect.formats.view import Column
-    from peft_inspect.program.executing import Ended
 
-__all__ = ["FindingsError", "Report", "check", "gradcheck", "inspect", "run", "tree"]
+__all__ = ["FindingsError", "Report", "check", "gradcheck", "inspect", "tree"]
 
 
 def check(
@@ -128,54 +123,6 @@ def _check_target(name: str, adapter: str | None, select: Iterable[str], ignore:
     if inspected.failure:
         raise inspected.failure
     return inspected.reports[name]
-
-
-@dataclass(frozen=True)
-class ProgramRun:
-    """How a program ended that was run under watch, and what is to be said of the models that it trains."""
-
-    ended: Ended
-    reports: Mapping[str, Report]  # by class; empty where no step was seen
-    seen: str  # what was seen instead
-
-
-def run(
-    launch: Launch,
-    *,
-    select: Iterable[str] = (),
-    ignore: Iterable[str] | Mapping[str, str] = (),
-    steps: int = 4,
-    verify: bool = True,
-    goes_on: Callable[[Mapping[str, Report]], bool] = lambda _: False,
-) -> ProgramRun:
-    """Run a training program as Python would, and watch its first step; the program is stopped once its report is made.
-
-    Args:
-        launch: the program.
-        select: codes, names or prefixes of the rules to judge by. Default: all.
-        ignore: likewise, to leave out; a mapping gives the reason of each.
-        steps: how many steps of its optimizer may be used to answer.
-        verify: try the fixes in the next steps of the program.
-        goes_on: asked with the reports whether the program is to go on, with nothing of the watching left.
-
-    Raises:
-        InspectionError: there is no such program; the message says what to do.
-    """
-    from peft_inspect.program import executing, program
-
-    started = time.perf_counter()
-    reports: dict[str, Report] = {}
-
-    def conclude(diagnoses: Mapping[str, Diagnosis]) -> BaseException | None:
-        seconds = time.perf_counter() - started
-        for name, diagnosis in diagnoses.items():
-            reports[name] = Report(**vars(diagnosis), timings={"total_s": seconds})
-        with undrawn():
-            return None if goes_on(reports) else executing.Stopped()
-
-    judging = Judging.of("check", select, ignore)
-    ended, seen = program.run(launch, judging.rules, judging.ignore, steps, conclude, verify=verify)
-    return ProgramRun(ended, reports, seen)
 
 
 def _inspect_live(

@@ -45,12 +45,6 @@ class Report(Diagnosis):
 
     timings: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def incomplete(self) -> str | None:
-        """Which rules crashed, as a message; None when all ran to their end."""
-        crashed = [outcome for outcome in self.outcomes if outcome.status == "crashed"]
-        return "; ".join(f"rule {rule.code} {rule.rule} crashed ({rule.why}): the report is incomplete" for rule in crashed) or None
-
     def to_dict(self) -> dict[str, Any]:
         """The JSON report, schema 1, as a dictionary of plain values."""
         from peft_inspect.formats.json import document

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NoReturn
 
 import typer
 
-from peft_inspect.api import ProgramRun, Report, run
+from peft_inspect.api import Report
 from peft_inspect.cli.checking import further_outputs
 from peft_inspect.cli.inspecting import FOUND, INTERRUPTED, failures, prepared
 from peft_inspect.cli.options import Reporting
 from peft_inspect.formats import View
 from peft_inspect.formats.several import write_all
 from peft_inspect.program.launch import Launch
-from peft_inspect.records import InspectionError
+from peft_inspect.programs import ProgramRun, run
+from peft_inspect.records import Diagnosis, InspectionError
 
 
 def run_program(
@@ -43,13 +44,10 @@ def run_program(
             for name, output in outputs:
                 output.write(partial(write_all, name, reports, {}, view=view))
 
-        def goes_on(reports: Mapping[str, Report]) -> bool:
-            if not keep_going or _fails(reports, reporting):
-                return False
-            tell(reports)
-            return True
+        def ends(diagnoses: Iterable[Diagnosis]) -> bool:
+            return not keep_going or _fails(diagnoses, reporting)
 
-        done = run(launch, select=reporting.select, ignore=reporting.ignore, steps=steps, verify=reporting.verify, goes_on=goes_on)
+        done = run(launch, select=reporting.select, ignore=reporting.ignore, steps=steps, verify=reporting.verify, ends=ends, tell=tell)
         if told:
             sys.exit(done.ended.code)
         if done.reports:
@@ -57,8 +55,8 @@ def run_program(
         _leave(done, reporting)
 
 
-def _fails(reports: Mapping[str, Report], reporting: Reporting) -> bool:
-    return any(report.incomplete or report.at_or_above(reporting.fail_on or "error") for report in reports.values())
+def _fails(diagnoses: Iterable[Diagnosis], reporting: Reporting) -> bool:
+    return any(diagnosis.incomplete or diagnosis.at_or_above(reporting.fail_on or "error") for diagnosis in diagnoses)
 
 
 def _leave(done: ProgramRun, reporting: Reporting) -> NoReturn:
@@ -68,7 +66,7 @@ def _leave(done: ProgramRun, reporting: Reporting) -> NoReturn:
         raise InspectionError(_without_step(done))
     if trouble := "; ".join(report.incomplete for report in done.reports.values() if report.incomplete):
         raise InspectionError(trouble)
-    raise typer.Exit(FOUND if _fails(done.reports, reporting) else 0)
+    raise typer.Exit(FOUND if _fails(done.reports.values(), reporting) else 0)
 
 
 def _without_step(done: ProgramRun) -> str:

@@ -5,7 +5,7 @@ Nothing is run besides the program's own steps: the first one tells whether anyt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,12 +48,23 @@ class Judged:
 class Inquiry:
     """The state of the question. `phase` says what the next step is for."""
 
-    def __init__(self, source: str, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, *, verify: bool) -> None:
+    def __init__(
+        self,
+        source: str,
+        rules: Sequence[Rule[Any]],
+        ignore: Mapping[str, str],
+        steps: int,
+        *,
+        verify: bool,
+        ends: Callable[[Iterable[Diagnosis]], bool] = lambda _: True,
+    ) -> None:
+        """`ends` tells whether the program is stopped after this answer; only then are fixes tried in it."""
         self._source = source
         self._rules = rules
         self._ignore = ignore
         self._steps = steps
         self._verify = verify
+        self._ends = ends
         self._used: list[str] = []
         self._models: list[Judged] = []
         self._left: list[tuple[Judged, Finding, tuple[Finding, ...]]] | None = None
@@ -142,7 +153,9 @@ class Inquiry:
 
     def _try(self) -> Phase:
         """The next remedy, if any is left: those of each finding, then all of them together where one hides behind another."""
-        if not self._verify or (self.ranks is not None and self.ranks.size > 1):
+        if not self._verify or not self._ends([judged.diagnosis for judged in self._models]):
+            return "done"
+        if self.ranks is not None and self.ranks.size > 1:
             return "done"  # a reducer remembers the graph of a step
         if self._left is None:
             self._left = list(self._trials())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.program.executing import Ended, execute, start
@@ -15,11 +15,12 @@ from peft_inspect.rules import Rule
 if TYPE_CHECKING:
     from peft_inspect.program.session import Session
 
+Ends = Callable[[Iterable[Diagnosis]], bool]
 Conclude = Callable[[Mapping[str, Diagnosis]], "BaseException | None"]
 
 
 def run(
-    launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, conclude: Conclude, *, verify: bool = True
+    launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, conclude: Conclude, *, verify: bool, ends: Ends
 ) -> tuple[Ended, str]:
     """Run the program under watch.
 
@@ -29,6 +30,7 @@ def run(
         ignore: code of a rule to ignore → the reason.
         steps: how many of the optimizer's steps may be used to answer.
         verify: try the fixes in the program's next steps.
+        ends: whether the program is stopped after an answer.
         conclude: told the diagnosis of each model that the program trains; what it returns is raised in the program.
 
     Returns:
@@ -46,7 +48,7 @@ def run(
             from peft_inspect.structure.source.lines import boundary
 
             boundary(start)
-            session = Session(Inquiry(launch.line, rules, ignore, steps, verify=verify), conclude)
+            session = Session(Inquiry(launch.line, rules, ignore, steps, verify=verify, ends=ends), conclude)
             sessions.append(session)
             session.begin()
 

@@ -89,3 +89,9 @@ class Diagnosis:
             return ()
         limit = Severity(severity).rank
         return tuple(finding for finding in self.findings if finding.severity.rank <= limit)
+
+    @property
+    def incomplete(self) -> str | None:
+        """Which rules crashed, as a message; None when all ran to their end."""
+        crashed = [outcome for outcome in self.outcomes if outcome.status == "crashed"]
+        return "; ".join(f"rule {rule.code} {rule.rule} crashed ({rule.why}): the report is incomplete" for rule in crashed) or None

@@ -1,0 +1,93 @@
+"""The optimizer stepped, and the adapter is what it was.
+
+The learning rate is 0, the gradients were scaled to nothing before the step, or it was another optimizer that stepped:
+one that was built first and is still the one that the loop, or the schedule, calls.
+
+Look at what stands between the backward and the step. A schedule that starts at 0 and warms up is no fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from peft_inspect.records import Finding, OptimizerStep, Severity, Trace, Update
+from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.rule import Example, Rule
+from peft_inspect.rules.updates import is_cleared, is_rounded_away, modules, no_step, trained
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """No value of any adapter weight with a gradient has changed."""
+    updates = trained(trace)
+    if trace.update is None or not updates or any(update.moved for update in updates) or is_cleared(trace) or is_rounded_away(trace):
+        return
+    why = _why(trace.update, updates)
+    if why is not None:
+        yield RULE.finding(
+            f"{trace.update.optimizer} stepped, and all {len(updates)} adapter parameters with a gradient are what they were: {why[0]}",
+            modules(trace, updates),
+            facts={"parameters": len(updates), "held": sum(update.held for update in updates)},
+            fix=why[1],
+        )
+
+
+def _why(step: OptimizerStep, updates: Sequence[Update]) -> tuple[str, str] | None:
+    """The reason and what to do; None where a schedule begins with nothing."""
+    held = [update for update in updates if update.held]
+    if not held:
+        return "it is another optimizer that holds them", "call step() on the optimizer that was built from the adapter's parameters"
+    if all(update.lr == 0 for update in held):
+        if any(update.scheduled_lr for update in held):
+            return None
+        return "its learning rate is 0", f"give {step.optimizer} a learning rate, and look at what its schedule makes of it"
+    if all(update.asked == 0 for update in held):
+        return (
+            "their gradients were scaled to nothing between the backward and the step",
+            "look at the clipping: a max_norm of 0 leaves nothing of any gradient",
+        )
+    return "its step wrote nothing", "look at the step of this optimizer, and at what is wrapped around it"
+
+
+def broken() -> Example:
+    """A learning rate that came out as 0."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
+
+    def step() -> None:
+        model(**text_batch()).loss.backward()
+        optimizer.step()
+
+    return Example(model, step=step)
+
+
+def fixed() -> Example:
+    """A learning rate."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+
+    def step() -> None:
+        model(**text_batch()).loss.backward()
+        optimizer.step()
+
+    return Example(model, step=step)
+
+
+RULE = Rule(
+    "PI502",
+    "no-update",
+    Severity.ERROR,
+    over=Trace,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    gives_way_to=("PI317",),
+    because="What no optimizer holds is updated by none.",
+    needs_values=True,
+    skip=no_step,
+)
