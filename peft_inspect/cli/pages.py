@@ -39,10 +39,21 @@ def rule_page(rule: Rule[Any]) -> Iterator[Line]:
         yield Line(Text(title, style="bold"))
         yield from _code(textwrap.dedent(inspect.getsource(example)))
         yield Line(Text())
+    for helper in _shared(rule):
+        yield Line(Text("In both", style="bold"))
+        yield from _code(textwrap.dedent(inspect.getsource(helper)))
+        yield Line(Text())
     before = ", ".join(sorted(precedence(all_rules())[rule]))
     if before:
         because = f" {rule.because}" if rule.because else ""
         yield Line(Text(f"Gives way to {before} where they explain the same layers.{because}"))
+
+
+def _shared(rule: Rule[Any]) -> list[Any]:
+    """The functions of the rule's module that its examples call."""
+    around = inspect.unwrap(rule.broken).__globals__
+    called = dict.fromkeys((*rule.broken.__code__.co_names, *rule.fixed.__code__.co_names))
+    return [value for name in called if inspect.isfunction(value := around.get(name)) and value.__module__ == rule.broken.__module__]
 
 
 def message_pages(messages: Iterable[Message]) -> Iterator[Line]:

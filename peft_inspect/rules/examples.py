@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from peft_inspect.rules.rule import Example
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +28,25 @@ def tiny_llama(**fields: Any) -> PreTrainedModel:
     }
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**{**shape, **fields})).train()
+
+
+def on_two_layers(forward: Callable[[Any, torch.Tensor], torch.Tensor], before_wrapping: Callable[[Any], None] = lambda _: None) -> Example:
+    """Two linear layers with adapters, `inner` and `out`; `forward(model, x)` is what the model runs, on x of shape [2, 8]."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    class TwoLayers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+            self.out = nn.Linear(8, 4)
+            before_wrapping(self)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return forward(self, x)
+
+    return Example(get_peft_model(TwoLayers(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
 
 
 def text_batch() -> dict[str, torch.Tensor]:

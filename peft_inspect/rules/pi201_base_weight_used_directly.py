@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Remedy, Severity, Trace, by_place
+from peft_inspect.rules.examples import on_two_layers
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, passed_by
 
@@ -49,39 +50,14 @@ def check(trace: Trace) -> Iterator[Finding]:
 
 def broken() -> Example:
     """An output head that multiplies by the weight itself."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
     from torch.nn import functional as F
 
-    class Head(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(8, 8)
-            self.out = nn.Linear(8, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return F.linear(self.inner(x), self.out.weight)
-
-    return Example(get_peft_model(Head(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+    return on_two_layers(lambda model, x: F.linear(model.inner(x), model.out.weight))
 
 
 def fixed() -> Example:
     """The same head calls the module."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class Head(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(8, 8)
-            self.out = nn.Linear(8, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.out(self.inner(x))
-
-    return Example(get_peft_model(Head(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+    return on_two_layers(lambda model, x: model.out(model.inner(x)))
 
 
 RULE = Rule("PI201", "base-weight-used-directly", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, tier=Tier.CAUSE)

@@ -12,8 +12,10 @@ Look the module up when it is called (`getattr(self, name)`), or build such tabl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from peft_inspect.records import Finding, Remedy, Severity, Trace, by_place
+from peft_inspect.rules.examples import on_two_layers
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, passed_by
 
@@ -41,42 +43,16 @@ def check(trace: Trace) -> Iterator[Finding]:
 
 def broken() -> Example:
     """A table of layers, made before the wrapping, is what forward uses."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class Routed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Linear(8, 8)
-            self.second = nn.Linear(8, 4)
-            self.route = {"first": self.first, "second": self.second}
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.route["second"](self.route["first"](x))
-
-    return Example(get_peft_model(Routed(), LoraConfig(target_modules=["first", "second"])), {"x": torch.randn(2, 8)})
+    return on_two_layers(lambda model, x: model.table[1](model.table[0](x)), before_wrapping=_keep_table)
 
 
 def fixed() -> Example:
-    """The table holds names, looked up when they are needed."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
+    """The layers are looked up when they are needed."""
+    return on_two_layers(lambda model, x: model.out(model.inner(x)), before_wrapping=_keep_table)
 
-    class Routed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Linear(8, 8)
-            self.second = nn.Linear(8, 4)
-            self.route = ["first", "second"]
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            for name in self.route:
-                x = getattr(self, name)(x)
-            return x
-
-    return Example(get_peft_model(Routed(), LoraConfig(target_modules=["first", "second"])), {"x": torch.randn(2, 8)})
+def _keep_table(model: Any) -> None:
+    model.table = [model.inner, model.out]
 
 
 RULE = Rule("PI202", "base-layer-called-directly", Severity.ERROR, over=Trace, check=check, broken=broken, fixed=fixed, tier=Tier.CAUSE)

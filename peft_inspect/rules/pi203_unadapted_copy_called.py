@@ -9,7 +9,8 @@ Take the module from the wrapped model, without copying.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from peft_inspect.records import Finding, Remedy, Severity, Unexplained, by_place
 from peft_inspect.rules.rule import Example, Rule, Tier
@@ -48,6 +49,15 @@ def broken() -> Example:
     """The head keeps a deep copy of the backbone, made before the wrapping."""
     import copy
 
+    return _classifier(copy.deepcopy)
+
+
+def fixed() -> Example:
+    """The head keeps a reference to the container, in which PEFT swaps the layers."""
+    return _classifier(lambda backbone: backbone)
+
+
+def _classifier(kept: Callable[[Any], Any]) -> Example:
     import torch
     from peft import LoraConfig, get_peft_model
     from torch import nn
@@ -56,31 +66,12 @@ def broken() -> Example:
         def __init__(self) -> None:
             super().__init__()
             backbone = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
-            self.encoder = copy.deepcopy(backbone)
+            self.encoder = kept(backbone)
             self.backbone = get_peft_model(backbone, LoraConfig(target_modules=["0", "2"]))
             self.head = nn.Linear(8, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.encoder(x))
-
-    return Example(Classifier(), {"x": torch.randn(2, 8)})
-
-
-def fixed() -> Example:
-    """The head calls the wrapped backbone."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class Classifier(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            backbone = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
-            self.backbone = get_peft_model(backbone, LoraConfig(target_modules=["0", "2"]))
-            self.head = nn.Linear(8, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.backbone(x))
 
     return Example(Classifier(), {"x": torch.randn(2, 8)})
 

@@ -12,8 +12,10 @@ elsewhere, take it out of `target_modules`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from peft_inspect.records import Finding, Severity, Unexplained, modules_of
+from peft_inspect.rules.examples import on_two_layers
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, counted
 
@@ -41,38 +43,16 @@ def check(left: Unexplained) -> Iterator[Finding]:
 def broken() -> Example:
     """The parent absorbed the weight into a constant of its own before the wrapping."""
     import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
 
-    class Absorbed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(8, 8)
-            self.out = nn.Linear(8, 4)
-            self.absorbed = self.out.weight.detach().t() @ torch.eye(4)
+    def absorbed(model: Any) -> None:
+        model.absorbed = model.out.weight.detach().t() @ torch.eye(4)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner(x) @ self.absorbed
-
-    return Example(get_peft_model(Absorbed(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+    return on_two_layers(lambda model, x: model.inner(x) @ model.absorbed, before_wrapping=absorbed)
 
 
 def fixed() -> Example:
     """The parent calls the module."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class Called(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(8, 8)
-            self.out = nn.Linear(8, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.out(self.inner(x))
-
-    return Example(get_peft_model(Called(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+    return on_two_layers(lambda model, x: model.out(model.inner(x)))
 
 
 RULE = Rule(

@@ -63,26 +63,15 @@ def _has_running_sibling(trace: Trace, path: str) -> bool:
 
 def broken() -> Example:
     """Adapters on both halves, and a batch for one."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class TwoTowers(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.text = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
-            self.image = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
-
-        def forward(self, text: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
-            features = self.text(text)
-            return features if image is None else features + self.image(image)
-
-    model = get_peft_model(TwoTowers(), LoraConfig(target_modules=r"(text|image)\.[02]"))
-    return Example(model, {"text": torch.randn(2, 8)})
+    return _two_towers("text")
 
 
 def fixed() -> Example:
     """A batch with both inputs."""
+    return _two_towers("text", "image")
+
+
+def _two_towers(*inputs: str) -> Example:
     import torch
     from peft import LoraConfig, get_peft_model
     from torch import nn
@@ -98,7 +87,7 @@ def fixed() -> Example:
             return features if image is None else features + self.image(image)
 
     model = get_peft_model(TwoTowers(), LoraConfig(target_modules=r"(text|image)\.[02]"))
-    return Example(model, {"text": torch.randn(2, 8), "image": torch.randn(2, 8)})
+    return Example(model, {name: torch.randn(2, 8) for name in inputs})
 
 
 RULE = Rule(

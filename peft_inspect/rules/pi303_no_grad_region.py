@@ -11,7 +11,9 @@ Take the switch away from the line that the finding shows, or switch by what is 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 from peft_inspect.records import CallInfo, Finding, GradRegion, Remedy, Severity, Source, Unexplained
 from peft_inspect.rules.examples import text_batch, tiny_llama
@@ -59,27 +61,18 @@ def _switched_off(calls: list[CallInfo]) -> list[GradRegion]:
 def broken() -> Example:
     """A helper from the days of a frozen backbone."""
     import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
 
-    class Probe(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"]))
-            self.head = nn.Linear(64, 2)
-
-        @torch.no_grad()
-        def features(self, input_ids: torch.Tensor) -> torch.Tensor:
-            return self.backbone(input_ids=input_ids).logits.mean(dim=1)
-
-        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-            return self.head(self.features(input_ids))
-
-    return Example(Probe(), {"input_ids": text_batch()["input_ids"]})
+    return _probe(torch.no_grad)
 
 
 def fixed() -> Example:
     """The helper keeps the graph."""
+    from contextlib import nullcontext
+
+    return _probe(nullcontext)
+
+
+def _probe(mode: Callable[[], AbstractContextManager[Any]]) -> Example:
     import torch
     from peft import LoraConfig, get_peft_model
     from torch import nn
@@ -91,7 +84,8 @@ def fixed() -> Example:
             self.head = nn.Linear(64, 2)
 
         def features(self, input_ids: torch.Tensor) -> torch.Tensor:
-            return self.backbone(input_ids=input_ids).logits.mean(dim=1)
+            with mode():
+                return self.backbone(input_ids=input_ids).logits.mean(dim=1)
 
         def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
             return self.head(self.features(input_ids))

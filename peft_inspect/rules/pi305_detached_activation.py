@@ -10,7 +10,8 @@ the cache trains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from peft_inspect.records import Finding, Remedy, Severity, Unexplained, by_place
 from peft_inspect.rules.rule import Example, Rule, Tier
@@ -35,26 +36,15 @@ def check(left: Unexplained) -> Iterator[Finding]:
 
 def broken() -> Example:
     """Features are detached before the head."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class Probe(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            backbone = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
-            self.backbone = get_peft_model(backbone, LoraConfig(target_modules=["0", "2"]))
-            self.head = nn.Linear(8, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            features = self.backbone(x).detach()
-            return self.head(features)
-
-    return Example(Probe(), {"x": torch.randn(2, 8)})
+    return _probe(lambda features: features.detach())
 
 
 def fixed() -> Example:
     """The graph is kept."""
+    return _probe(lambda features: features)
+
+
+def _probe(cached: Callable[[Any], Any]) -> Example:
     import torch
     from peft import LoraConfig, get_peft_model
     from torch import nn
@@ -67,8 +57,7 @@ def fixed() -> Example:
             self.head = nn.Linear(8, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            features = self.backbone(x)
-            return self.head(features)
+            return self.head(cached(self.backbone(x)))
 
     return Example(Probe(), {"x": torch.randn(2, 8)})
 

@@ -9,7 +9,8 @@ gradient on the log-probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from peft_inspect.records import Finding, Severity, Unexplained, by_place
 from peft_inspect.rules.rule import Example, Rule, Tier
@@ -40,25 +41,15 @@ def check(left: Unexplained) -> Iterator[Finding]:
 
 def broken() -> Example:
     """Tokens are picked by argmax and embedded again."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class Pipeline(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.generator = get_peft_model(nn.Sequential(nn.Linear(8, 8)), LoraConfig(target_modules=["0"]))
-            self.scorer = nn.Embedding(8, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            tokens = self.generator(x).argmax(dim=-1)
-            return self.scorer(tokens)
-
-    return Example(Pipeline(), {"x": torch.randn(2, 8)})
+    return _pipeline(lambda scores, scorer: scorer(scores.argmax(dim=-1)))
 
 
 def fixed() -> Example:
     """A softmax over the tokens keeps the graph."""
+    return _pipeline(lambda scores, scorer: scores.softmax(dim=-1) @ scorer.weight)
+
+
+def _pipeline(scored: Callable[[Any, Any], Any]) -> Example:
     import torch
     from peft import LoraConfig, get_peft_model
     from torch import nn
@@ -70,8 +61,7 @@ def fixed() -> Example:
             self.scorer = nn.Embedding(8, 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            weights = self.generator(x).softmax(dim=-1)
-            return weights @ self.scorer.weight
+            return scored(self.generator(x), self.scorer)
 
     return Example(Pipeline(), {"x": torch.randn(2, 8)})
 

@@ -35,26 +35,15 @@ def check(left: Unexplained) -> Iterator[Finding]:
 
 def broken() -> Example:
     """Features are taken before the last layer."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            states = [x]
-            for layer in self.layers:
-                states.append(layer(states[-1]))
-            return states[-2]
-
-    return Example(get_peft_model(Encoder(), LoraConfig(target_modules=["0", "1", "2"])), {"x": torch.randn(2, 8)})
+    return _encoder("0", "1", "2")
 
 
 def fixed() -> Example:
     """The last layer is left out."""
+    return _encoder("0", "1")
+
+
+def _encoder(*target_modules: str) -> Example:
     import torch
     from peft import LoraConfig, get_peft_model
     from torch import nn
@@ -70,7 +59,7 @@ def fixed() -> Example:
                 states.append(layer(states[-1]))
             return states[-2]
 
-    return Example(get_peft_model(Encoder(), LoraConfig(target_modules=["0", "1"])), {"x": torch.randn(2, 8)})
+    return Example(get_peft_model(Encoder(), LoraConfig(target_modules=list(target_modules))), {"x": torch.randn(2, 8)})
 
 
 RULE = Rule(

@@ -12,9 +12,11 @@ cause, please report it: it deserves a rule of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, Unexplained, modules_of
+from peft_inspect.rules.examples import on_two_layers
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import at_line, counted
 
@@ -70,40 +72,16 @@ def _seen(trace: Trace, layer: AdapterLayerInfo) -> tuple[str, Source | None]:
 
 def broken() -> Example:
     """A custom autograd function that forgets its gradient."""
-    from typing import Any
-
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
-
-    class Forgetful(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-            return x * 2
-
-        @staticmethod
-        def backward(ctx: Any, *grad: Any) -> None:
-            return None
-
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(8, 8)
-            self.out = nn.Linear(8, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.out(Forgetful.apply(self.inner(x)))
-
-    return Example(get_peft_model(Scaled(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+    return _doubling(lambda _: None)
 
 
 def fixed() -> Example:
     """The function returns its gradient."""
-    from typing import Any
+    return _doubling(lambda gradient: gradient * 2)
 
+
+def _doubling(of_input: Callable[[Any], Any]) -> Example:
     import torch
-    from peft import LoraConfig, get_peft_model
-    from torch import nn
 
     class Doubled(torch.autograd.Function):
         @staticmethod
@@ -111,20 +89,10 @@ def fixed() -> Example:
             return x * 2
 
         @staticmethod
-        def backward(ctx: Any, *grad: Any) -> torch.Tensor:
-            doubled: torch.Tensor = grad[0] * 2
-            return doubled
+        def backward(ctx: Any, *gradient: Any) -> Any:
+            return of_input(gradient[0])
 
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nn.Linear(8, 8)
-            self.out = nn.Linear(8, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.out(Doubled.apply(self.inner(x)))
-
-    return Example(get_peft_model(Scaled(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+    return on_two_layers(lambda model, x: model.out(Doubled.apply(model.inner(x))))
 
 
 RULE = Rule(
