@@ -22,7 +22,7 @@ from peft_inspect.records import Finding, InspectionError, ModuleInfo, Outcome, 
 from peft_inspect.rules import all_rules
 from peft_inspect.rules import page as rule_text
 
-ROOT = Structure("Tiny", "Tiny", (ModuleInfo("", "Tiny", "m", "other", training=True),), (), (), ())
+ROOT = Structure("Tiny", "Tiny", (ModuleInfo("", "Tiny", "other", training=True),), (), (), ())
 
 
 CLEAN = (Outcome("PI112", "no-adapter", "clean"),)

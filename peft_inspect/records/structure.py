@@ -22,7 +22,6 @@ class ModuleInfo:
 
     path: str
     type: str  # class name
-    defined_in: str  # the Python module of the class
     kind: ModuleKind
     training: bool
     aliases: tuple[str, ...] = ()

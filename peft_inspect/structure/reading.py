@@ -85,7 +85,6 @@ def _modules(inventory: Inventory, fresh: frozenset[str]) -> Iterator[ModuleInfo
         yield ModuleInfo(
             path=path,
             type=class_of(module).__name__,
-            defined_in=class_of(module).__module__,
             kind="router" if path in routers and kind != "adapter-layer" else kind,
             training=module.training,
             aliases=tuple(inventory.module_aliases.get(path, ())),

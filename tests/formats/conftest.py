@@ -36,7 +36,7 @@ class Rows:
     layers: list = field(default_factory=list)
 
     def module(self, path, name, kind="other", **fields):
-        self.modules.append(ModuleInfo(path, name, "modeling", kind, **{"training": True, **fields}))
+        self.modules.append(ModuleInfo(path, name, kind, **{"training": True, **fields}))
 
     def weight(self, module, shape, *, name="weight", role="base", requires_grad=False, **fields):
         numel = 1

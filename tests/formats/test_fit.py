@@ -21,7 +21,7 @@ def screen(report, **view):
 def test_sixty_levels_keep_their_names_and_their_numbers(make_llama, make_report, width):
     """What does not fit of the guides is counted: `24… │ ├ inner`."""
     structure = make_llama(1)
-    deep = tuple(ModuleInfo("inner" + ".inner" * level, f"Nested{level}", "modeling", "other", training=True) for level in range(60))
+    deep = tuple(ModuleInfo("inner" + ".inner" * level, f"Nested{level}", "other", training=True) for level in range(60))
     lines = screen(make_report(replace(structure, modules=(*structure.modules, *deep))), width=width).splitlines()
     assert max(map(len, lines)) <= width
     assert all(any(f"Nested{level}" in line for line in lines) for level in range(60))
@@ -57,7 +57,7 @@ def test_the_signs_are_explained_in_markdown_as_well(make_llama, make_report):
 
 def test_names_that_are_spelled_out_keep_the_columns_in_line(make_llama, make_report):
     structure = make_llama(1)
-    wide = ModuleInfo("base_model.model.名前", "Dropout", "torch", "other", training=True)
+    wide = ModuleInfo("base_model.model.名前", "Dropout", "other", training=True)
     text = screen(make_report(replace(structure, modules=(*structure.modules, wide))), width=140, ascii=True, columns=("path",))
     starts = [line.rindex("base_model.model") for line in text.splitlines() if line.endswith(("q_proj", "\\u540d\\u524d"))]
     assert len(starts) == 2

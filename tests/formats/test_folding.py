@@ -98,11 +98,11 @@ def test_what_is_equal_in_a_nested_list_is_not_drawn_again(make_llama, make_repo
     """As in T5, whose blocks hold lists of layers: only the first block has a position bias."""
     structure = make_llama(3)
     inner = [f"{STACK}.{index}.layer" for index in range(3)]
-    nested = [ModuleInfo(path, "ModuleList", "torch", "container", training=True) for path in inner]
+    nested = [ModuleInfo(path, "ModuleList", "container", training=True) for path in inner]
     for at, name in enumerate(("Attention", "FeedForward")):
-        nested += [ModuleInfo(f"{path}.{at}", name, "modeling", "other", training=True) for path in inner]
-        nested += [ModuleInfo(f"{path}.{at}.drop", "Dropout", "torch", "other", training=True) for path in inner]
-    nested.append(ModuleInfo(f"{inner[0]}.0.bias", "Embedding", "torch", "embedding", training=True))
+        nested += [ModuleInfo(f"{path}.{at}", name, "other", training=True) for path in inner]
+        nested += [ModuleInfo(f"{path}.{at}.drop", "Dropout", "other", training=True) for path in inner]
+    nested.append(ModuleInfo(f"{inner[0]}.0.bias", "Embedding", "embedding", training=True))
     text = screen(make_report(replace(structure, modules=(*structure.modules, *nested))))
     assert "unlike 0: layer.0.bias: not here" in text
     assert text.count("layer.1 FeedForward") == 1
@@ -139,7 +139,7 @@ def saved(structure, path):
     made = [
         replace(module, type="ModulesToSaveWrapper", kind="container"),
         replace(module, path=f"{path}.original_module"),
-        ModuleInfo(f"{path}.modules_to_save", "ModuleDict", "torch", "container", training=True),
+        ModuleInfo(f"{path}.modules_to_save", "ModuleDict", "container", training=True),
         replace(module, path=copy),
     ]
     weights = [

@@ -272,10 +272,10 @@ def test_a_module_in_modules_to_save_is_one_line(make_llama, make_report):
     norm = "base_model.model.model.norm"
     kept = [module for module in structure.modules if module.path != norm]
     made = [
-        ModuleInfo(norm, "ModulesToSaveWrapper", "peft", "container", training=True),
-        ModuleInfo(f"{norm}.original_module", "LlamaRMSNorm", "modeling", "norm", training=True),
-        ModuleInfo(f"{norm}.modules_to_save", "ModuleDict", "torch", "container", training=True),
-        ModuleInfo(f"{norm}.modules_to_save.default", "LlamaRMSNorm", "modeling", "norm", training=True),
+        ModuleInfo(norm, "ModulesToSaveWrapper", "container", training=True),
+        ModuleInfo(f"{norm}.original_module", "LlamaRMSNorm", "norm", training=True),
+        ModuleInfo(f"{norm}.modules_to_save", "ModuleDict", "container", training=True),
+        ModuleInfo(f"{norm}.modules_to_save.default", "LlamaRMSNorm", "norm", training=True),
     ]
     weight = structure.parameter[f"{norm}.weight"]
     original = replace(weight, path=f"{norm}.original_module.weight", module=f"{norm}.original_module", role="original")

@@ -58,7 +58,7 @@ class Node:
 def build(structure: Structure, findings: Iterable[Finding] = ()) -> Node:
     """The tree of all modules. The root's sums equal the totals over the model's parameters: shared tensors count once."""
     nodes = {module.path: Node(module.path.rpartition(".")[2], module) for module in structure.modules}
-    root = nodes.setdefault("", Node("", ModuleInfo("", structure.root_type, "", "container", training=structure.mode == "train")))
+    root = nodes.setdefault("", Node("", ModuleInfo("", structure.root_type, "container", training=structure.mode == "train")))
     for path, node in list(nodes.items()):
         if path:
             nodes.get(path.rpartition(".")[0], root).children.append(node)

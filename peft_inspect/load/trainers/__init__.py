@@ -1,25 +1,12 @@
-"""Configuration files of trainers, each recognised by what only it has. One file per trainer."""
+"""Configuration files of trainers, each recognised by what only it has. One file per trainer, and nothing else lists them."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.load.trainers import (
-    automodel,
-    axolotl,
-    huggingface,
-    litgpt,
-    llama_factory,
-    llama_factory_v1,
-    mlx,
-    ms_swift,
-    openrlhf,
-    others,
-    torchtune,
-    trl,
-    unsloth,
-    verl,
-)
+from peft_inspect.load.trainers import huggingface, others
 from peft_inspect.load.trainers.dialect import Dialect
 from peft_inspect.load.trainers.recognised import Chosen, Recognised, Settings
 from peft_inspect.load.words import listed
@@ -27,13 +14,8 @@ from peft_inspect.load.words import listed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DIALECTS: tuple[Dialect, ...] = tuple(
-    module.DIALECT
-    for module in (
-        *(axolotl, llama_factory, llama_factory_v1, ms_swift, trl, torchtune),
-        *(unsloth, litgpt, automodel, verl, openrlhf, mlx),
-    )
-)
+_MODULES = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+DIALECTS: tuple[Dialect, ...] = tuple(module.DIALECT for module in _MODULES if hasattr(module, "DIALECT"))
 
 __all__ = ["DIALECTS", "Chosen", "Recognised", "Settings", "recognise"]
 
