@@ -7,7 +7,7 @@ import inspect
 import textwrap
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -118,7 +118,8 @@ class Watched(TorchFunctionMode):
     def failure(self, error: Exception) -> Failure:
         """What is known of an error that left the forward; it is forgotten here, lest it keep itself and its frames alive."""
         last, self._last = self._last, Failure(Exception())
-        return last if last.error is error else Failure(error)
+        wrapped = any(last.error is inner for inner in (error, error.__cause__, error.__context__))
+        return replace(last, error=error) if wrapped else Failure(error)
 
 
 def _statements(code: CodeType, line: int) -> list[ast.stmt]:
@@ -143,7 +144,8 @@ def _read(code: CodeType, line: int) -> Iterator[str]:
     for statement in _statements(code, line)[-1:]:
         if isinstance(statement, (ast.Raise, ast.Assert)):
             return
-        heads = [getattr(statement, part) for part in ("test", "iter") if hasattr(statement, part)]
+        heads = [getattr(statement, part) for part in ("test", "iter", "subject") if hasattr(statement, part)]
+        heads += [item.context_expr for item in getattr(statement, "items", ())]
         for node in (node for head in heads or [statement] for node in ast.walk(head)):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 yield node.id

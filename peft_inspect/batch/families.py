@@ -1,6 +1,6 @@
 """Families whose inputs neither signature nor config nor documentation lay out: a row each.
 
-A row is tried on the first of its types, without which its batch must not fit: see tests/batch/test_families.py.
+Each is tried on all of its types: something must run with it alone (tests/batch/test_families.py).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _KEPT = 8  # features of sound; far fewer than the frames give
 
 @dataclass(frozen=True)
 class Family:
-    """What models of these types read, given before anything else is made."""
+    """What models of these types read, given before anything else is made, where the forward takes `argument`."""
 
     types: tuple[str, ...]  # model types, as configs spell them
+    argument: str
     why: str  # what none of signature, config and documentation says
     give: Callable[[Plan], None]
 
@@ -38,12 +39,16 @@ def _whole_and_crop(plan: Plan) -> None:
     side = find(plan.config, "crop_size", "image_size", within=VISION)
     patches = side // patch_size(plan)
     row = patches // 2
-    plan.modalities |= {"image_pixel_values": "image", "audio_input_features": "audio"}
+    plan.modalities["image_pixel_values"] = "image"
     plan.give("image_pixel_values", plan.floats(plan.size, 2, channels(plan), side, side))
     plan.give("image_sizes", plan.integers([[side, side]] * plan.size))
     plan.give("image_attention_mask", plan.ones(plan.size, 2, patches, patches))
     plan.placeholders.append(Placeholder("image", find(plan.config, "image_token_id", within=VISION), 2 * row * (row + 1) + 1))
+
+
+def _features_kept(plan: Plan) -> None:
     bins = find(plan.config, "input_size", "num_mel_bins", within=AUDIO)
+    plan.modalities["audio_input_features"] = "audio"
     plan.give("audio_input_features", plan.floats(plan.size, _FRAMES, bins))
     plan.give("audio_embed_sizes", plan.integers([_KEPT] * plan.size))
     plan.placeholders.append(Placeholder("audio", find(plan.config, "audio_token_id", within=AUDIO), _KEPT))
@@ -119,26 +124,29 @@ def _no_cache(plan: Plan) -> None:
 
 
 FAMILIES = (
-    Family(("phi4_multimodal",), "images as a whole and in crops, and sound with the number of features to keep", _whole_and_crop),
-    Family(("kosmos-2", "kosmos-2.5"), "a mask over the text, not a token, says where the features of an image go", _latent_queries),
-    Family(("glm_image",), "placeholders take the codes of the patches, not the features of get_image_features", _codes_of_patches),
-    Family(("musicflamingo",), "features are timed by their placeholders, which no method can count therefore", _positions_of_sound),
-    Family(("fastspeech2_conformer", "fastspeech2_conformer_with_hifigan"), "it does not train on some of its labels", _every_label),
-    Family(("seggpt",), "the prompt and the image are put together into one image of the configured size", _halves),
-    Family(("kyutai_speech_to_text",), "ids are the text and every stream of codes side by side", _streams_of_codes),
-    Family(("xclip_vision_model",), "the frames of a video are its samples", _frames_one_by_one),
-    Family(("xcodec2",), "the waveform must be as long as the features that go with it", _sound_of_features),
-    Family(("sam3_mask_decoder", "sam3_lite_text_mask_decoder"), "a state for every point of the map of features", _state_of_every_point),
-    Family(("vibevoice_acoustic_tokenizer_encoder",), "a chain of strides shortens the sound below its kernels", _chain_of_strides),
-    Family(("tvp",), "its prompts are laid out for one sample", _one_sample),
-    Family(("pi0",), "images are a list per sample, with a mask of those that are no padding", _camera_mask),
-    Family(("blt_local_decoder",), "the mask reaches the attention as it is", _mask_of_truth_values),
-    Family(("blt",), "no cache can be sized from its configuration", _no_cache),
+    Family(("phi4_multimodal",), "image_pixel_values", "images come as a whole and in crops", _whole_and_crop),
+    Family(("phi4_multimodal",), "audio_input_features", "sound comes with the number of features to keep", _features_kept),
+    Family(("kosmos-2", "kosmos-2.5"), "image_embeds_position_mask", "a mask, not a token, says where features go", _latent_queries),
+    Family(("glm_image",), "pixel_values", "placeholders take codes of patches, not the features of get_image_features", _codes_of_patches),
+    Family(("musicflamingo",), "input_features", "features are timed by their placeholders, so no method counts them", _positions_of_sound),
+    Family(
+        ("fastspeech2_conformer", "fastspeech2_conformer_with_hifigan"), "pitch_labels", "it trains on all its labels only", _every_label
+    ),
+    Family(("seggpt",), "prompt_pixel_values", "the prompt and the image become one image of the configured size", _halves),
+    Family(("kyutai_speech_to_text",), "input_ids", "ids are the text and every stream of codes side by side", _streams_of_codes),
+    Family(("xclip_vision_model",), "pixel_values", "the frames of a video are its samples", _frames_one_by_one),
+    Family(("xcodec2",), "input_values", "the waveform must be as long as the features that go with it", _sound_of_features),
+    Family(("sam3_mask_decoder", "sam3_lite_text_mask_decoder"), "encoder_hidden_states", "one for every point", _state_of_every_point),
+    Family(("vibevoice_acoustic_tokenizer_encoder",), "hidden_states", "strides shorten the sound below its kernels", _chain_of_strides),
+    Family(("tvp",), "pixel_values", "its prompts are laid out for one sample", _one_sample),
+    Family(("pi0",), "pixel_attention_mask", "images are a list per sample, with a mask of those that are no padding", _camera_mask),
+    Family(("blt_local_decoder",), "attention_mask", "the mask reaches the attention as it is", _mask_of_truth_values),
+    Family(("blt",), "use_cache", "no cache can be sized from its configuration", _no_cache),
 )
 
 
 def give(plan: Plan) -> None:
-    """Give what the row of the model's type says."""
+    """Give what the rows of the model's type say."""
     for family in FAMILIES:
-        if getattr(plan.config, "model_type", None) in family.types:
+        if getattr(plan.config, "model_type", None) in family.types and plan.wants(family.argument):
             family.give(plan)
