@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
+    from torch._C import DisableTorchFunction
     from torch._ops import OpOverload, OpOverloadPacket
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -31,6 +32,7 @@ __all__ = [
     "REGISTRIES",
     "SET_STANCE",
     "STANCE",
+    "DisableTorchFunction",
     "Internal",
     "MissingInternalError",
     "OpOverload",
@@ -86,6 +88,7 @@ INTERNALS = {
     # Watching a run
     "TorchDispatchMode": Internal("torch.utils._python_dispatch.TorchDispatchMode", _NOTHING_IS_WATCHED),
     "OpOverload": Internal("torch._ops.OpOverload", _NOTHING_IS_WATCHED),
+    "DisableTorchFunction": Internal("torch._C.DisableTorchFunction", _NOTHING_IS_WATCHED),
     "OpOverloadPacket": Internal("torch._ops.OpOverloadPacket", _NOTHING_IS_WATCHED),
     "schema_of": Internal("torch.ops.aten.add.Tensor._schema", _NOTHING_IS_WATCHED, attribute=True),
     "storage_id": Internal("torch._C._storage_id", "the storage itself is asked, which takes longer"),

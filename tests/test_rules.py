@@ -105,7 +105,7 @@ def test_what_says_more_comes_first() -> None:
         (none, Tier.UNUSED): ["PI308"],
         (none, Tier.SYMPTOM): ["PI204", "PI208", "PI309"],
         (zero, Tier.CAUSE): ["PI311", "PI312", "PI313", "PI315"],
-        (zero, Tier.CUT): ["PI314"],
+        (zero, Tier.CUT): ["PI314", "PI318"],
         (zero, Tier.SYMPTOM): ["PI310"],
     }
     order = list(precedence(all_rules()).items())

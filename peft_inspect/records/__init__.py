@@ -30,9 +30,11 @@ from peft_inspect.records.structure import (
 )
 from peft_inspect.records.subject import Request, Subject
 from peft_inspect.records.trace import (
+    SUM_OF,
     SWITCHES,
     BaseCall,
     BatchInfo,
+    Birth,
     CallInfo,
     CopyCall,
     CutKind,
@@ -45,6 +47,7 @@ from peft_inspect.records.trace import (
     NonFinite,
     OptimizerStep,
     RegionKind,
+    Stationary,
     Trace,
     Unexplained,
     Update,
@@ -52,12 +55,14 @@ from peft_inspect.records.trace import (
 )
 
 __all__ = [
+    "SUM_OF",
     "SWITCHES",
     "AdapterFile",
     "AdapterInfo",
     "AdapterLayerInfo",
     "BaseCall",
     "BatchInfo",
+    "Birth",
     "BlockStack",
     "CallInfo",
     "Carried",
@@ -96,6 +101,7 @@ __all__ = [
     "Role",
     "Severity",
     "Source",
+    "Stationary",
     "Status",
     "Structure",
     "Subject",

@@ -25,6 +25,7 @@ CutKind = Literal[
     "raw-memory",  # a kernel was given addresses
     "untraced",  # what the layer computes moves the loss, and torch saw no way from one to the other
 ]
+SUM_OF = "the sum of"  # how the origin of a loss begins that was made up for want of one
 GradientState = Literal["ok", "zero", "zero-at-init", "none", "nonfinite", "frozen"]
 
 
@@ -156,6 +157,11 @@ class LossInfo:
     source: Source | None = None  # the line that made it, where it has no graph
     origin: str = "output.loss"  # output.loss, sum of outputs, or the user's callable
 
+    @property
+    def is_sum(self) -> bool:
+        """Whether it is the sum of the outputs, taken because there was no loss."""
+        return self.origin.startswith(SUM_OF)
+
 
 @dataclass(frozen=True)
 class BatchInfo:
@@ -170,6 +176,21 @@ class BatchInfo:
 
 
 @dataclass(frozen=True)
+class Birth:
+    """Where gradients become zero, or stop being finite: what takes others and hands on only such."""
+
+    how: Literal["operation", "hook", "cancellation"]  # a hook on a gradient; several paths whose gradients add up to zero
+    layers: tuple[str, ...]
+    operation: str
+    source: Source | None
+    module: str | None  # path of the module that performs it; None for one that the model does not hold, and for the loss
+    factor: str = ""  # what is zero beside the gradient, in words: "the output of Dropout(p=1.0, inplace=False)"
+    factor_source: Source | None = None
+    factor_module: str = ""
+    inside: bool = False  # the adapter layer itself does it
+
+
+@dataclass(frozen=True)
 class NonFinite:
     """The first module, in execution order, that produced NaN or Inf."""
 
@@ -177,6 +198,17 @@ class NonFinite:
     type: str
     phase: Literal["forward", "backward"]
     source: Source | None = None
+    operation: str = ""
+    weight: str = ""  # what was not finite before the run, in words: "the weight 'head.bias'"
+
+
+@dataclass(frozen=True)
+class Stationary:
+    """No weight gets a gradient other than zero as the weights are, though other weights would."""
+
+    births: tuple[Birth, ...]
+    constants: tuple[Source, ...]  # lines that put a number in the place of what depends on the weights
+    constant_inputs: tuple[str, ...]  # floating inputs of the batch that hold one and the same number throughout
 
 
 @dataclass(frozen=True)
@@ -228,6 +260,8 @@ class Trace:
     targets: LossTargets | None = None  # looked at where gradients are zero or not finite
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
     dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights
+    zero_births: tuple[Birth, ...] = ()  # where the gradients of the layers of `zero_for_good` become zero
+    stationary: Stationary | None = None
     adapter_files: tuple[AdapterFile, ...] = ()  # what the model was loaded with, or is compared with
 
     @cached_property

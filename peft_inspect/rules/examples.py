@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.rules.rule import Example
@@ -46,7 +46,13 @@ def on_two_layers(forward: Callable[[Any, torch.Tensor], torch.Tensor], before_w
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return forward(self, x)
 
-    return Example(get_peft_model(TwoLayers(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)})
+    return Example(get_peft_model(TwoLayers(), LoraConfig(target_modules=["inner", "out"])), {"x": torch.randn(2, 8)}, squared_output)
+
+
+def squared_output(model: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    """A loss for models that return one tensor and no loss: a scalar."""
+    squares: torch.Tensor = model(**batch).square().mean()
+    return squares
 
 
 def text_batch() -> dict[str, torch.Tensor]:

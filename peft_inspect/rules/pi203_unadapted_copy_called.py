@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from peft_inspect.records import Finding, Remedy, Severity, Unexplained, by_place
+from peft_inspect.rules.examples import squared_output
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
 
@@ -73,7 +74,7 @@ def _classifier(kept: Callable[[Any], Any]) -> Example:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.encoder(x))
 
-    return Example(Classifier(), {"x": torch.randn(2, 8)})
+    return Example(Classifier(), {"x": torch.randn(2, 8)}, loss=squared_output)
 
 
 RULE = Rule(

@@ -16,6 +16,7 @@ from typing import Any
 
 from peft_inspect.records import Finding, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import on_two_layers
+from peft_inspect.rules.experts import unrouted
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, counted
 
@@ -26,7 +27,10 @@ def check(left: Unexplained) -> Iterator[Finding]:
     layers = [
         layer
         for layer in trace.dead
-        if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path and layer.path not in trace.waiting
+        if not trace.calls_of.get(layer.path)
+        and trace.topmost_idle(layer.path) == layer.path
+        and layer.path not in trace.waiting
+        and not unrouted(trace, layer.path)
     ]
     if layers:
         paths = modules_of(layers)

@@ -16,7 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, Unexplained, modules_of
-from peft_inspect.rules.experts import is_expert
+from peft_inspect.rules.examples import squared_output
+from peft_inspect.rules.experts import expert_of
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
 
@@ -33,7 +34,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
     for layer in left.dead:
         idle = trace.topmost_idle(layer.path)
         waits = idle != layer.path or idle in trace.waiting
-        if not trace.calls_of.get(layer.path) and waits and not is_expert(trace.structure, idle):
+        if not trace.calls_of.get(layer.path) and waits and expert_of(trace.structure, idle) is None:
             branches[idle].append(layer)
     dropped = {branch for branch in branches if _has_running_sibling(trace, branch)}
     whole = [branch for branch in branches if branch not in dropped]
@@ -87,7 +88,7 @@ def _two_towers(*inputs: str) -> Example:
             return features if image is None else features + self.image(image)
 
     model = get_peft_model(TwoTowers(), LoraConfig(target_modules=r"(text|image)\.[02]"))
-    return Example(model, {name: torch.randn(2, 8) for name in inputs})
+    return Example(model, {name: torch.randn(2, 8) for name in inputs}, loss=squared_output)
 
 
 RULE = Rule(

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from peft_inspect.records import Finding, Severity, Source, Trace
+from peft_inspect.rules.examples import squared_output
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
 
@@ -46,7 +47,7 @@ def broken() -> Example:
                 return x @ self.out.weight.T
             return self.out(x)
 
-    return Example(get_peft_model(Mixer(), LoraConfig(target_modules=["out"])), {"x": torch.randn(2, 8)})
+    return Example(get_peft_model(Mixer(), LoraConfig(target_modules=["out"])), {"x": torch.randn(2, 8)}, loss=squared_output)
 
 
 def fixed() -> Example:
@@ -63,7 +64,7 @@ def fixed() -> Example:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.out(x.to(self.out.weight.dtype))
 
-    return Example(get_peft_model(Mixer(), LoraConfig(target_modules=["out"])), {"x": torch.randn(2, 8)})
+    return Example(get_peft_model(Mixer(), LoraConfig(target_modules=["out"])), {"x": torch.randn(2, 8)}, loss=squared_output)
 
 
 RULE = Rule(

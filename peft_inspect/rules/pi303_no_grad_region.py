@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from peft_inspect.records import CallInfo, Finding, GradRegion, Remedy, Severity, Source, Unexplained
-from peft_inspect.rules.examples import text_batch, tiny_llama
+from peft_inspect.rules.examples import squared_output, text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import at_line, counted
 
@@ -90,7 +90,7 @@ def _probe(mode: Callable[[], AbstractContextManager[Any]]) -> Example:
         def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
             return self.head(self.features(input_ids))
 
-    return Example(Probe(), {"input_ids": text_batch()["input_ids"]})
+    return Example(Probe(), {"input_ids": text_batch()["input_ids"]}, loss=squared_output)
 
 
 RULE = Rule(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from peft_inspect.records import Finding, Remedy, Severity, Unexplained, by_place
+from peft_inspect.rules.examples import squared_output
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import at_line, counted
 
@@ -59,7 +60,7 @@ def _probe(cached: Callable[[Any], Any]) -> Example:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(cached(self.backbone(x)))
 
-    return Example(Probe(), {"x": torch.randn(2, 8)})
+    return Example(Probe(), {"x": torch.randn(2, 8)}, loss=squared_output)
 
 
 RULE = Rule(

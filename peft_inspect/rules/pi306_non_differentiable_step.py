@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from peft_inspect.records import Finding, Severity, Unexplained, by_place
+from peft_inspect.rules.examples import squared_output
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import agreed, at_line, counted
 
@@ -63,7 +64,7 @@ def _pipeline(scored: Callable[[Any, Any], Any]) -> Example:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return scored(self.generator(x), self.scorer)
 
-    return Example(Pipeline(), {"x": torch.randn(2, 8)})
+    return Example(Pipeline(), {"x": torch.randn(2, 8)}, loss=squared_output)
 
 
 RULE = Rule(

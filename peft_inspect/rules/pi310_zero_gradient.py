@@ -1,51 +1,75 @@
 """All gradients of the adapter are exactly zero, beyond what its initialisation implies.
 
 A fresh LoRA has exact zeros on `lora_A`, because `lora_B` is zero; that is healthy. Here the
-zeros stay when nothing that is trained is zero, whatever stochastic depth leaves out: they
-come from further up.
+zeros stay when nothing that is trained is zero, whatever stochastic depth leaves out. The finding
+names the first operation, on the way back from the loss, that takes a gradient and hands on zeros only:
+a multiplication by zero, a softmax over one element, `lora_dropout=1.0`, a hook on a gradient, two paths
+that cancel each other. Where it names none, none was found.
 
-Look for a saturated or masked output, a loss multiplied by zero, or a batch that contributes
-nothing.
+Look at the line that it shows, or at the setting: what is multiplied by zero there, or cut out by a mask.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Trace, Unexplained, modules_of
+from peft_inspect.records import Birth, Finding, Severity, Source, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
-from peft_inspect.rules.experts import is_expert
+from peft_inspect.rules.experts import got_no_token
 from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import at_line, counted
 
 
 def check(left: Unexplained) -> Iterator[Finding]:
-    """Layers whose zeros outlive a perturbation of everything that is trained."""
+    """Layers whose zeros outlive a perturbation of everything that is trained, grouped by where the zeros are born."""
     trace = left.trace
     zero = trace.zero_for_good - left.explained
-    layers = [layer for layer in trace.structure.adapter_layers if layer.path in zero and not _got_no_token(trace, layer.path)]
-    if layers:
+    layers = modules_of(layer for layer in trace.structure.adapter_layers if layer.path in zero and not got_no_token(trace, layer.path))
+    born = {path: birth for birth in trace.zero_births for path in birth.layers}
+    places: dict[tuple[str, Source | None], list[str]] = defaultdict(list)
+    for path in layers:
+        birth = born.get(path)
+        places[where(birth), None if birth is None or birth.inside else birth.source].append(path)
+    for (place, _), paths in places.items():
+        first = born.get(paths[0])
         yield RULE.finding(
-            f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} are exactly zero, with other adapter weights as well, though the loss is "
-            "connected to them",
-            modules_of(layers),
+            f"the gradients of {counted(len(paths), 'adapter layer')} are exactly zero, with other adapter weights as well: {place}",
+            paths,
+            source=first.source if first is not None else None,
             zero=True,
-            facts={"loss": trace.loss.value},
-            fix="look between these layers and the loss for a factor that is zero: a mask, a saturated activation, a loss weight",
+            facts={"loss": trace.loss.value, "operation": first.operation if first else None, "module": first.module if first else None},
+            fix=_fix(first),
         )
 
 
-def _got_no_token(trace: Trace, path: str) -> bool:
-    """Whether all its calls were for no token at all, or are those of an expert that is multiplied by zero beside one that trains."""
-    calls = trace.calls_of.get(path, ())
-    if calls and all(call.empty for call in calls):
-        return True
-    parts = path.split(".")
-    for end in range(1, len(parts) + 1):
-        if is_expert(trace.structure, ".".join(parts[:end])):
-            stack = ".".join(parts[: end - 1]) + "."
-            return any((row.layer or "").startswith(stack) and row.state == "ok" for row in trace.gradients)
-    return False
+def where(birth: Birth | None) -> str:
+    """Where gradients become zero, in words."""
+    if birth is None:
+        return "no one operation makes them zero, so that no place can be named"
+    if birth.how == "hook":
+        return f"{birth.operation} turns them into zeros"
+    if birth.how == "cancellation":
+        return f"what comes back on several ways from {birth.operation} adds up to zero"
+    if birth.inside:
+        return f"the adapter itself makes them zero, {birth.factor or birth.operation} is zero throughout"
+    within = f" in {birth.module!r}" if birth.module else ""
+    rest = f", where {birth.factor} is zero throughout" if birth.factor else ", which takes gradients and hands on zeros only"
+    return f"they become zero at {birth.operation}{within}{rest}"
+
+
+def _fix(birth: Birth | None) -> str:
+    if birth is None:
+        return "look between these layers and the loss for a factor that is zero: a mask, a saturated activation, a loss weight"
+    if birth.how == "hook":
+        return "take the hook away, or have it return a gradient that is not zero"
+    if birth.inside and "Dropout" in birth.factor:
+        return "set lora_dropout below 1: it is the share that is dropped, not the share that is kept"
+    if birth.how == "cancellation":
+        return at_line(birth.source, "change what is compared here: both sides of it move together with these weights")
+    return at_line(
+        birth.source, "make the factor at this line other than zero: a mask, a weight of the loss, a saturated or constant function"
+    )
 
 
 def broken() -> Example:

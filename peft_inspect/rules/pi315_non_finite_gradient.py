@@ -1,7 +1,7 @@
 """NaN or Inf in the loss, in the gradients or in an adapter file.
 
 One such value spreads through every weight at the first optimizer step. The finding names the
-first module, in execution order, that made a non-finite value out of finite ones; where the model
+first operation, in execution order, that made a non-finite value out of finite ones, with its line and its module; where the model
 has no values, the tensors of the adapter's file that hold one.
 
 Look at its inputs and weights: a division by zero, a logarithm of zero, an overflow in a half
@@ -25,12 +25,14 @@ def check(trace: Trace) -> Iterator[Finding]:
     if trace.nonfinite is not None:
         first = trace.nonfinite
         where = f"module {first.path!r} ({first.type})" if first.path else "the loss, outside every submodule,"
+        what = f" ({first.operation})" if first.operation else ""
+        given = f": {first.weight} holds some before the run" if first.weight else ""
         yield RULE.finding(
-            f"{counted(len(bad), 'parameter')} {agreed(len(bad), 'has a non-finite gradient', 'have non-finite gradients')} (loss {trace.loss.value}): {where} is the first to produce NaN or Inf, in the {first.phase}",
+            f"{counted(len(bad), 'parameter')} {agreed(len(bad), 'has a non-finite gradient', 'have non-finite gradients')} (loss {trace.loss.value}): {where} is the first to produce NaN or Inf, in the {first.phase}{what}{given}",
             [row.layer for row in bad if row.layer] or modules_of(layer for layer in trace.structure.adapter_layers if layer.active),
             source=first.source,
-            facts={"first_module": first.path, "phase": first.phase, "parameters": len(bad)},
-            fix="look at the inputs and weights of the module named: a division by zero, a log of zero, an overflow in a half dtype",
+            facts={"first_module": first.path, "phase": first.phase, "operation": first.operation, "parameters": len(bad)},
+            fix="look at what goes in at this place: a division by zero, a log of zero, a root of zero, an overflow in a half dtype",
         )
         return
     for file in trace.adapter_files:

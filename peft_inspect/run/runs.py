@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from peft_inspect.records import InspectionError
+from peft_inspect.records import SUM_OF, InspectionError
 from peft_inspect.run.failures import explained
 from peft_inspect.run.graph import is_opaque, leaves, upstream
 from peft_inspect.run.weightless import WeightlessError, running
@@ -120,7 +120,7 @@ def _forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool) -> L
         )
     values = [tensor.float().clamp(min=_MASKED) for tensor in floating]
     sums = [(tensor * _weights(tensor)).sum() if weighted else tensor.sum() for tensor in values]
-    return Loss(torch.stack(sums).sum(), f"the sum of {len(floating)} floating outputs")
+    return Loss(torch.stack(sums).sum(), f"{SUM_OF} {len(floating)} floating outputs")
 
 
 boundary(_forward)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _base_of = find("base_of")
 FROM_VALUES = frozenset({"tensor", "empty", "as_tensor", "asarray", "from_numpy", "new_tensor", "scalar_tensor", "full"})
-_LIKE = frozenset(
+LIKE = frozenset(
     {
         *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"),
         *("new_zeros", "new_ones", "new_empty", "new_empty_strided", "new_full", "new_tensor"),
@@ -129,7 +129,11 @@ class DataFlow(TorchFunctionMode):
             self._remember(tensor, event)
         if isinstance(result, float):
             self._numbers[result] = event
+        self._recorded(event, flat, made)
         return result
+
+    def _recorded(self, event: Event, given: list[Any], made: list[Tensor]) -> None:
+        """What was given to an event and what it made, for those who measure them."""
 
     def _operand(self, tensor: Tensor) -> Operand:
         event = self.event_of(tensor)
@@ -209,7 +213,7 @@ def function_name(func: Callable[..., Any]) -> str:
 
 def _with_values(name: str, flat: list[Any]) -> list[Any]:
     """The operands whose values count: a tensor that only lends its shape or dtype is none."""
-    if name in _LIKE:
+    if name in LIKE:
         return flat[1:]
     return flat[:1] if name in _AS else flat
 

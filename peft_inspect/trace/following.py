@@ -26,6 +26,7 @@ from peft_inspect.trace.values import moves_loss
 if TYPE_CHECKING:
     from peft_inspect.run.layers import AdapterLayers
 
+_JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})  # of several parts, the rest is what is used
 Reaches = dict[int, bool | None]  # call → whether its output flows into the loss
 
 
@@ -108,9 +109,10 @@ def concluded(trace: Trace, layers: AdapterLayers, seen: Seen, flows: Callable[[
     unused = frozenset(path for path in left if _is_unused(marked_trace, path, idle.get(path)))
     untraced: tuple[GraphCut, ...] = ()
     if flows is not None and trace.loss.value is not None:
-        moving = _moving(flows, [*unused, *(path for path in left - unused if _trains(trace, path))])
-        unused -= moving
-        untraced = _untraced(data, moving)
+        joined = {path for birth in trace.zero_births if birth.operation in _JOINS for path in birth.layers} - unused
+        moving = _moving(flows, [*unused, *joined, *(path for path in left - unused if _trains(trace, path))])
+        unused = (unused | joined) - moving
+        untraced = _untraced(data, moving - joined)
     return replace(marked_trace, unused=unused, cuts=(*cuts, *kept_back, *untraced))
 
 

@@ -34,9 +34,9 @@ class Slice:
         self._alive = upstream([tensor.grad_fn for tensor in (loss, *again)], through_zero=False)
         self._loss = flow.event_of(loss)
         self.events: set[Event] = set()
-        self._cuts: list[tuple[Event, Operand]] = []
+        self._cuts: list[tuple[Event, Operand, int]] = []  # with how many cuts lie between them and the loss
         self.from_values: list[Event] = []  # events that brought in values from outside torch
-        self._data = _upstream([] if self._loss is None else [self._loss])
+        self._data = events_before([] if self._loss is None else [self._loss])
         operands = (operand for event in self._data for operand in event.operands)
         hidden = any(operand.event is None and operand.node is not None for operand in operands)  # by a custom autograd function
         self.opaque = self._loss is None or hidden
@@ -48,28 +48,28 @@ class Slice:
         self._events = flow.events
         self._escapes = [event for event in flow.events if event.escaped]
 
-    def _walk(self, start: Event, seen: set[Event], cuts: list[tuple[Event, Operand]]) -> None:
-        """Walk back from `start`. Behind a cut the walk goes on, with what is connected to that cut in the place of the loss."""
-        pending, beyond, alive = [start], list[Operand](), self._alive
-        while pending or beyond:
-            if not pending:
-                operand = beyond.pop()
-                alive = alive | upstream([operand.node], through_zero=False)
-                pending += [operand.event] if operand.event is not None else []
-                continue
-            event = pending.pop()
-            if event in seen:
-                continue
-            seen.add(event)
-            if event.name in FROM_VALUES or event.name == RAW or any(operand.foreign for operand in event.operands):
-                self.from_values.append(event)
-            pending.extend(event.scalars)
-            for operand in event.operands:
-                if _is_dead(operand, event, alive):
-                    cuts.append((event, operand))
-                    beyond.append(operand)
-                elif operand.event is not None:
-                    pending.append(operand.event)
+    def _walk(self, start: Event, seen: set[Event], cuts: list[tuple[Event, Operand, int]]) -> None:
+        """Walk back from `start`. Behind the cuts the walk goes on, with what is connected to them in the place of the loss."""
+        pending, alive, behind = [start], self._alive, 0
+        while pending:
+            ended: list[Operand] = []
+            while pending:
+                event = pending.pop()
+                if event in seen:
+                    continue
+                seen.add(event)
+                if event.name in FROM_VALUES or event.name == RAW or any(operand.foreign for operand in event.operands):
+                    self.from_values.append(event)
+                pending.extend(event.scalars)
+                for operand in event.operands:
+                    if _is_dead(operand, event, alive):
+                        cuts.append((event, operand, behind))
+                        ended.append(operand)
+                    elif operand.event is not None:
+                        pending.append(operand.event)
+            alive = alive | upstream([operand.node for operand in ended], through_zero=False)
+            pending = [operand.event for operand in ended if operand.event is not None]
+            behind += 1
 
     def stays_inside(self, events: Iterable[Event]) -> bool:
         """Whether data of these events flows neither into the loss nor out of torch, from where it could come back."""
@@ -78,7 +78,7 @@ class Slice:
     @cached_property
     def _left_torch(self) -> set[Event]:
         """Events whose data went into numbers or arrays."""
-        return _upstream(self._escapes)
+        return events_before(self._escapes)
 
     def depends_on(self, event: Event | None) -> bool | None:
         """Whether data of `event` flows into the loss; None where part of the flow is hidden."""
@@ -110,7 +110,7 @@ class Slice:
         """Cuts where values left torch (NumPy, Python numbers); whether they came back in, the graph cannot tell."""
         last = max((event.order for event in self.from_values), default=len(self._escapes) and self._escapes[-1].order)
         last += sum(1 for _ in takewhile(lambda event: event.name == RAW, self._events[last + 1 :]))  # the addresses of one call
-        cuts: list[tuple[Event, Operand]] = []
+        cuts: list[tuple[Event, Operand, int]] = []
         for escape in self._escapes:
             if escape.order <= last and escape not in self.events:
                 self._walk(escape, set(), cuts)
@@ -149,14 +149,17 @@ def _source(line: Line | Source | None) -> Source | None:
     return line if isinstance(line, Source) else source(line)
 
 
-def _grouped(cuts: Iterable[tuple[Event, Operand]], parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
+def _grouped(cuts: Iterable[tuple[Event, Operand, int]], parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
+    """The layers behind each cut: those for which it is the one nearest to the loss."""
     found: dict[Cut, set[str]] = {}
-    for event, operand in cuts:
+    nearest: dict[str, int] = {}
+    for event, operand, behind in sorted(cuts, key=lambda cut: cut[2]):
         ids = leaves(upstream([operand.node])) if operand.node is not None else {operand.leaf}
         layers = {layer for key in ids if key is not None for layer in parameters.get(key, ())} & wanted
+        layers = {layer for layer in layers if nearest.setdefault(layer, behind) == behind}
         if layers:
-            checkpoint = event.region if event.region is not None and event.region.inputs_require_grad is False else None
-            cut = (_kind(event), event.name, event.line) if checkpoint is None else (CHECKPOINT, checkpoint.kind, checkpoint.source)
+            outside = event.region if event.region is not None and event.region.inputs_require_grad is False else None
+            cut = (_kind(event), event.name, event.line) if outside is None else (CHECKPOINT, outside.kind, outside.source)
             found.setdefault(cut, set()).update(layers)
     return found
 
@@ -175,9 +178,9 @@ def _kind(event: Event) -> CutKind:
     return "zero-derivative" if event.floating else "non-differentiable"
 
 
-def _upstream(starts: Iterable[Event]) -> set[Event]:
+def events_before(starts: Iterable[Event | None]) -> set[Event]:
     """These events and all whose data flows into them, as tensors or as Python numbers."""
-    found, pending = set[Event](), list(starts)
+    found, pending = set[Event](), [event for event in starts if event is not None]
     while pending:
         event = pending.pop()
         if event not in found:

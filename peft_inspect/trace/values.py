@@ -1,4 +1,4 @@
-"""Passes that only numbers can answer: is a zero dead, is it underflow, where did NaN come from.
+"""Passes that only numbers can answer: is a zero dead, is it underflow, does anything flow.
 
 Each is run only when the first pass saw something that needs it.
 """
@@ -8,21 +8,17 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch.nn.functional import cross_entropy, nll_loss
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-    register_module_full_backward_hook,
-)
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from peft_inspect.records import GradientInfo, InspectionError, LossTargets, NonFinite
+from peft_inspect.records import GradientInfo, LossTargets
 from peft_inspect.reversible import hooked
 from peft_inspect.run.runs import backward, drew, forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
@@ -30,11 +26,10 @@ from peft_inspect.run.undisturbed import undisturbed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from peft_inspect.records import AdapterLayerInfo, Structure, Subject
-
-Phase = Literal["forward", "backward"]
+    from peft_inspect.run.tensors import WriteGuard
 
 _PERTURBATION = 0.01  # the scale of an ordinary initialisation
 _DRAWS = 8  # with a rate of one half, a layer is left out of all of them in one of 256 models
@@ -62,11 +57,7 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
     """
     absent: dict[nn.Module, bool] = {}
     with undisturbed(subject.model) as guard, _watching_tokens(absent):
-        for parameter in subject.model.parameters():
-            if parameter.requires_grad and not parameter.any():
-                guard.before_write(parameter)
-                with torch.no_grad():
-                    parameter.add_(_PERTURBATION * torch.randn_like(parameter))
+        perturb_zeros(subject.model, guard)
         left = layers
         for draw in range(_DRAWS):
             backward(subject, forward(subject, own_copy(batch), weighted=True, draw=draw).tensor)
@@ -74,6 +65,15 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
             if not left or not drew(draw):
                 break
         return frozenset(layer.path for layer in left if not absent.get(subject.model.get_submodule(layer.path)))
+
+
+def perturb_zeros(model: nn.Module, guard: WriteGuard) -> None:
+    """Give small values to all that is trained and holds nothing but zeros, as the first step would."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and not parameter.any():
+            guard.before_write(parameter)
+            with torch.no_grad():
+                parameter.add_(_PERTURBATION * torch.randn_like(parameter))
 
 
 def moves_loss(subject: Subject, batch: Mapping[str, Any], layers: Iterable[AdapterLayerInfo]) -> bool:
@@ -150,61 +150,3 @@ def _watching_tokens(absent: dict[nn.Module, bool]) -> Iterator[None]:
 def _any_gradient(model: nn.Module, layer: AdapterLayerInfo) -> bool:
     gradients = [model.get_parameter(path).grad for path in layer.parameters]
     return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
-
-
-def first_nonfinite(subject: Subject, batch: Mapping[str, Any]) -> NonFinite:
-    """The first module, in execution order, that made NaN or Inf out of finite inputs; the root where it is the loss."""
-    seen: list[tuple[nn.Module, Phase]] = []
-    with undisturbed(subject.model), _watching_forward(seen):
-        finite = bool(torch.isfinite(forward(subject, own_copy(batch)).tensor).all())
-    if finite and not seen:
-        # hooks of the backward stand in the way of writes in place: then nobody can say more than "in the backward"
-        with suppress(InspectionError), undisturbed(subject.model), _watching_backward(seen):
-            backward(subject, forward(subject, own_copy(batch)).tensor)
-    outside: tuple[nn.Module, Phase] = (subject.model, "backward" if finite else "forward")
-    module, phase = seen[0] if seen else outside
-    path = next((path for path, other in subject.model.named_modules() if other is module), "")
-    return NonFinite(path, type(module).__name__, phase)
-
-
-@contextmanager
-def _watching_forward(seen: list[tuple[nn.Module, Phase]]) -> Iterator[None]:
-    infinite: list[nn.Module] = []  # made -inf out of finite inputs: masks do so, and so do faults that turn into NaN further on
-
-    def after_forward(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if seen:
-            return
-        inputs = (args, kwargs)
-        if not infinite and not _all(torch.isfinite, output) and _all(torch.isfinite, inputs):
-            infinite.append(module)
-        if not _all(_is_sound, output) and _all(_is_sound, inputs):
-            seen.append((infinite[0] if infinite and not _all(torch.isfinite, inputs) else module, "forward"))
-
-    with hooked(partial(register_module_forward_hook, after_forward, with_kwargs=True)):
-        yield
-
-
-@contextmanager
-def _watching_backward(seen: list[tuple[nn.Module, Phase]]) -> Iterator[None]:
-    def after_backward(module: nn.Module, grad_input: Any, grad_output: Any) -> None:
-        if not seen and not _all(_is_sound, grad_input) and _all(_is_sound, grad_output):
-            seen.append((module, "backward"))
-
-    with hooked(partial(register_module_full_backward_hook, after_backward)):
-        yield
-
-
-def _all(holds: Callable[[Tensor], Tensor], value: Any) -> bool:
-    """Whether this holds for every element of every floating tensor in `value`."""
-    if isinstance(value, torch.Tensor):
-        return not value.is_floating_point() or bool(holds(value).all())
-    if isinstance(value, (list, tuple)):
-        return all(_all(holds, item) for item in value)
-    if isinstance(value, Mapping):
-        return all(_all(holds, item) for item in value.values())
-    return True
-
-
-def _is_sound(tensor: Tensor) -> Tensor:
-    # masks are filled with -inf on purpose: NaN and +inf are faults, and NaN is what -inf turns into
-    return ~torch.isnan(tensor) & ~torch.isposinf(tensor)

@@ -25,7 +25,8 @@ from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.layer_states import LayerStates
 from peft_inspect.trace.operations import Operations, WeightReads
 from peft_inspect.trace.threads import following_threads, handed_on_by
-from peft_inspect.trace.values import all_zero, first_nonfinite, still_zero, targets_given, underflowing
+from peft_inspect.trace.values import all_zero, still_zero, targets_given, underflowing
+from peft_inspect.trace.vanishing import first_nonfinite, stationary, zero_births
 
 Step = Callable[[str], None]
 _HALF = {"float16", "bfloat16"}
@@ -58,7 +59,7 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
         step("forward and backward")
         trace = _watched(subject, structure, layers, inputs)
         if structure.weights != "none":
-            trace = _measured(trace, subject, inputs, step)
+            trace = _measured(trace, subject, layers, inputs, step)
         if needs_following(trace):
             step("following the data flow")
             trace = followed(trace, subject, layers, inputs.batch)
@@ -134,7 +135,7 @@ def needs_following(trace: Trace) -> bool:
     return bool(trace.zero_for_good)
 
 
-def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Trace:
+def _measured(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Inputs, step: Step) -> Trace:
     """Passes that tell zeros and non-finite values; none for a healthy model."""
     zero = all_zero(trace.structure, trace.gradient)
     if zero:
@@ -148,7 +149,11 @@ def _measured(trace: Trace, subject: Subject, inputs: Inputs, step: Step) -> Tra
     loss_is_finite = trace.loss.value is None or math.isfinite(trace.loss.value)
     if not loss_is_finite or any(row.state == "nonfinite" for row in trace.gradients):
         step("looking for the first non-finite value")
-        trace = replace(trace, nonfinite=first_nonfinite(subject, inputs.batch))
+        bad = [row.path for row in trace.gradients if row.state == "nonfinite"]
+        trace = replace(trace, nonfinite=first_nonfinite(subject, layers, inputs.batch, bad))
     if trace.dead_after_perturbing or trace.nonfinite:
         trace = replace(trace, targets=targets_given(subject, inputs.batch))
-    return trace
+    if trace.zero_for_good:
+        step("looking for where gradients become zero")
+        trace = replace(trace, zero_births=zero_births(trace, subject, layers, inputs.batch))
+    return replace(trace, stationary=stationary(trace, subject, layers, inputs.batch))

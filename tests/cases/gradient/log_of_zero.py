@@ -17,7 +17,7 @@ class Entropy(nn.Module):
         self.eps = eps
 
     def forward(self, probabilities):
-        return -(probabilities * (probabilities + self.eps).log()).sum(-1).mean()
+        return -(probabilities * (probabilities + self.eps).log()).sum(-1).mean()  # <- cause
 
 
 class Net(nn.Module):
