@@ -94,7 +94,7 @@ def expert_count(module: nn.Module) -> int:
 def routers_of(inventory: Inventory) -> Iterator[str]:
     """Paths of the modules beside experts that choose among them: every matrix in them has one row per expert, or just one."""
     for path, module in inventory.modules.items():
-        if not module._modules or not any(map(_may_hold_experts, module._modules, module._modules.values())):
+        if not module._modules or not any(_may_hold_experts(name, child) for name, child in module._modules.items()):
             continue
         children = inventory.children(path)
         count = max((_experts_in(name, child) for name, child in children.items()), default=1)
