@@ -19,12 +19,20 @@ from peft_inspect.records import Remedy, Request
 from peft_inspect.rules import Example, Rule, all_rules, page
 from peft_inspect.rules.rule import Symptom, Tier
 from peft_inspect.rules.words import agreed, literal, nearest, settings
+from tests import versions
 
 PLURAL_OF_ONE = re.compile(r"\b1 (adapter |base |active )*(layers|modules|tensors|weights|parameters|routers|towers)\b")
 RULES = [pytest.param(rule, id=f"{rule.code} {rule.name}") for rule in all_rules()]
 
 # The examples are user programs: what they make torch and PEFT warn about is part of them.
 runs_examples = pytest.mark.filterwarnings("ignore")
+
+
+def example_of(rule: Rule[Any], which: str) -> Example:
+    """A program of a rule; skipped where the installed libraries cannot run it."""
+    if rule.code in versions.EXAMPLES:
+        versions.require(*versions.EXAMPLES[rule.code])
+    return rule.broken() if which == "broken" else rule.fixed()
 
 
 def inspected(example: Example) -> peft_inspect.Report:
@@ -49,7 +57,7 @@ def listed(report: peft_inspect.Report) -> list[str]:
 @runs_examples
 @pytest.mark.parametrize("rule", RULES)
 def test_the_broken_example_fires_its_rule_and_no_other(rule: Rule[Any]) -> None:
-    report = inspected(rule.broken())
+    report = inspected(example_of(rule, "broken"))
     assert [found.code for found in report.findings] == [rule.code], listed(report)
     found = report.findings[0]
     assert found.rule == rule.name
@@ -62,7 +70,7 @@ def test_the_broken_example_fires_its_rule_and_no_other(rule: Rule[Any]) -> None
 @runs_examples
 @pytest.mark.parametrize("rule", RULES)
 def test_the_fixed_example_is_clean_under_all_rules(rule: Rule[Any]) -> None:
-    report = inspected(rule.fixed())
+    report = inspected(example_of(rule, "fixed"))
     assert report.findings == (), listed(report)
     assert not [f"{outcome.code}: {outcome.why}" for outcome in report.outcomes if outcome.status == "crashed"]
 

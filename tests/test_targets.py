@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -138,11 +139,21 @@ def test_ctrl_c_ends_all_processes_in_one_line(project: Path) -> None:
     (project / "train.py").write_text(TRAIN + "\ndef slow():\n    import time\n    print('building', flush=True)\n    time.sleep(600)\n")
     (project / "peft-inspect.toml").write_text("".join(f'[targets.{name}]\nmodel = "train.py:slow"\n' for name in "ab"))
     command = [sys.executable, "-W", "ignore", "-m", "peft_inspect", "check", "-j", "2"]
-    with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+    with subprocess.Popen(
+        command,
+        cwd=project,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # in the background it is ignored
+    ) as running:
+        limit = threading.Timer(120, os.killpg, (running.pid, signal.SIGKILL))  # what ignores the signal would run for ten minutes
+        limit.start()
         assert running.stderr is not None
         assert running.stderr.readline() == "building\n"
         os.killpg(running.pid, signal.SIGINT)
         said = running.stderr.read()  # ends when the last of the processes does
+        limit.cancel()
     assert running.returncode == 130
     assert said.replace("building\n", "") == "peft-inspect: interrupted\n"
 

@@ -15,6 +15,7 @@ from peft.tuners.tuners_utils import BaseTuner
 
 import peft_inspect
 from peft_inspect.rules.examples import text_batch, tiny_llama
+from tests.versions import require_add_adapter
 
 # Tuners warn about their own defaults, and about what the faults do to them.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -190,6 +191,7 @@ def _loses_more_with(state: Callable[[Any], Loss | None], tuner: Tuner) -> bool:
 
 def test_adapters_of_transformers_need_no_peft_model() -> None:
     model = tiny_llama()
+    require_add_adapter()
     model.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"]))
     assert said(model, text_batch(), None) == []
 
@@ -202,6 +204,7 @@ def switched_off(model: Any) -> None:
 @pytest.mark.parametrize(("state", "rule"), [(switched_off, "PI205"), (frozen, "PI302"), (under_no_grad, "PI303"), (detached, "PI305")])
 def test_faults_of_adapters_of_transformers_are_named(state: Callable[[Any], Loss | None], rule: str) -> None:
     model = tiny_llama()
+    require_add_adapter()
     model.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"]))
     assert said(model, text_batch(), state(model)) == [rule]
 

@@ -54,17 +54,24 @@ def let_go() -> Iterator[None]:
 
 def _free(nodes: set[Node]) -> None:
     """Drop each node when all that lead to it are gone, and what it leads to is still held."""
-    waiting = Counter(after for node in nodes for after, _ in node.next_functions if after in nodes)
+    waiting = Counter(after for node in nodes for after in _after(node) if after in nodes)
     free = [node for node in nodes if node not in waiting]
     nodes.clear()
     while free:
         node = free.pop()
-        for after, _ in node.next_functions:
+        for after in _after(node):
             if after in waiting:
                 waiting[after] -= 1
                 if not waiting[after]:
                     del waiting[after]
                     free.append(after)
+
+
+def _after(node: Node) -> list[Node]:
+    try:
+        return [after for after, _ in node.next_functions]
+    except RuntimeError:  # a custom function that is gone already: before torch 2.14 seeing it does not keep it
+        return []
 
 
 def upstream(roots: Iterable[Node | None], *, through_zero: bool = True) -> set[Node]:

@@ -23,6 +23,7 @@ from peft_inspect.records import Subject
 from peft_inspect.rules.examples import tiny_classifier, tiny_llama
 from peft_inspect.run.weightless import materialise
 from peft_inspect.structure import read_structure
+from tests.versions import require_add_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT and transformers warn about much of what is built here
 
@@ -163,6 +164,7 @@ def test_fused_experts_have_a_row_per_parameter_with_the_rank_that_was_built():
 
 def test_adapters_are_found_without_a_peft_model():
     """`model.add_adapter` of transformers leaves no wrapper, only configs and adapter layers."""
+    require_add_adapter()
     model = tiny_llama()
     model.add_adapter(LoraConfig(r=4, target_modules=["q_proj"]))
     structure = read(model)
