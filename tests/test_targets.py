@@ -145,7 +145,7 @@ def test_ctrl_c_ends_all_processes_in_one_line(project: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # in the background it is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # ignored in the background
     ) as running:
         limit = threading.Timer(120, os.killpg, (running.pid, signal.SIGKILL))  # what ignores the signal would run for ten minutes
         limit.start()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.records import InspectionError
@@ -86,11 +87,7 @@ def _parse_yaml(path: Path, text: str) -> Any:
 
 
 def _parse_toml(path: Path, text: str) -> Any:
-    # tomllib is part of Python from 3.11 on; on 3.10 the same parser is called tomli.
-    name = next((name for name in ("tomllib", "tomli") if importlib.util.find_spec(name)), None)
-    if name is None:
-        raise InspectionError(f"{path}: Python 3.10 needs the package tomli to read TOML; install it, or write the file as YAML or JSON")
-    toml = importlib.import_module(name)
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")  # one parser under two names
     try:
         return toml.loads(text)
     except toml.TOMLDecodeError as error:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,7 +86,7 @@ def _table(path: Path) -> dict[str, Any] | None:
     if path.name != PROJECT_FILE:
         return _toml(path)
     text = path.read_text(encoding="utf-8", errors="replace")
-    if not _OURS.search(text):  # spares Python 3.10 without tomli an error about a file that is not for us
+    if not _OURS.search(text):  # spares an error about a file that is not for us
         return None
     tools = _toml(path).get("tool", {})
     for name, found in tools.items() if isinstance(tools, dict) else ():
@@ -98,11 +98,7 @@ def _table(path: Path) -> dict[str, Any] | None:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    # tomllib is part of Python from 3.11 on; on 3.10 the same parser is called tomli.
-    name = next((name for name in ("tomllib", "tomli") if importlib.util.find_spec(name)), None)
-    if name is None:
-        raise InspectionError(f"{path}: Python 3.10 needs the package tomli to read TOML")
-    toml = importlib.import_module(name)
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")  # one parser under two names
     try:
         found: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8-sig"))
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
