@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 import peft_inspect
 from peft_inspect.integrations import before_training
 from peft_inspect.integrations.transformers import PeftInspectCallback
+from tests.versions import require
 
 # What transformers, accelerate and TRL warn about in their own code is not this project's.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -92,6 +93,8 @@ def test_a_healthy_training_is_bit_for_bit_what_it_is_without_the_callback(tmp_p
 
 @pytest.mark.parametrize("arguments", WAYS, ids=str)
 def test_the_report_is_of_the_real_batch_and_the_real_optimizer(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    if arguments.get("gradient_checkpointing"):
+        require("transformers", "5.0", "checkpoints by reentry and leaves the inputs of a PeftModel without gradients: this is a fault")
     callback = PeftInspectCallback()
     trainer(get_peft_model(base(), lora()), tmp_path, callback, **arguments).train()
     assert_healthy(callback)

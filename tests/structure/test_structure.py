@@ -23,7 +23,7 @@ from peft_inspect.records import Subject
 from peft_inspect.rules.examples import tiny_classifier, tiny_llama
 from peft_inspect.run.weightless import materialise
 from peft_inspect.structure import read_structure
-from tests.versions import require_add_adapter
+from tests.versions import FUSED, require, require_add_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT and transformers warn about much of what is built here
 
@@ -154,6 +154,7 @@ def test_an_adapter_with_the_values_of_another_is_a_copy_of_it():
 
 def test_fused_experts_have_a_row_per_parameter_with_the_rank_that_was_built():
     """PEFT doubles the rank of gate and up together, and nests one wrapper in the other."""
+    require(*FUSED)
     structure = read(lora(tiny_mixtral(), target_modules=["q_proj", "w1", "w2", "w3"]))
     rows = {layer.parameter_name: layer for layer in structure.adapter_layers if ".layers.0.mlp" in layer.path}
     assert {name: row.r for name, row in rows.items()} == {"gate_up_proj": 8, "down_proj": 4}
