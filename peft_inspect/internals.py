@@ -28,6 +28,7 @@ __all__ = [
     "FROM_CONFIG",
     "INIT_WEIGHTS",
     "INTERNALS",
+    "ORIGINAL",
     "PARAMETER_MARK",
     "REGISTRIES",
     "SET_STANCE",
@@ -56,8 +57,8 @@ PARAMETER_MARK = "_is_param"
 
 FROM_CONFIG, INIT_WEIGHTS = "_from_config", "_init_weights"
 """Methods of transformers' models: one from a config, and the values that a module starts from."""
-COMPILER, STANCE, SET_STANCE = "torch._dynamo.eval_frame", "_stance", "_set_stance"
-"""Where torch.compile keeps how compiled code runs; looked at only once something has imported it."""
+COMPILER, STANCE, SET_STANCE, ORIGINAL = "torch._dynamo.eval_frame", "_stance", "_set_stance", "_orig_mod"
+"""Where torch.compile keeps how compiled code runs, looked at only once something has imported it; and what a compiled module compiles."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ INTERNALS = {
     "device_module": Internal("torch.utils._device", "a default device that a run sets is not put back"),
     "default_store": Internal(
         "torch.distributed.distributed_c10d._get_default_store", "several processes come to no verdict together, and are not inspected"
+    ),
+    "version_of": Internal("torch.Tensor._version", "steps of a program are not watched", attribute=True),
+    "global_forward_hooks": Internal("torch.nn.modules.module._global_forward_hooks", "operations in PEFT's own layers are watched too"),
+    "global_forward_pre_hooks": Internal(
+        "torch.nn.modules.module._global_forward_pre_hooks", "operations in PEFT's own layers are watched too"
     ),
     "foreach_norm": Internal("torch._foreach_norm", "gradients are measured one by one"),
     **{

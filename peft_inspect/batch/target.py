@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from peft_inspect.internals import ORIGINAL
+
 _DOCUMENTED = re.compile(r"^\s*(\w+) \(`([^`]*)`(?: of shape `?\(?([^`)]*)\)?`?)?", re.MULTILINE)
 _PASSED_DOWN = re.compile(r"(pixel_values|(image|video)_\w*(ids|thw|hw|sizes)$|input_features|input_values)")
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -110,8 +112,8 @@ def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
     inner: object = None
     if hasattr(module, "peft_config") and hasattr(module, "get_base_model"):
         inner = wrapper.get_base_model()
-    elif hasattr(module, "_orig_mod"):
-        inner = wrapper._orig_mod
+    elif hasattr(module, ORIGINAL):
+        inner = getattr(wrapper, ORIGINAL)
     elif type(module).__module__.startswith(("torch.nn.parallel", "torch.distributed")):
         inner = getattr(module, "module", None)
     return _unwrapped(inner) if isinstance(inner, torch.nn.Module) and inner is not module else module

@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_inspect.batch.describe import describe
 from peft_inspect.batch.target import find_target
-from peft_inspect.internals import find
+from peft_inspect.internals import hooks_after_accumulation, version_of
 from peft_inspect.program.arrivals import Arrivals
 from peft_inspect.program.updates import Updates
 from peft_inspect.records import BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
@@ -104,7 +104,7 @@ class Root:
         watchers = Watchers(structure, layers, notes.switches, notes.states)
         root = cls(model, source(line_above(sys._getframe(1))), structure, layers, watchers, Updates(structure, layers.parameters))
         root._stale = frozenset(id(parameter) for parameter in layers.parameters.values() if parameter.grad is not None)
-        root._versions = {path: parameter._version for path, parameter in root.adapter_parameters.items()}
+        root._versions = {path: version_of(parameter) for path, parameter in root.adapter_parameters.items()}
         root.updates.begin()
         root._note_passing()
         root._watching.begin(watchers.calls.hooks())
@@ -129,9 +129,8 @@ class Root:
 
     def _note_passing(self) -> None:
         """Where a hook acts on each gradient as it arrives, as optimizers in the backward do, note it before."""
-        hooks = find("hooks_after_accumulation")
         for path, parameter in self.adapter_parameters.items():
-            if parameter.requires_grad and hooks is not None and parameter._post_accumulate_grad_hooks:
+            if parameter.requires_grad and hooks_after_accumulation(parameter):
                 self._handles.append(parameter.register_hook(partial(self._pass, path)))  # type: ignore[no-untyped-call]
 
     def _pass(self, path: str, gradient: Tensor) -> None:
@@ -203,7 +202,7 @@ class Root:
     def changed_by_hand(self) -> bool:
         """Whether its weights were updated, or its gradients cleared, without an optimizer that tells."""
         parameters = self.adapter_parameters
-        if any(parameter._version != self._versions[path] for path, parameter in parameters.items()):
+        if any(version_of(parameter) != self._versions[path] for path, parameter in parameters.items()):
             return True
         cleared = any(row.arrived for row in self.rows.values()) and all(parameter.grad is None for parameter in parameters.values())
         return cleared and not optimizers_of(self.trainable)

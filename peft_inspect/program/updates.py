@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.internals import version_of
 from peft_inspect.records import OptimizerStep, Source, Structure, Update
 from peft_inspect.structure.optimizers import held_by
 
@@ -37,7 +38,7 @@ class Updates:
         """Before the first forward. Not more than a sample of a large weight is kept."""
         for info in self.structure.parameters:
             parameter = self.parameters[info.path]
-            self._versions[info.path] = parameter._version
+            self._versions[info.path] = version_of(parameter)
             if info.requires_grad and info.role in ("adapter", "saved") and _is_plain(parameter):
                 self._values[info.path] = _sample(parameter).clone()
 
@@ -45,7 +46,7 @@ class Updates:
         """The gradients that an optimizer is about to use."""
         self._gradients = {path: _gradient(self.parameters[path]) for path in self._values}
         if not self.stepped:
-            self._versions = {path: self.parameters[path]._version for path in self._versions}
+            self._versions = {path: version_of(self.parameters[path]) for path in self._versions}
 
     def after_step(self, optimizer: Optimizer) -> None:
         """It has stepped."""
@@ -62,7 +63,7 @@ class Updates:
             return None
         updates = tuple(self._update(path, path in arrived) for path in self._values)
         frozen = [info.path for info in self.structure.parameters if info.role == "base" and not info.requires_grad]
-        moved = tuple(path for path in frozen if self.parameters[path]._version != self._versions[path])
+        moved = tuple(path for path in frozen if version_of(self.parameters[path]) != self._versions[path])
         return OptimizerStep(self._optimizer, updates, moved, self.cleared)
 
     def _update(self, path: str, arrived: bool) -> Update:

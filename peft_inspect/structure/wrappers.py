@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from peft_inspect.internals import ORIGINAL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
 
-ADDED = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod")
+ADDED = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module", ORIGINAL)
 """Under which names they hold the module that they are put around."""
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from peft.tuners.lora.layer import Linear
 from torch import nn
-from torch.nn.modules import module as modules
 
+from peft_inspect.internals import find
 from peft_inspect.structure.source.lines import is_machinery, is_peft
 
 _PARTS = ("lora_A", "lora_B", "lora_dropout")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_GLOBAL_HOOKS = (find("global_forward_hooks"), find("global_forward_pre_hooks"))
 _OWN_HOOKS = 1  # of each kind, for all modules: those that watch the calls
 
 
@@ -27,7 +28,7 @@ class StockLayers:
 
     def holds(self, layer: Any) -> bool:
         """Whether all that runs inside this layer is code of PEFT and torch that writes into no weight."""
-        if len(modules._global_forward_hooks) > _OWN_HOOKS or len(modules._global_forward_pre_hooks) > _OWN_HOOKS:
+        if any(hooks is None or len(hooks) > _OWN_HOOKS for hooks in _GLOBAL_HOOKS):
             return False
         if id(layer) not in self._known:
             self._known[id(layer)] = type(layer) is Linear and not layer.lora_variant and self._is_plain(layer)
