@@ -27,7 +27,7 @@ from peft_inspect.records import (
     Trace,
     Unexplained,
 )
-from peft_inspect.reversible import settled
+from peft_inspect.reversible import put_back_after
 from peft_inspect.rules import Rule, all_rules
 
 Depth = Literal["tree", "gradcheck", "check"]
@@ -151,7 +151,7 @@ def inspect(
 
 def inspect_subject(subject: Subject, judging: Judging, step: Step = lambda _: None, load_s: float = 0.0) -> Report:
     """Inspect a live model; it is left as it was, whatever interrupts."""
-    return settled(lambda: _inspect(subject, judging, step, load_s))
+    return put_back_after(lambda: _inspect(subject, judging, step, load_s))
 
 
 def _inspect(subject: Subject, judging: Judging, step: Step, load_s: float) -> Report:

@@ -6,7 +6,7 @@ or put back, and raised again afterwards. An exception of another thread cannot 
 that it can run again, and it does, before the exception goes on its way.
 
 A context can also be missed: an exception that is raised on the first instruction of `__exit__` keeps it from doing anything. So
-every open context stands in a list of its thread, and one that is left puts back those inside it as well; `settled`, at the
+every open context stands in a list of its thread, and one that is left puts back those inside it as well; `put_back_after`, at the
 outermost end, has an end of its own for each exit.
 """
 
@@ -134,7 +134,7 @@ class Apart:
             raise came[0]
 
 
-def settled(run: Callable[[], T]) -> T:
+def put_back_after(run: Callable[[], T]) -> T:
     """What `run` returns. Contexts that an interrupt kept it from leaving are left before anything goes on."""
     opened = _contexts()
     depth = len(opened)

@@ -9,7 +9,7 @@ from peft_inspect.batch import content, families, labels, modalities, states, te
 from peft_inspect.batch.attempts import attempt, needs_trial
 from peft_inspect.batch.describe import describe, exercised
 from peft_inspect.batch.plan import Plan
-from peft_inspect.batch.target import find_target
+from peft_inspect.batch.receiver import find_receiver
 from peft_inspect.records import BatchInfo, InspectionError, Subject
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.run.weightless import running
@@ -34,10 +34,10 @@ def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
     Raises:
         InspectionError: a required input cannot be made from signature, config and documentation.
     """
-    target = find_target(subject.model)
+    receiver = find_receiver(subject.model)
     if subject.batch is not None:
-        return dict(subject.batch), describe(subject.batch, target.parameters, subject.batch_by)
-    plan = Plan(target)
+        return dict(subject.batch), describe(subject.batch, receiver.parameters, subject.batch_by)
+    plan = Plan(receiver)
     made_by = "the user's content through the folder's processor" if subject.content else "signature and config"
     if content.make(plan, subject):
         text.make_decoder(plan)
@@ -49,15 +49,16 @@ def make_batch(subject: Subject) -> tuple[dict[str, Any], BatchInfo]:
             _make(plan)
             attempt(plan)
     plan.notes.insert(0, exercised(plan))
-    return target.spelled(plan.inputs), describe(target.spelled(plan.inputs), target.spelled(target.parameters), made_by, plan.notes)
+    made = receiver.spelled(plan.inputs)
+    return made, describe(made, receiver.spelled(receiver.parameters), made_by, plan.notes)
 
 
 def _make(plan: Plan) -> None:
     for make in _MAKERS:
         make(plan)
     if missing := states.missing(plan):
-        names = ", ".join(plan.target.spelled(dict.fromkeys(missing)))
+        names = ", ".join(plan.receiver.spelled(dict.fromkeys(missing)))
         raise InspectionError(
-            f"no batch could be made: {type(plan.target.module).__name__}.forward requires {names}. "
+            f"no batch could be made: {type(plan.receiver.module).__name__}.forward requires {names}. "
             "Pass --batch FILE or file.py:make_batch, or batch={...} in Python."
         )

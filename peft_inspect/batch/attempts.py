@@ -26,10 +26,10 @@ _ORDINARY = re.compile(
 
 def needs_trial(plan: Plan) -> bool:
     """Whether the forward takes anything beyond text, reads several streams of it, has no head of its own, or is the user's own."""
-    target = plan.target
-    plain = "labels" in target.parameters and not isinstance(getattr(plan.config, "num_codebooks", None), int)
-    streams = any("*" in "".join(shape) for shape in target.documented.values())
-    return target.own or not plain or streams or not all(_ORDINARY.match(name) for name in target.parameters)
+    receiver = plan.receiver
+    plain = "labels" in receiver.parameters and not isinstance(getattr(plan.config, "num_codebooks", None), int)
+    streams = any("*" in "".join(shape) for shape in receiver.documented.values())
+    return receiver.own or not plain or streams or not all(_ORDINARY.match(name) for name in receiver.parameters)
 
 
 def attempt(plan: Plan) -> None:
@@ -56,7 +56,7 @@ def _run(plan: Plan) -> Failure | None:
     watched = Watched()
     try:
         with torch.no_grad(), watched:
-            plan.target.called(**plan.target.spelled(plan.inputs))
+            plan.receiver.called(**plan.receiver.spelled(plan.inputs))
     except Exception as error:  # whatever the model raises on a batch that does not fit
         return watched.failure(error)
     return None
@@ -102,21 +102,21 @@ def _write_text(plan: Plan) -> None:
 
 def _what_is_absent(plan: Plan, failure: Failure) -> bool:
     """The nearest of what the failing lines looked for and did not find."""
-    return any(states.give(plan, name) for name in plan.target.known(failure.absent) if not _MADE_BY_THE_MODEL.search(name))
+    return any(states.give(plan, name) for name in plan.receiver.known(failure.absent) if not _MADE_BY_THE_MODEL.search(name))
 
 
 def _exclusive(plan: Plan, failure: Failure) -> bool:
     """Of inputs that exclude each other, the later one goes; so does one that excludes what the model makes of the others."""
-    present = plan.target.known(failure.present)
+    present = plan.receiver.known(failure.present)
     given = [name for name in plan.inputs if name in present]
     others = [name for name, value in plan.inputs.items() if isinstance(value, torch.Tensor) and value.is_floating_point()]
     if not given or (len(given) == 1 and not set(others) - set(given)):
         return False
-    main = {getattr(module, "main_input_name", None) for module in plan.target.module.modules()}
+    main = {getattr(module, "main_input_name", None) for module in plan.receiver.module.modules()}
     extra = next((name for name in reversed(given) if name not in main or len(given) == 1), given[-1])
     if _LABELS.search(extra):
         return _without_labels(plan, failure)
-    if extra in plan.target.required:
+    if extra in plan.receiver.required:
         return False
     plan.drop(extra)
     plan.notes.append(f"{extra} not given: the model does not take it together with {' and '.join(sorted(set(failure.present) - {extra}))}")
@@ -134,14 +134,14 @@ def _other_labels(plan: Plan, failure: Failure) -> bool:
 
 def _without_refused_labels(plan: Plan, failure: Failure) -> bool:
     """Without labels, where the loss or a condition on them raised."""
-    refused = _LOSS.search(failure.operation) or any(_LABELS.search(name) for name in plan.target.known(failure.present))
+    refused = _LOSS.search(failure.operation) or any(_LABELS.search(name) for name in plan.receiver.known(failure.present))
     return bool(refused) and _without_labels(plan, failure)
 
 
 def _without_labels(plan: Plan, failure: Failure) -> bool:
     """Without labels, where the loss cannot be computed from them."""
     given = [name for name in plan.inputs if _LABELS.search(name)]
-    if not given or any(name in plan.target.required for name in given):
+    if not given or any(name in plan.receiver.required for name in given):
         return False
     for name in given:
         del plan.inputs[name]
@@ -194,7 +194,7 @@ def _another_layout(plan: Plan, failure: Failure) -> bool:
 def _without_modality(plan: Plan, failure: Failure) -> bool:
     """Without the inputs of another modality, where the text alone may run."""
     for argument, modality in reversed(plan.modalities.items()):
-        if argument in plan.inputs and argument not in plan.target.required and "input_ids" in plan.inputs:
+        if argument in plan.inputs and argument not in plan.receiver.required and "input_ids" in plan.inputs:
             companions = [name for name in plan.inputs if name not in text.ONE_PER_TOKEN and modality in name]
             for name in {argument, *companions}:
                 plan.drop(name)

@@ -41,8 +41,8 @@ def make(plan: Plan, subject: Subject) -> bool:
 
 
 def _text_only(plan: Plan) -> bool:
-    return "input_ids" in plan.target.parameters and not any(
-        name.startswith(("pixel", "input_features", "input_values", "bbox", "image", "audio", "video")) for name in plan.target.parameters
+    return "input_ids" in plan.receiver.parameters and not any(
+        name.startswith(("pixel", "input_features", "input_values", "bbox", "image", "audio", "video")) for name in plan.receiver.parameters
     )
 
 
@@ -131,7 +131,7 @@ def _sound(path: str, rate: int) -> torch.Tensor:
 
 def _accepted(plan: Plan, processed: Mapping[str, Any]) -> dict[str, Any]:
     """Those inputs the forward takes, on the model's device and, where floating, in its dtype."""
-    accepted = {name: value for name, value in processed.items() if name in plan.target.parameters}
+    accepted = {name: value for name, value in processed.items() if name in plan.receiver.parameters}
     for name, value in accepted.items():
         if isinstance(value, torch.Tensor):
             accepted[name] = value.to(plan.device, plan.dtype) if value.is_floating_point() else value.to(plan.device)

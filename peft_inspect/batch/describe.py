@@ -35,7 +35,7 @@ def exercised(plan: Plan) -> str:
     contents = {modality.name: modality.content for modality in all_modalities()} | {"text": "text"}
     named = {"input_ids": "text"} | {modality.argument: modality.name for modality in reversed(all_modalities())} | plan.modalities
     kinds = list(dict.fromkeys(contents[name] for argument, name in named.items() if argument in plan.inputs)) or ["its main input"]
-    lacking = list(dict.fromkeys(contents[name] for argument, name in named.items() if argument in plan.target.parameters))
+    lacking = list(dict.fromkeys(contents[name] for argument, name in named.items() if argument in plan.receiver.parameters))
     lacking = [kind for kind in lacking if kind not in kinds]
     without = f", not {' or '.join(lacking)}" if lacking else ""
     return f"exercises {', '.join(kinds)}{f' ({runs})' if runs else ''}{without}; {plan.size} sample{'s' * (plan.size > 1)} without padding"

@@ -20,10 +20,10 @@ _DECODER = re.compile("decoder")
 
 def documented(plan: Plan, name: str) -> torch.Tensor | None:
     """A tensor of the documented shape and type; None where no shape is documented."""
-    shape = plan.target.documented.get(name)
+    shape = plan.receiver.documented.get(name)
     if not shape:
         return None
-    kind = plan.target.documented_type.get(name, "")
+    kind = plan.receiver.documented_type.get(name, "")
     sizes = [_size(plan, part, name) for part in shape]
     if len(shape) > 2 and set(shape[-2:]) <= _SIDES:
         sizes[-2:] = plan.image_size

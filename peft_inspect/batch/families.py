@@ -71,7 +71,7 @@ def _positions_of_sound(plan: Plan) -> None:
 
 
 def _every_label(plan: Plan) -> None:
-    for name in plan.target.documented:
+    for name in plan.receiver.documented:
         if name.endswith("_labels"):
             give_documented(plan, name)
 

@@ -23,7 +23,7 @@ def make(plan: Plan) -> None:
         plan.give("return_loss", True)
     plan.give("next_sentence_label", plan.zeros(plan.size))
     plan.give("sentence_order_label", plan.zeros(plan.size))
-    if plan.wants("labels") and plan.target.own:
+    if plan.wants("labels") and plan.receiver.own:
         plan.label_choices = _choices(plan)
         plan.give("labels", plan.label_choices.pop(0))
     elif plan.wants("labels"):
@@ -44,13 +44,13 @@ def _choices(plan: Plan) -> list[torch.Tensor]:
 
 def _maker(plan: Plan) -> Callable[[Plan], object] | None:
     """By the task that the class is named after, else by the shape that its docstring gives the labels."""
-    name = type(plan.target.module).__name__
-    if "codebooks" in "".join(plan.target.documented.get("labels", ())):
+    name = type(plan.receiver.module).__name__
+    if "codebooks" in "".join(plan.receiver.documented.get("labels", ())):
         return None  # one label per stream of codes; how streams are delayed is the processor's knowledge
     for task, maker in _TASKS:
         if task in name:
             return maker if maker not in (_boxes, _boxes_with_masks) or is_scipy_available() else None
-    shape = plan.target.documented.get("labels", ())
+    shape = plan.receiver.documented.get("labels", ())
     if len(shape) == 2 and "length" in shape[1]:
         return _tokens
     return _class if len(shape) == 1 and "batch" in shape[0] else None

@@ -1,4 +1,4 @@
-"""What the makers of a batch share: the target, the inputs made so far, and how tensors are made."""
+"""What the makers of a batch share: the receiver, the inputs made so far, and how tensors are made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from peft_inspect.batch.fields import image_size, token_ids
 
 if TYPE_CHECKING:
-    from peft_inspect.batch.target import Target
+    from peft_inspect.batch.receiver import Receiver
 
 TEXT_LENGTH = 16
 Layout = dict[str, Any]  # one way to hand over an input: the input with those that go with it
@@ -32,9 +32,9 @@ class Placeholder:
 
 @dataclass
 class Plan:
-    """A batch in the making. Makers read the target and fill `inputs`; what they could not do they say in `notes`."""
+    """A batch in the making. Makers read the receiver and fill `inputs`; what they could not do they say in `notes`."""
 
-    target: Target
+    receiver: Receiver
     inputs: dict[str, Any] = field(default_factory=dict)
     placeholders: list[Placeholder] = field(default_factory=list)
     modalities: dict[str, str] = field(default_factory=dict)  # names of those that have been given, by their main input
@@ -48,17 +48,17 @@ class Plan:
     positions: int = 0  # words whose place features take, where a mask says so instead of a token
 
     def __post_init__(self) -> None:
-        parameter = next((p for p in self.target.module.parameters() if p.dtype in _FLOATS), None)
+        parameter = next((p for p in self.receiver.module.parameters() if p.dtype in _FLOATS), None)
         self.dtype = torch.float32 if parameter is None else parameter.dtype
         self.device = torch.device("cpu") if parameter is None or parameter.is_meta else parameter.device
-        if "return_loss" in self.target.parameters or any(isinstance(m, _BATCH_NORMS) for m in self.target.module.modules()):
+        if "return_loss" in self.receiver.parameters or any(isinstance(m, _BATCH_NORMS) for m in self.receiver.module.modules()):
             self.size = 2
-        self.special = token_ids(self.target.config)
+        self.special = token_ids(self.receiver.config)
 
     @property
     def config(self) -> Any:
         """The config of the (first) transformers model, or None."""
-        return self.target.config
+        return self.receiver.config
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -67,11 +67,11 @@ class Plan:
 
     def wants(self, *names: str) -> bool:
         """Whether the forward takes all these inputs and none has been made, or dropped."""
-        return all(name in self.target.parameters and name not in self.inputs and name not in self.dropped for name in names)
+        return all(name in self.receiver.parameters and name not in self.inputs and name not in self.dropped for name in names)
 
     def needs(self, name: str) -> bool:
         """Whether this input has no default and has not been made."""
-        return name in self.target.required and name not in self.inputs
+        return name in self.receiver.required and name not in self.inputs
 
     def give(self, name: str, value: Any) -> None:
         """Set an input if the forward takes it and nobody has."""

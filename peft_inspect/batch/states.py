@@ -22,9 +22,9 @@ _FRAMES = 8 * TEXT_LENGTH
 
 def make_cross(plan: Plan) -> None:
     """Give `encoder_hidden_states` to a decoder that stands alone, as wide as the keys of its cross-attention read them."""
-    if not plan.wants("encoder_hidden_states") or "decoder_input_ids" in plan.target.parameters:
+    if not plan.wants("encoder_hidden_states") or "decoder_input_ids" in plan.receiver.parameters:
         return
-    layers = plan.target.module.named_modules()
+    layers = plan.receiver.module.named_modules()
     widths = (getattr(layer, "in_features", None) for path, layer in layers if _CROSS.search(path) and _KEY.search(path))
     width = next((width for width in widths if isinstance(width, int)), None)
     if width is not None:
@@ -34,18 +34,18 @@ def make_cross(plan: Plan) -> None:
 
 def make(plan: Plan) -> None:
     """Give what is required and still missing; where nothing is, whatever is documented and not made by the model itself."""
-    for name in plan.target.required:
+    for name in plan.receiver.required:
         if plan.needs(name):
             give(plan, name)
     if not plan.inputs:
-        for name in plan.target.documented:
+        for name in plan.receiver.documented:
             if not _MADE_BY_THE_MODEL.search(name):
                 give_documented(plan, name)
 
 
 def missing(plan: Plan) -> tuple[str, ...]:
     """Required inputs that could not be made."""
-    return tuple(name for name in plan.target.required if plan.needs(name))
+    return tuple(name for name in plan.receiver.required if plan.needs(name))
 
 
 def give(plan: Plan, name: str) -> bool:
@@ -65,10 +65,10 @@ def give(plan: Plan, name: str) -> bool:
 
 
 def _value(plan: Plan, name: str) -> object:
-    if plan.target.documented_type.get(name) == "int":
+    if plan.receiver.documented_type.get(name) == "int":
         return 1
     width = find(plan.config, "hidden_size", "d_model")
-    if width is not None and "list[" in str(plan.target.parameters[name].annotation):
+    if width is not None and "list[" in str(plan.receiver.parameters[name].annotation):
         return [plan.floats(plan.size, width, TEXT_LENGTH, TEXT_LENGTH)]
     if name in _MAIN and "input_ids" not in plan.inputs:
         shape = _read_first(plan)
@@ -84,7 +84,7 @@ def _value(plan: Plan, name: str) -> object:
 
 def _read_first(plan: Plan) -> tuple[int, ...] | None:
     """The shape, without samples, that the first layer reads."""
-    for layer in plan.target.module.modules():
+    for layer in plan.receiver.module.modules():
         if isinstance(layer, torch.nn.Conv2d) and layer.in_channels == 1:
             return _FRAMES, 128
         if isinstance(layer, (torch.nn.Conv2d, torch.nn.Conv3d)):

@@ -21,7 +21,7 @@ _UNICODE_LETTERS = 97  # models without a vocabulary read code points
 
 def make_second(plan: Plan) -> None:
     """Give the texts that towers of their own read: the features of an image may depend on them."""
-    for name in plan.target.parameters:
+    for name in plan.receiver.parameters:
         if second := _SECOND_TEXT.match(name):
             vocab = find(plan.config, "vocab_size", within=re.compile(second[1]))
             plan.give(name, ordinary_text(plan, TEXT_LENGTH // 2, vocab=vocab))
@@ -30,7 +30,7 @@ def make_second(plan: Plan) -> None:
 
 def make(plan: Plan) -> None:
     """Give `input_ids` with everything that has one entry per token."""
-    if _STREAMS.search(" ".join(plan.target.documented.get("input_ids", ()))):  # side by side, or one below the other
+    if _STREAMS.search(" ".join(plan.receiver.documented.get("input_ids", ()))):  # side by side, or one below the other
         give_documented(plan, "input_ids")
         steps = plan.inputs["input_ids"]
         if steps.dim() == 3:
@@ -62,7 +62,7 @@ def _companions(plan: Plan, length: int, kinds: torch.Tensor) -> None:
     if plan.wants("global_attention_mask"):
         plan.give("global_attention_mask", torch.nn.functional.one_hot(plan.zeros(plan.size), length))
     boxes = plan.integers([[[1, 1, 2, 2]] * length] * plan.size)
-    plan.give("bbox", boxes if "Long" in plan.target.documented_type.get("bbox", "Long") else boxes.to(plan.dtype))
+    plan.give("bbox", boxes if "Long" in plan.receiver.documented_type.get("bbox", "Long") else boxes.to(plan.dtype))
     plan.give("attention_mask", plan.ones(plan.size, length))
     if plan.placeholders:
         plan.give("token_type_ids", (kinds > 0).long())
@@ -71,10 +71,10 @@ def _companions(plan: Plan, length: int, kinds: torch.Tensor) -> None:
 def make_decoder(plan: Plan) -> None:
     """Give `decoder_input_ids` where no labels make them."""
     start = getattr(plan.config, "decoder_start_token_id", None)
-    classifies = "Classification" in type(plan.target.module).__name__
+    classifies = "Classification" in type(plan.receiver.module).__name__
     if not plan.wants("decoder_input_ids") or ("labels" in plan.inputs and start is not None and not classifies):
         return
-    if "*" in "".join(plan.target.documented.get("decoder_input_ids", ())):  # several streams side by side
+    if "*" in "".join(plan.receiver.documented.get("decoder_input_ids", ())):  # several streams side by side
         flat = documented(plan, "decoder_input_ids")
         if flat is not None:
             plan.give("decoder_input_ids", flat)
@@ -133,7 +133,7 @@ def _row(plan: Plan) -> tuple[list[int], list[int]]:
         row += [*tokens, *after]
         types += [_TYPE.get(run.modality, 0) if token == run.token else 0 for token in tokens] + [0] * len(after)
     eos = getattr(plan.config, "eos_token_id", None)
-    decodes = bool(getattr(plan.config, "is_encoder_decoder", False)) or "decoder_input_ids" in plan.target.parameters
+    decodes = bool(getattr(plan.config, "is_encoder_decoder", False)) or "decoder_input_ids" in plan.receiver.parameters
     if decodes and isinstance(eos, int) and 0 <= eos < vocabulary(plan):
         row[-1] = eos
     return row, types
@@ -149,5 +149,5 @@ def _mask_of_main_input(plan: Plan) -> None:
     waveform, frames = plan.inputs.get("input_values"), plan.inputs.get("input_features")
     if isinstance(waveform, torch.Tensor) and waveform.dim() == 2:
         plan.give("attention_mask", plan.ones(plan.size, waveform.shape[-1]))
-    elif isinstance(frames, torch.Tensor) and frames.dim() == 3 and ("labels" in plan.target.parameters or plan.needs("attention_mask")):
+    elif isinstance(frames, torch.Tensor) and frames.dim() == 3 and ("labels" in plan.receiver.parameters or plan.needs("attention_mask")):
         plan.give("attention_mask", plan.ones(plan.size, max(frames.shape[1:])))

@@ -46,7 +46,7 @@ def check(
     Without MODEL: all targets of the configuration. MODEL may be the name of one.
     """
     from peft_inspect.cli.checking import check_targets
-    from peft_inspect.cli.suggesting import is_folder
+    from peft_inspect.project.suggesting import is_folder
 
     folder = Path(suggest) if suggest and is_folder(suggest) else None
     formats = [*(also or ()), *([f"lora-config={suggest}"] if suggest and folder is None else ())]

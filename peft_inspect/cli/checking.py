@@ -9,12 +9,12 @@ from pathlib import Path
 
 import typer
 
-from peft_inspect.cli import suggesting
 from peft_inspect.cli.inspecting import FOUND, at_work, failures, prepared
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output
 from peft_inspect.formats import View
 from peft_inspect.formats.several import write_all
+from peft_inspect.project import suggesting
 from peft_inspect.project.config import read_config
 from peft_inspect.project.targets import chosen, inspect_targets
 from peft_inspect.records import Request

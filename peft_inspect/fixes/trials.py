@@ -14,7 +14,7 @@ from peft_inspect.run.graph import leaves, let_go, upstream
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.trace.operations import Operations
-from peft_inspect.trace.threads import following_threads, handed_on_by
+from peft_inspect.trace.threads import following_threads, propagated_from
 
 
 def verified(subject: Subject, trace: Trace, findings: Iterable[Finding], step: Callable[[str], None]) -> Iterator[Finding]:
@@ -50,7 +50,7 @@ def _trial(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[F
     with undisturbed(subject.model) as guard:
         operations = Operations(guard)
         try:
-            with operations, trial.in_force() as exchanges, following_threads(handed_on_by(operations, *exchanges)):
+            with operations, trial.in_force() as exchanges, following_threads(propagated_from(operations, *exchanges)):
                 loss = forward(subject, batch).tensor
                 in_graph = leaves(upstream([loss.grad_fn]))
                 connected = backward(subject, loss)

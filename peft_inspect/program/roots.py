@@ -14,7 +14,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_inspect.batch.describe import describe
-from peft_inspect.batch.target import find_target
+from peft_inspect.batch.receiver import find_receiver
 from peft_inspect.internals import hooks_after_accumulation, version_of
 from peft_inspect.program.arrivals import Arrivals
 from peft_inspect.program.updates import Updates
@@ -160,7 +160,7 @@ class Root:
         """Describe the inputs of its first call."""
         if self.batch is None:
             named = dict(zip(inspect.signature(module.forward).parameters, args, strict=False))
-            self.batch = describe({**named, **kwargs}, find_target(self.model).parameters, "the program")
+            self.batch = describe({**named, **kwargs}, find_receiver(self.model).parameters, "the program")
 
     def before_backward(self, tensors: Iterable[Any]) -> None:
         """The loss of the program, or one of them."""

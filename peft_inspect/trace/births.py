@@ -25,7 +25,7 @@ from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.measured_flow import Edge, MeasuredFlow, Values
 from peft_inspect.trace.operations import Operations
 from peft_inspect.trace.slices import events_before
-from peft_inspect.trace.threads import following_threads, handed_on_by
+from peft_inspect.trace.threads import following_threads, propagated_from
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -212,7 +212,7 @@ def measured(
         with ExitStack() as stack:
             for watcher in (switches.watching(), calls.watching(), operations, flow.measuring()):
                 stack.enter_context(watcher)
-            stack.enter_context(following_threads(handed_on_by(switches, calls, operations, flow)))
+            stack.enter_context(following_threads(propagated_from(switches, calls, operations, flow)))
             loss = forward(subject, batch, weighted=weighted).tensor
             flow.watch_backward(loss)
             backward(subject, loss)

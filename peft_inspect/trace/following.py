@@ -20,7 +20,7 @@ from peft_inspect.trace.functions import CustomFunctions
 from peft_inspect.trace.grad_mode import GradSwitches, opened, replaced_checkpoint
 from peft_inspect.trace.operations import Operations
 from peft_inspect.trace.slices import Slice
-from peft_inspect.trace.threads import following_threads, handed_on_by
+from peft_inspect.trace.threads import following_threads, propagated_from
 from peft_inspect.trace.values import moves_loss
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _run(subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any], ope
         for watcher in (switches.watching(), calls.watching(), replaced_checkpoint(opened), following.functions.watching(), operations):
             stack.enter_context(watcher)
         stack.enter_context(flow.watching())
-        stack.enter_context(following_threads(handed_on_by(switches, calls, operations, flow)))
+        stack.enter_context(following_threads(propagated_from(switches, calls, operations, flow)))
         following.begin()
         loss = forward(subject, batch).tensor
         following.forward_ended()

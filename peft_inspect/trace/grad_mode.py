@@ -67,7 +67,7 @@ class GradSwitches:
         self._of_thread.off = switch
 
     def in_thread(self) -> Callable[[], AbstractContextManager[None]]:
-        """For a thread that work is handed to: gradients are on there at first, and a helper may hand on that they are off here."""
+        """For a thread that work is handed to: gradients are on there at first, and a helper may tell it that they are off here."""
         handed = self.off
 
         @contextmanager

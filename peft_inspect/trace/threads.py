@@ -14,33 +14,33 @@ from peft_inspect.reversible import patched
 from peft_inspect.run import patches
 
 Around = Callable[[], AbstractContextManager[object]]
-HandOn = Callable[[], Around]
+Propagate = Callable[[], Around]
 _POOLS = ("concurrent.futures.thread", "multiprocessing.pool")  # their threads take work that is followed already
 
 
-def following_threads(hand_on: HandOn) -> AbstractContextManager[None]:
-    """Follow what is handed on inside to thread pools and new threads.
+def following_threads(propagate: Propagate) -> AbstractContextManager[None]:
+    """Follow what is given to thread pools inside and new threads.
 
     Args:
-        hand_on: called in the thread that hands work on; what it returns is called in the other thread, for a context to run the work in.
+        propagate: called in the thread that hands work on; what it returns is called in the other thread, for a context to run the work in.
     """
-    in_pools = ((*place, partial(_handing_on, hand_on)) for place in patches.THREAD_POOLS)
-    return patched(*in_pools, (*patches.THREAD_START, partial(_starting, hand_on)))
+    in_pools = ((*place, partial(_propagating, propagate)) for place in patches.THREAD_POOLS)
+    return patched(*in_pools, (*patches.THREAD_START, partial(_starting, propagate)))
 
 
-def _handing_on(hand_on: HandOn, original: Callable[..., Any]) -> Callable[..., Any]:
+def _propagating(propagate: Propagate, original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def submit(pool: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return original(pool, _followed(function, hand_on()), *args, **kwargs)
+        return original(pool, _followed(function, propagate()), *args, **kwargs)
 
     return submit
 
 
-def _starting(hand_on: HandOn, original: Callable[..., Any]) -> Callable[..., Any]:
+def _starting(propagate: Propagate, original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def start(thread: Any) -> Any:
         if getattr(getattr(thread, "_target", None), "__module__", None) not in _POOLS:
-            thread.run = _followed(thread.run, hand_on())  # a thread is started once
+            thread.run = _followed(thread.run, propagate())  # a thread is started once
         return original(thread)
 
     return start
@@ -61,10 +61,10 @@ class Watcher(Protocol):
         """Called in the thread that hands work on: what to open in the thread that does the work."""
 
 
-def handed_on_by(*watchers: Watcher) -> HandOn:
+def propagated_from(*watchers: Watcher) -> Propagate:
     """What these watchers need in a thread that work is handed to, outermost first."""
 
-    def hand_on() -> Around:
+    def propagate() -> Around:
         contexts = [watcher.in_thread() for watcher in watchers]
 
         @contextmanager
@@ -76,4 +76,4 @@ def handed_on_by(*watchers: Watcher) -> HandOn:
 
         return around
 
-    return hand_on
+    return propagate

@@ -24,7 +24,7 @@ from peft_inspect.trace.following import followed
 from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.layer_states import LayerStates
 from peft_inspect.trace.operations import Operations, WeightReads
-from peft_inspect.trace.threads import following_threads, handed_on_by
+from peft_inspect.trace.threads import following_threads, propagated_from
 from peft_inspect.trace.values import all_zero, still_zero, targets_given, underflowing
 from peft_inspect.trace.vanishing import first_nonfinite, stationary, zero_births
 
@@ -106,7 +106,7 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
     step = Watchers(structure, layers, switches)
     with undisturbed(subject.model) as guard:
         with switches.watching(), step.calls.watching():
-            with Operations(guard, step.reads) as operations, following_threads(handed_on_by(switches, step.calls, operations)):
+            with Operations(guard, step.reads) as operations, following_threads(propagated_from(switches, step.calls, operations)):
                 step.calls.operations = operations
                 loss = forward(subject, own_copy(inputs.batch))
             step.calls.phase, step.calls.operations = "backward", None

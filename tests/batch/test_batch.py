@@ -37,7 +37,7 @@ from transformers import (
 import peft_inspect
 import peft_inspect.batch as batch_room
 from peft_inspect.batch import make_batch, modalities
-from peft_inspect.batch.target import passed_down
+from peft_inspect.batch.receiver import passed_down
 from peft_inspect.records import InspectionError, Subject
 
 TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from peft_inspect.reversible import Reversible, handlers, hooked, patched, set_handlers, settled
+from peft_inspect.reversible import Reversible, handlers, hooked, patched, put_back_after, set_handlers
 
 
 class Switch(Reversible[str]):
@@ -142,7 +142,7 @@ def test_a_context_that_was_missed_is_left_with_the_one_around_it(owner) -> None
 
 def test_at_the_outermost_end_nothing_is_left_open(owner) -> None:
     with pytest.raises(ValueError, match="in the middle"):
-        settled(lambda: (Switch(owner).__enter__(), int("in the middle")))
+        put_back_after(lambda: (Switch(owner).__enter__(), int("in the middle")))
     assert not owner.on
 
 

@@ -34,7 +34,7 @@ def _give(plan: Plan, modality: Modality) -> None:
     token = modality.token(plan)
     if not layouts:
         return
-    if token is None or "input_ids" not in plan.target.parameters:
+    if token is None or "input_ids" not in plan.receiver.parameters:
         _use(plan, modality, layouts[0], layouts[1:])
         return
     readers = modality.readers(plan)
@@ -64,5 +64,5 @@ def _use(plan: Plan, modality: Modality, layout: Layout, others: list[Layout]) -
 
 def placeholder_tokens(plan: Plan) -> set[int]:
     """Tokens that stand for the features of another modality; only where the forward takes one."""
-    found = {modality.token(plan) for modality in all_modalities() if modality.argument in plan.target.parameters}
+    found = {modality.token(plan) for modality in all_modalities() if modality.argument in plan.receiver.parameters}
     return {token for token in found if token is not None}

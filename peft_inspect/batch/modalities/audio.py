@@ -32,7 +32,7 @@ _BINS = (
 def _waveforms(plan: Plan) -> Iterator[Layout]:
     """Raw samples: float[batch, samples], or with a channel dimension where the docstring or a codec asks for one."""
     name = "input_values"
-    shape = plan.target.documented.get(name, ())
+    shape = plan.receiver.documented.get(name, ())
     if any("mel" in part for part in shape):
         length = find(plan.config, "max_length") or _FRAMES
         yield {name: plan.floats(plan.size, length, find(plan.config, *_BINS) or 128)}
@@ -74,14 +74,14 @@ def _features(plan: Plan) -> Iterator[Layout]:
 def _reader(plan: Plan, bins: int | None) -> torch.nn.Module | None:
     """The first layer whose input is as wide as a frame has bins; else the first of the audio tower."""
     first: torch.nn.Module | None = None
-    for path, layer in plan.target.module.named_modules():
+    for path, layer in plan.receiver.module.named_modules():
         width = _input_width(layer)
         if width is None:
             continue
         if width == bins or (isinstance(layer, torch.nn.Conv2d) and width == 1):
             found: torch.nn.Module = layer
             return found
-        if first is None and (AUDIO.search(path) or not plan.target.composite):
+        if first is None and (AUDIO.search(path) or not plan.receiver.composite):
             first = layer
     return first
 

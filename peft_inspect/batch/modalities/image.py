@@ -34,8 +34,8 @@ def merge_size(plan: Plan) -> int:
 def patch_values(plan: Plan) -> int:
     """Values in one flattened patch, as the layer that embeds patches reads them: of one frame, or of a tubelet."""
     flat = channels(plan) * patch_size(plan) ** 2
-    for path, layer in plan.target.module.named_modules():
-        if "patch" not in path and not VISION.search(path) and plan.target.composite:
+    for path, layer in plan.receiver.module.named_modules():
+        if "patch" not in path and not VISION.search(path) and plan.receiver.composite:
             continue
         if isinstance(layer, torch.nn.Conv3d):
             return flat * layer.kernel_size[0]
@@ -51,9 +51,9 @@ def is_video(plan: Plan) -> bool:
     """Whether `pixel_values` themselves are videos: the encoder cuts them into tubelets or attends over frames."""
     if IMAGE.token(plan) is not None:
         return False
-    if "num_frames" in ",".join(plan.target.documented.get("pixel_values", ())):
+    if "num_frames" in ",".join(plan.receiver.documented.get("pixel_values", ())):
         return True
-    named = "Video" in type(plan.target.module).__name__ and "pixel_values_videos" not in plan.target.parameters
+    named = "Video" in type(plan.receiver.module).__name__ and "pixel_values_videos" not in plan.receiver.parameters
     return named or find(plan.config, "tubelet_size", "num_frames") is not None
 
 
@@ -108,7 +108,7 @@ def strip(plan: Plan, pixels: str, sizes: str) -> Iterator[Layout]:
 def _whole(plan: Plan) -> Iterator[Layout]:
     """Whole images; smaller ones too, whose patches divide evenly where several become one feature."""
     others = {}
-    for name in filter(plan.wants, filter(_OF_ITS_OWN.match, plan.target.parameters)):
+    for name in filter(plan.wants, filter(_OF_ITS_OWN.match, plan.receiver.parameters)):
         size = image_size(plan.config, part=name.replace("pixel_values", "").strip("_")) or (224, 224)
         others[name] = plan.floats(plan.size, channels(plan), *size)
     for rows, columns in _sizes(plan):
@@ -173,7 +173,7 @@ def _several_images(plan: Plan) -> Iterator[Layout]:
 
 def _attended(plan: Plan) -> Iterator[Layout]:
     """A list of images per sample, which a mask over the text refers to."""
-    if len(plan.target.documented.get("image_attention_mask", ())) != 2:
+    if len(plan.receiver.documented.get("image_attention_mask", ())) != 2:
         yield {"pixel_values": plan.floats(plan.size, 1, channels(plan), *plan.image_size)}
 
 

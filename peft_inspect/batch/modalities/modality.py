@@ -42,7 +42,7 @@ class Modality:
 
     def readers(self, plan: Plan) -> list[Callable[..., Any]]:
         """Methods that compute its features, outermost first; none where they want the placeholders that they should count."""
-        models = (module for model in plan.target.models for module in model.modules() if isinstance(module, PreTrainedModel))
+        models = (module for model in plan.receiver.models for module in model.modules() if isinstance(module, PreTrainedModel))
         found = [getattr(model, name) for model in models for name in self.methods if hasattr(model, name)]
         return found if found and "input_ids" not in inspect.signature(found[0]).parameters else []
 
@@ -89,7 +89,7 @@ def text_width(plan: Plan) -> int | None:
 def _projected(plan: Plan) -> set[int]:
     """Widths that a linear layer of a projector turns into that of the text: the forward projects such features itself."""
     width = text_width(plan)
-    layers = ((path, layer) for path, layer in plan.target.module.named_modules() if isinstance(layer, torch.nn.Linear))
+    layers = ((path, layer) for path, layer in plan.receiver.module.named_modules() if isinstance(layer, torch.nn.Linear))
     return {layer.in_features for path, layer in layers if "projector" in path and layer.out_features == width}
 
 

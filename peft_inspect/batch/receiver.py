@@ -34,7 +34,7 @@ _ANYTHING = re.compile(r"^(x|inputs?|data|samples?)$")
 
 
 @dataclass(frozen=True)
-class Target:
+class Receiver:
     """The module whose signature decides, found through wrappers that only pass their inputs on."""
 
     called: torch.nn.Module  # what the batch is given to
@@ -85,7 +85,7 @@ class Target:
         return {name: kind for name, kind, _ in self._described}
 
 
-def find_target(model: torch.nn.Module) -> Target:
+def find_receiver(model: torch.nn.Module) -> Receiver:
     """Look through PEFT, compile and parallel wrappers, and through forwards that only take `*args, **kwargs`."""
     module = _unwrapped(model)
     parameters, open_ended = _parameters(module)
@@ -99,11 +99,11 @@ def find_target(model: torch.nn.Module) -> Target:
         further = passed_down(module).items()
         parameters |= {name: value for name, value in further if _PASSED_DOWN.match(name) and name not in parameters}
     if isinstance(module, PreTrainedModel) or not models:
-        return Target(model, module, parameters, config, models)
+        return Receiver(model, module, parameters, config, models)
     known = _parameters(models[0])[0]
     names = _meanings(parameters, known)
     parameters = {name: parameters[own] for name, own in names.items()}
-    return Target(model, module, {**known, **parameters} if open_ended else parameters, config, models, names)
+    return Receiver(model, module, {**known, **parameters} if open_ended else parameters, config, models, names)
 
 
 def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:

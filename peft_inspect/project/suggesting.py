@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from peft_inspect.api import Report
+from peft_inspect.inspection import Report
 from peft_inspect.records import InspectionError
 from peft_inspect.suggest import corrected
 
@@ -33,7 +33,7 @@ def write(reports: Iterable[Report], folder: Path) -> None:
     file, adapters = report.adapter_files[0], sorted(report.structure.adapters, key=lambda adapter: not adapter.active)
     config = corrected(adapters[0].config if adapters else file.config, report.findings)
     if found is None and config == (adapters[0].config if adapters else file.config):
-        raise InspectionError(f"--suggest {folder}: nothing that was found of {file.path} can be mended by renaming or by its config")
+        raise InspectionError(f"--suggest {folder}: nothing that was found of {file.path} can be fixed by renaming or by its config")
     folder.mkdir(parents=True, exist_ok=True)
     if found is not None:
         write_converted(file.path, found[1], config, folder)

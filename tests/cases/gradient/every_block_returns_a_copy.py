@@ -1,4 +1,4 @@
-"""A hook on every block keeps its output for a dashboard and returns what it kept: no block hands on a graph."""
+"""A hook on every block keeps its output for a dashboard and returns what it kept: no block returns a graph."""
 
 import torch
 from peft import LoraConfig, get_peft_model
