@@ -102,7 +102,10 @@ class Failure:
 
 
 class Watched(TorchFunctionMode):
-    """Remembers the torch function that raised last, with what it was given."""
+    """Remembers the torch function that raised last, with what it was given.
+
+    Such a mode may change which kernels run (torch's fused encoder), and so must not be active where a model is judged.
+    """
 
     def __init__(self) -> None:
         super().__init__()
