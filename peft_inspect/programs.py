@@ -131,7 +131,7 @@ class watch:  # noqa: N801  # reads as what it does
 
             source = f"{shown(frame.f_code.co_filename)}:{frame.f_lineno}"
             inquiry = Inquiry(source, self._judging.rules, self._judging.ignore, self._steps, verify=self._verify, ends=self._fails)
-            self._session = Session(inquiry, self._conclude)
+            self._session = Session(inquiry, self._conclude, self._log_failure)
             self._session.begin()
         return self
 
@@ -158,6 +158,9 @@ class watch:  # noqa: N801  # reads as what it does
             for report in self.reports.values():
                 log.log(logging.WARNING if report.findings else logging.INFO, "%s", report)
             return None
+
+    def _log_failure(self, error: Exception) -> None:
+        log.error("peft-inspect: the training was not inspected: %s: %s", type(error).__name__, error, exc_info=error)
 
     def _fails(self, diagnoses: Iterable[Diagnosis]) -> bool:
         return any(diagnosis.at_or_above(self._fail_on) for diagnosis in diagnoses)

@@ -15,6 +15,7 @@ from peft_inspect.cli.inspecting import FOUND, INTERRUPTED, failures, prepared
 from peft_inspect.cli.options import Reporting
 from peft_inspect.formats import View
 from peft_inspect.formats.several import write_all
+from peft_inspect.library_warnings import as_the_program_has_them
 from peft_inspect.program.launch import Launch
 from peft_inspect.programs import ProgramRun, run
 from peft_inspect.records import Diagnosis, InspectionError
@@ -33,6 +34,7 @@ def run_program(
 ) -> NoReturn:
     """Run the program under watch, and exit with the code that the contract gives."""
     launch = Launch(script, module, arguments)
+    as_the_program_has_them()
     told: list[Mapping[str, Report]] = []
     with failures(debug=reporting.debug):
         outputs = [(reporting.format, prepared(reporting, view)), *further_outputs(also, reporting, view)]

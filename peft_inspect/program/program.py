@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.program.executing import Ended, execute, start
+from peft_inspect.program.executing import Ended, Stopped, execute, start
 from peft_inspect.program.imports import AfterImport
 from peft_inspect.program.launch import Launch, prepare
 from peft_inspect.program.undrawn import undrawn
@@ -38,8 +38,14 @@ def run(
 
     Raises:
         InspectionError: there is no such program.
+        Exception: what went wrong in the watching itself; the program was stopped.
     """
     sessions: list[Session] = []
+    failures: list[Exception] = []
+
+    def failed(error: Exception) -> BaseException:
+        failures.append(error)
+        return Stopped()
 
     def watch() -> None:
         with undrawn():
@@ -48,7 +54,7 @@ def run(
             from peft_inspect.structure.source.lines import boundary
 
             boundary(start)
-            session = Session(Inquiry(launch.line, rules, ignore, steps, verify=verify, ends=ends), conclude)
+            session = Session(Inquiry(launch.line, rules, ignore, steps, verify=verify, ends=ends), conclude, failed)
             sessions.append(session)
             session.begin()
 
@@ -59,7 +65,10 @@ def run(
         ended = execute(prepared)
     finally:
         waiting.end()
+    if sessions:
+        sessions[0].finish()
+    if failures:
+        raise failures[0]
     if not sessions:
         return ended, "it never imported PEFT"
-    sessions[0].finish()
     return ended, sessions[0].seen

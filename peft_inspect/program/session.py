@@ -33,9 +33,16 @@ class Session:
     to train all the same. None leaves the program alone.
     """
 
-    def __init__(self, inquiry: Inquiry, conclude: Callable[[Mapping[str, Diagnosis]], BaseException | None]) -> None:
+    def __init__(
+        self,
+        inquiry: Inquiry,
+        conclude: Callable[[Mapping[str, Diagnosis]], BaseException | None],
+        failed: Callable[[Exception], BaseException | None],
+    ) -> None:
+        """`failed` is told what goes wrong in the watching itself; what it returns is raised likewise."""
         self._inquiry = inquiry
         self._conclude = conclude
+        self._failed = failed
         self._notes = Notes(GradSwitches(), LayerStates())
         self._hooks = Hooks(self)
         self._watching = Apart()
@@ -45,6 +52,7 @@ class Session:
         self._calling: Root | None = None
         self._ranks: Ranks | None = None  # where the program has set up several processes
         self._refused = ""  # why nothing is judged
+        self._stepping = False
         self.concluded = False
         self._with_adapters = self._without_adapters = self._skipped = 0
 
@@ -102,6 +110,7 @@ class Session:
             self._calling = root = self._root(model, module, args)
             root.trains = root.trains or torch.is_grad_enabled()
             root.enter_call()
+        self._go_on_or_stop()
 
     def _root(self, model: nn.Module, module: nn.Module, args: tuple[Any, ...]) -> Root:
         """The root of this model in this step. Of calls without gradients before the first one with them, the last is kept."""
@@ -145,6 +154,8 @@ class Session:
         with self._telling():
             for root in watched:
                 root.after_backward()
+                if self._stepping:  # a closure: no step begins after this backward
+                    root.updates.before_step()
 
     @contextmanager
     def _within_backward(self) -> Iterator[None]:
@@ -158,15 +169,20 @@ class Session:
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """In several processes, one whose watching fails tells the others instead of staying away, and all of them go on to train."""
+        """What fails in the watching is no error of the program.
+
+        In several processes, one whose watching fails tells the others instead of staying away, and all of them go on to train.
+        """
         try:
             yield
         except NoVerdictError as error:
             self._refuse(str(error))
         except Exception as error:
             if self._ranks is None or self._ranks.size == 1:
-                raise
-            self._refuse(self._ranks.fail(error))
+                self._refuse(str(error))
+                self._stop = self._failed(error)
+            else:
+                self._refuse(self._ranks.fail(error))
 
     def _refuse(self, reason: str) -> None:
         """Nothing is judged, and the program goes on."""
@@ -187,19 +203,23 @@ class Session:
     def step_begins(self, optimizer: Optimizer) -> None:  # noqa: ARG002
         """What the optimizer is about to use. Training that was told to stop goes no further."""
         self._go_on_or_stop()
-        for root in self._roots:
-            if root.backwards and not root.ended:
-                root.updates.before_step()
+        self._stepping = True
+        with self._telling():
+            for root in self._roots:
+                if root.backwards and not root.ended:
+                    root.updates.before_step()
+        self._go_on_or_stop()
 
     def step_ended(self, optimizer: Optimizer) -> None:
         """The end of the step of every model that this optimizer trains."""
+        self._stepping = False
         if self.concluded:
             return
-        for root in self._roots:
-            if root.backwards and not root.ended:
-                root.ended = _ends(root, optimizer)
-                root.updates.after_step(optimizer)
         with self._telling():
+            for root in self._roots:
+                if root.backwards and not root.ended:
+                    root.ended = _ends(root, optimizer)
+                    root.updates.after_step(optimizer)
             if self._has_ended():
                 self._step_over()
         self._go_on_or_stop()
@@ -247,7 +267,8 @@ class Session:
         if self.concluded:
             return
         self.concluded = True
-        self._stop = self._conclude(self._inquiry.diagnoses())
+        with self._telling():
+            self._stop = self._conclude(self._inquiry.diagnoses())
         if self._stop is None:
             self.end()
 

@@ -43,31 +43,69 @@ def codes(done: Any) -> list[str]:
     return [finding["code"] for finding in done.report["findings"]]
 
 
-HEALTHY = [("raw_loop.py",), ("trainer.py",), ("trainer.py", "fp16")]
+HEALTHY = [
+    ("raw_loop.py",),
+    ("-m", "raw_loop"),
+    ("trainer.py",),
+    ("trainer.py", "fp16"),
+    ("lightning_fit.py",),
+    ("lightning_fit.py", "manual"),
+    ("trl_trainers.py", "sft"),
+    ("trl_trainers.py", "dpo"),
+    ("trl_trainers.py", "grpo"),
+    ("accelerated.py",),
+    ("denoising.py",),
+    ("alternation.py",),
+    ("optimizers.py", "in_backward"),
+    ("optimizers.py", "by_hand"),
+    ("optimizers.py", "closure"),
+    ("optimizers.py", "warmup"),
+    ("resumed.py", "healthy"),
+]
 
 
 @pytest.mark.parametrize("command", HEALTHY, ids=" ".join)
 def test_a_healthy_program_is_answered_after_one_step(tmp_path: Path, command: tuple[str, ...]) -> None:
     done = run(tmp_path, *command)
-    assert (done.returncode, codes(done)) == (0, []), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [finding for finding in done.report["findings"] if finding["severity"] == "error"] == []
     gradients = done.report["gradients"]["lora"]
     assert gradients["with_grad"] == gradients["total"] > 0
     assert done.report["model"]["source"] == " ".join(command)
     assert done.report["batch"]["made_by"] == "the program"
+    assert done.report["steps"]["watched"] == 1
     assert not [outcome for outcome in done.report["outcomes"] if outcome["status"] == "crashed"]
-    assert "step 0" not in done.stdout
-    assert done.stdout.rstrip().splitlines()[-1] != "no training step was seen"
+    assert "step 1" not in done.stdout
+    assert "trained to the end" not in done.stdout
 
 
-BROKEN = [
-    (("raw_loop.py", "frozen"), "PI302"),
-    (("raw_loop.py", "no-grad"), "PI303"),
-    (("trainer.py", "frozen"), "PI302"),
+BROKEN = [  # the program, its rule, whether a fix is tried in a later step of it
+    (("raw_loop.py", "frozen"), "PI302", True),
+    (("raw_loop.py", "no-grad"), "PI303", True),
+    (("raw_loop.py", "detached"), "PI305", True),
+    (("trainer.py", "frozen"), "PI302", True),
+    (("lightning_fit.py", "detached"), "PI305", True),
+    (("lightning_fit.py", "manual", "detached"), "PI305", True),
+    (("trl_trainers.py", "sft", "disabled"), "PI205", True),
+    (("accelerated.py", "optimizer-first"), "PI317", False),
+    (("alternation.py", "sampled"), "PI306", False),
+    (("optimizers.py", "cleared"), "PI503", False),
+    (("optimizers.py", "bf16"), "PI501", False),
+    (("optimizers.py", "clipped"), "PI502", False),
+    (("resumed.py", "inference"), "PI301", False),
 ]
 
 
-@pytest.mark.parametrize(("command", "code"), BROKEN, ids=lambda value: value if isinstance(value, str) else " ".join(value))
-def test_a_broken_program_is_stopped_with_its_cause(tmp_path: Path, command: tuple[str, ...], code: str) -> None:
+@pytest.mark.parametrize(("command", "code", "tried"), BROKEN, ids=lambda value: " ".join(value) if isinstance(value, tuple) else None)
+def test_a_broken_program_is_stopped_with_its_cause(tmp_path: Path, command: tuple[str, ...], code: str, tried: bool) -> None:
     done = run(tmp_path, *command)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert code in codes(done)
+    assert [finding["code"] for finding in done.report["findings"] if finding["severity"] == "error"] == [code]
+    finding = next(finding for finding in done.report["findings"] if finding["code"] == code)
+    if finding["source"] is not None:
+        assert (finding["source"]["file"], finding["source"]["line"]) == (command[0], line_of(command[0], command[-1]))
+    if tried:
+        assert finding["fix_verified"] is True
+        assert f"verified in step {finding['tried_in_step']}: " in done.stdout
+        assert finding["tried_in_step"] == done.report["steps"]["watched"] > 1
+    assert "trained to the end" not in done.stdout
