@@ -153,7 +153,7 @@ class Coverage:
     block: str  # class of the block
     part: str  # class of the module that the layer belongs to: LlamaAttention, MixtralExperts
     name: str  # path within the block, an expert parameter included; outside stacks, within the base model
-    kind: Literal["linear", "experts", "embedding", "conv"]
+    kind: Literal["linear", "experts", "embedding", "conv", "parameter"]  # parameter: of a module that is no layer, such as a router
     layers: tuple[str, ...]  # their paths; of an expert parameter, the path of the module that holds it
     adapted: tuple[str, ...]  # the same, of those that carry an adapter
     indices: tuple[int, ...]  # blocks that have such a layer

@@ -16,8 +16,8 @@ from typing import Any
 from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, families, is_list, is_shorthand
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.tower_pattern import endings_in, names_outside, start_of
-from peft_inspect.rules.words import counted, quoted, setting_fix
+from peft_inspect.rules.tower_pattern import endings_in, names_outside, other_names, start_of
+from peft_inspect.rules.words import agreed, counted, quoted, setting_fix
 
 
 def check(structure: Structure) -> Iterator[Finding]:
@@ -35,7 +35,8 @@ def check(structure: Structure) -> Iterator[Finding]:
             yield RULE.finding(
                 f"adapter {adapter.name!r}: {quoted(target.entry for target in several)} "
                 + ("lands" if len(several) == 1 else "land")
-                + f" in {len(towers)} towers: {_counts(several)}",
+                + f" in {len(towers)} towers: {_counts(several)}"
+                + _elsewhere(adapter, kept, structure),
                 (path for target in several for path in target.matched if structure.tower_of(path) != kept),
                 adapter=adapter.name,
                 facts={
@@ -90,7 +91,8 @@ def _suggestion(adapter: AdapterInfo, kept: str, towers: tuple[str, ...], struct
     asked = entries(adapter, "target_modules")
     if not is_list(adapter, "target_modules") and not any(map(is_shorthand, asked)):
         return {"target_modules": f"(?={start})(?:{asked[0].entry})"}
-    endings = "|".join(map(re.escape, endings_in(kept, adapter, structure)))
+    here = dict.fromkeys((*endings_in(kept, adapter, structure), *(name for _, name in other_names(adapter, kept, structure))))
+    endings = "|".join(map(re.escape, here))
     if not endings:
         return {}
     limit = adapter.config.get("layers_to_transform")
@@ -99,6 +101,14 @@ def _suggestion(adapter: AdapterInfo, kept: str, towers: tuple[str, ...], struct
     inside = rf"{start}{blocks}(?:.*\.)?(?:{endings})"
     fields: dict[str, Any] = {"target_modules": "|".join((inside, *map(re.escape, names_outside(adapter, structure))))}
     return fields | ({"layers_to_transform": None} if indices else {})
+
+
+def _elsewhere(adapter: AdapterInfo, kept: str, structure: Structure) -> str:
+    """Entries that reach other towers alone, where the one that is kept has layers of another name for their work."""
+    found = other_names(adapter, kept, structure)
+    asked = quoted(dict.fromkeys(entry for entry, _ in found))
+    names = quoted(dict.fromkeys(name for _, name in found))
+    return f"; {asked} {agreed(len({entry for entry, _ in found}), 'is', 'are')} not in {kept}, which has {names} instead" if found else ""
 
 
 def _tiny_llava() -> Any:

@@ -13,85 +13,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, ConfigEntry, Coverage, Finding, Severity, Structure
-from peft_inspect.rules.entries import entries, expert_entries, is_feed_forward, is_shorthand, with_parameters
+from peft_inspect.records import Finding, Severity, Structure
+from peft_inspect.rules.entries import expert_entries, with_parameters
+from peft_inspect.rules.moe import asks_for_experts, rewritten_layers, suggestion, unreached_experts
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted, setting_fix
-
-_MOST = 0.5  # of the weights of a stack of blocks
 
 
 def check(structure: Structure) -> Iterator[Finding]:
     """Stacks whose experts are most of their weights and carry no adapter; then what PEFT's rewriting left out."""
     if not structure.adapter_layers:
         return
-    experts = [row for stack in _stacks(structure) for row in _unreached(structure, stack)]
+    experts = unreached_experts(structure)
     asked = next((adapter for adapter in structure.adapters if adapter.targets), None)
     if experts and asked is not None:
-        suggestion = with_parameters(asked, expert_entries(experts))
-        total = sum(row.parameters for row in structure.coverage)
+        wanted = asks_for_experts(structure)
+        fields = suggestion(asked, structure) if wanted else with_parameters(asked, expert_entries(experts))
+        total = sum(row.parameters for row in structure.coverage if row.kind != "parameter")
         held = sum(row.parameters for row in experts)
         yield RULE.finding(
             f"no adapter reaches the experts: {quoted(expert_entries(experts))} hold {held:,} parameters, {held / total:.0%} of the "
             "weights of the model's layers, and are no modules that target_modules could match",
             (path for row in experts for path in row.layers),
             facts={"parameters": held, "share": round(held / total, 4)},
-            suggestion=suggestion,
-            fix=setting_fix(suggestion, ""),
-            severity=None if _wanted(structure) else Severity.NOTE,
+            suggestion=fields,
+            fix=setting_fix(fields, ""),
+            severity=None if wanted else Severity.NOTE,
         )
     for adapter in structure.adapters:
-        yield from _rewritten(adapter)
-
-
-def _wanted(structure: Structure) -> bool:
-    """Whether any entry asks for more of the blocks than mixers: attention names leave the feed-forward part alone on purpose."""
-    asked = [target for adapter in structure.adapters for target in entries(adapter, "target_modules")]
-    in_blocks = [row for row in structure.coverage if row.stack]
-    mixers = {_leaf(row.name) for row in in_blocks if row.kind == "linear" and not is_feed_forward(row)}
-    outside = {_leaf(row.name) for row in structure.coverage if not row.stack}.difference(_leaf(row.name) for row in in_blocks)
-    return any(is_shorthand(target) or not (mixers | outside).issuperset(_leaves(target)) for target in asked)
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _leaves(target: ConfigEntry) -> set[str]:
-    return {_leaf(name) for name in target.names or target.closest} or {target.entry}
-
-
-def _stacks(structure: Structure) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(row.stack for row in structure.coverage if row.kind == "experts"))
-
-
-def _unreached(structure: Structure, stack: str) -> list[Coverage]:
-    """The expert rows of a stack of whose weights they are the most, where an adapter reaches none of them."""
-    here = [row for row in structure.coverage if row.stack == stack]
-    experts = [row for row in here if row.kind == "experts" and not row.routes]
-    most = sum(row.parameters for row in experts) > _MOST * sum(row.parameters for row in here)
-    return experts if most and not any(row.adapted for row in experts) else []
-
-
-def _rewritten(adapter: AdapterInfo) -> Iterator[Finding]:
-    targets: list[ConfigEntry] = [
-        target for target in (*entries(adapter, "target_modules"), *entries(adapter, "target_parameters")) if target.rewritten
-    ]
-    paths = tuple(dict.fromkeys(path for target in targets for path in target.rewritten))
-    if any(target.matched for target in targets) and paths:
-        suggestion = with_parameters(adapter, sorted({f"{_leaf(path)}.weight" for path in paths}))
-        yield RULE.finding(
-            f"adapter {adapter.name!r}: PEFT rewrote {quoted(target.entry for target in targets)} for the fused experts, so that "
-            f"{counted(len(paths), 'dense or shared-expert layer')} of these names carry no adapter",
-            paths,
-            adapter=adapter.name,
-            facts={
-                "entries": [target.entry for target in targets],
-                "layers": len(paths),
-            },
-            suggestion=suggestion,
-            fix=setting_fix(suggestion, ""),
-        )
+        targets, paths = rewritten_layers(adapter)
+        if paths:
+            fields = suggestion(adapter, structure)
+            yield RULE.finding(
+                f"adapter {adapter.name!r}: PEFT rewrote {quoted(target.entry for target in targets)} for the fused experts, so that "
+                f"{counted(len(paths), 'dense or shared-expert layer')} of these names carry no adapter",
+                paths,
+                adapter=adapter.name,
+                facts={"entries": [target.entry for target in targets], "layers": len(paths)},
+                suggestion=fields,
+                fix=setting_fix(fields, ""),
+            )
 
 
 def _tiny_gpt_oss() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from peft_inspect.layer_names import same_work
 from peft_inspect.records import AdapterInfo, ConfigEntry, Structure
 from peft_inspect.rules.entries import entries, is_shorthand, within
 
@@ -23,6 +24,14 @@ def endings_in(tower: str, adapter: AdapterInfo, structure: Structure) -> tuple[
     """Endings of names that reach in this tower what the entries reach there now."""
     reaching = [target for target in entries(adapter, "target_modules") if tower in target.by_tower]
     return tuple(dict.fromkeys(end for target in reaching for end in _endings(target, tower, structure)))
+
+
+def other_names(adapter: AdapterInfo, tower: str, structure: Structure) -> tuple[tuple[str, str], ...]:
+    """Entries that reach only other towers, each with a name that this one has for the same work and that nothing reaches."""
+    here = [row for row in structure.coverage if row.tower == tower and row.stack and row.kind == "linear"]
+    bare = list(dict.fromkeys(row.name.rpartition(".")[2] for row in here if not row.adapted))
+    foreign = [target for target in entries(adapter, "target_modules") if target.by_tower and tower not in target.by_tower]
+    return tuple((target.entry, name) for target in foreign for name in same_work(target.entry, bare))
 
 
 def names_outside(adapter: AdapterInfo, structure: Structure) -> tuple[str, ...]:

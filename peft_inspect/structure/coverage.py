@@ -16,7 +16,7 @@ from peft_inspect.structure.places import Places
 from peft_inspect.structure.quantization import is_packed_linear, weight_count
 from peft_inspect.structure.source.weight_reads import weights_read
 
-Kind = Literal["linear", "experts", "embedding", "conv"]
+Kind = Literal["linear", "experts", "embedding", "conv", "parameter"]
 _EXPERT_INDEX = re.compile(r"(expert[^.]*)\.\d+")
 
 
@@ -79,16 +79,20 @@ def coverage_of(
     for row in rows:
         if row.path in bare.name_of:
             built.setdefault((row.name, row.parameter_name), []).append(row)
+    raw: dict[str, list[str]] = {}  # modules that are no layers, and their parameters that are adapted as they are
+    for name, parameter in built:
+        if parameter is not None:
+            raw.setdefault(name, []).append(parameter)
     tallies: dict[_Sort, _Tallies] = {}
     places = Places(bare, towers)
     head = output_layer(bare)
     for name, module in bare.modules.items():
-        kind = _kind(module)
+        kind = _kind(module) or ("parameter" if name in raw else None)
         if kind is None:
             continue
         place, live = places.of(name), bare.live[name]
         owner: Any = type(bare.modules[name.rpartition(".")[0]])
-        for parameter, count in _weights(module, kind):
+        for parameter, count in _weights(module, kind, raw.get(name, ())):
             inner = place.inner if place else name
             sort = _Sort(
                 tower=places.tower(live),
@@ -135,9 +139,11 @@ def _kind(module: nn.Module) -> Kind | None:
     return "experts" if holds_experts(module) else None
 
 
-def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str | None, int]]:
-    """Expert parameters one by one; of every other layer all weights together."""
-    if kind == "experts":
+def _weights(module: nn.Module, kind: Kind, raw: Iterable[str]) -> Iterator[tuple[str | None, int]]:
+    """Expert parameters one by one, and the `raw` ones of what is no layer; of every other layer all weights together."""
+    if kind == "parameter":
+        yield from ((name, module.get_parameter(name).numel()) for name in raw)
+    elif kind == "experts":
         yield from ((name, value.numel()) for name, value in expert_weights(module).items())
     else:
         yield None, weight_count(module)

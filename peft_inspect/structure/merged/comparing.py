@@ -109,5 +109,6 @@ def _dot(one: Tensor, other: Tensor) -> float:
 def _unit(magnitude: Tensor, dtype: torch.dtype) -> Tensor:
     """The distance between neighbouring numbers of a dtype at this size."""
     _, exponent = torch.frexp(magnitude)
-    smallest = torch.finfo(dtype).smallest_normal
-    return torch.ldexp(torch.full_like(magnitude, torch.finfo(dtype).eps), exponent - 1).clamp_min(smallest * torch.finfo(dtype).eps)
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    unit = torch.ldexp(torch.full_like(magnitude, torch.finfo(dtype).eps), exponent - 1)
+    return torch.where(magnitude == 0, smallest, unit).clamp_min(smallest)
