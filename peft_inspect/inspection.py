@@ -27,7 +27,7 @@ from peft_inspect.records import (
     Trace,
     Unexplained,
 )
-from peft_inspect.reversible import put_back_after
+from peft_inspect.reversible import put_back_after, uncollected
 from peft_inspect.rules import Rule, all_rules
 
 Depth = Literal["tree", "gradcheck", "check"]
@@ -140,7 +140,8 @@ def inspect(
     step = step or (lambda _: None)
     started = time.perf_counter()
     step("importing torch, transformers and peft")
-    from peft_inspect.load import load
+    with uncollected():
+        from peft_inspect.load import load
 
     try:
         subject = load(request, step)

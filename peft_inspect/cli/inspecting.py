@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import NoReturn
 
@@ -19,7 +19,7 @@ from peft_inspect.cli.progress import progress
 from peft_inspect.formats import FORMATS, View, writer
 from peft_inspect.formats.names import shortened, visible
 from peft_inspect.records import InspectionError, Request, text_of
-from peft_inspect.reversible import patched
+from peft_inspect.reversible import patched, uncollected
 
 FOUND, FAILED, INTERRUPTED = 1, 2, 130
 DEFAULT_FAIL_ON: Mapping[str, str] = {"tree": "never", "gradcheck": "error", "check": "error"}
@@ -27,7 +27,8 @@ DEFAULT_FAIL_ON: Mapping[str, str] = {"tree": "never", "gradcheck": "error", "ch
 
 def run(request: Request, reporting: Reporting, view: View, *, diff: Request | None = None) -> NoReturn:
     """Inspect what was named, and what it is to be compared with; write the report, exit."""
-    with failures(debug=reporting.debug):
+    built = uncollected() if view.command == "tree" else nullcontext()  # nothing runs that could leave memory behind
+    with failures(debug=reporting.debug), built:
         output = prepared(reporting, view)
         report = inspected(request, reporting, view)
         if diff is not None:

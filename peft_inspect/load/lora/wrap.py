@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.lora.lora import peft_config
 from peft_inspect.load.lora.rejected import rejection
 from peft_inspect.load.quiet import quiet
+from peft_inspect.reversible import uncollected
 from peft_inspect.walk import parameters_of
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "defa
     weightless = is_weightless(model)
     config = peft_config(_without_values(fields) if weightless else fields)
     try:
-        with quiet():
+        with quiet(), uncollected() if weightless else nullcontext():
             # Without low_cpu_mem_usage PEFT would allocate and initialise the adapter of a weightless model.
             wrapped: torch.nn.Module = get_peft_model(model, config, adapter, low_cpu_mem_usage=weightless)
             if weightless:

@@ -13,6 +13,7 @@ from peft_inspect.load.model.memory import require_memory
 from peft_inspect.load.model.model_class import config_for
 from peft_inspect.load.quiet import quiet
 from peft_inspect.records import InspectionError
+from peft_inspect.reversible import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,8 @@ def _has_experts(config: PretrainedConfig) -> bool:
 
 
 def _on_meta(blueprint: Blueprint, dtype: torch.dtype | None) -> PreTrainedModel:
-    return _create(blueprint, dtype, "meta")
+    with uncollected():
+        return _create(blueprint, dtype, "meta")
 
 
 def _create(blueprint: Blueprint, dtype: torch.dtype | None, device: str) -> PreTrainedModel:

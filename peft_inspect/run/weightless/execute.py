@@ -15,6 +15,7 @@ import torch
 
 from peft_inspect import internals
 from peft_inspect.internals import OpOverload, TorchDispatchMode, schema_of
+from peft_inspect.reversible import uncollected
 from peft_inspect.run.weightless.invent import is_made_up, mark
 from peft_inspect.run.weightless.recipes import Recipe, recipe_for
 from peft_inspect.run.weightless.special import SPECIAL
@@ -179,6 +180,7 @@ def _stand_in(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def running() -> Iterator[None]:
     """What must be active during forward and backward of a weightless model."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(uncollected())  # there is no memory of tensors to be had back
         if "torch._dynamo" in sys.modules:  # there is nothing to compile kernels for
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_WeightlessMode())  # type: ignore[no-untyped-call]
