@@ -95,6 +95,9 @@ def execute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return recipe(args, kwargs)
 
 
+Weightless.perform = staticmethod(execute)
+
+
 def _operation(func: Any) -> _Operation:
     if not isinstance(func, OpOverload):
         raise WeightlessError(str(func), "a higher-order operation")

@@ -36,8 +36,6 @@ def _nothing(_func: OpOverload, _args: tuple[Any, ...], _kwargs: dict[str, Any])
 
 def _with_index_lists(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A boolean mask is as many positions as it has true values; the layout of the result depends on them."""
-    from peft_inspect.run.weightless.execute import execute
-
     indexed, indices = args[:2]
     if not any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices):
         ranges.check_positions(indexed, indices)
@@ -54,7 +52,7 @@ def _with_index_lists(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
             positions.extend(index.nonzero().unbind(1))
         else:
             positions.append(index)
-    return execute(func, (indexed, positions, *args[2:]), kwargs)
+    return Weightless.perform(func, (indexed, positions, *args[2:]), kwargs)
 
 
 def _written_at(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ they look at, so aliasing is as it would be. Wherever Python insists on a value,
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -66,14 +66,14 @@ class Weightless(torch.Tensor):
     """The tensor subclass; made by `make`, `weightless_like` and `materialise`, never by hand."""
 
     has_values = False
+    perform: ClassVar[Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]]
+    """Runs one operation. Set by `execute`, which knows all that is above: a tensor knows no operation."""
     __torch_function__ = internals.find("disabled_torch_function")
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Run one operation outside `running()`."""
-        from peft_inspect.run.weightless.execute import execute
-
-        return execute(func, args, kwargs or {})
+        return cls.perform(func, args, kwargs or {})
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"weightless({tuple(self.shape)}, dtype={self.dtype}{', requires_grad=True' if self.requires_grad else ''})"
