@@ -141,7 +141,7 @@ MESSAGES: Sequence[Message] = (
         "transformers",
         "The batch has no labels under a name that the model's forward takes; with PEFT the Trainer cannot always read that name from the "
         "wrapped model (label_names). Run the program itself: what it trains is what counts.",
-        ("PI313",),
+        ("PI320", "PI313"),
     ),
     Message(
         "You cannot perform fine-tuning on purely quantized models. Please attach trainable adapters",
@@ -160,7 +160,7 @@ MESSAGES: Sequence[Message] = (
         "torch",
         "The adapter weights themselves are float16, and a GradScaler wants float32 ones. PEFT keeps them in float32 unless "
         "autocast_adapter_dtype=False, or the model was cast after the wrapping.",
-        ("PI314",),
+        ("PI314", "PI501"),
     ),
     Message(
         "No inf checks were recorded for this optimizer",
@@ -184,7 +184,7 @@ MESSAGES: Sequence[Message] = (
         "loss does not decrease, loss stays flat",
         "",
         "A gradient that never arrives, arrives as zero, or an update too small for the dtype look alike from the loss curve.",
-        ("PI303", "PI304", "PI302", "PI317", "PI310"),
+        ("PI303", "PI304", "PI302", "PI317", "PI310", "PI318", "PI501", "PI502"),
     ),
     Message(
         "loss is nan, loss is 0.0 and grad_norm is nan",
@@ -197,13 +197,13 @@ MESSAGES: Sequence[Message] = (
         "",
         "Gradients arrive and are exactly zero: something between the adapters and the loss multiplies by zero, the labels are masked, or "
         "float16 flushes them.",
-        ("PI310", "PI311", "PI312", "PI313", "PI314"),
+        ("PI310", "PI318", "PI311", "PI312", "PI313", "PI314"),
     ),
     Message(
         "lora_B is all zeros after training",
         "",
         "No update ever reached the adapter. That the weights of lora_A look random proves nothing: they were so from the start.",
-        ("PI304", "PI303", "PI302", "PI317", "PI404"),
+        ("PI304", "PI303", "PI302", "PI317", "PI502", "PI503", "PI404"),
     ),
     Message(
         "adapter has no effect after loading, output equals the base model",
@@ -215,7 +215,7 @@ MESSAGES: Sequence[Message] = (
         "merged model gives the same output as the base model",
         "",
         "The merge left the adapter out, wholly or in some layers, or scaled it otherwise.",
-        ("PI407", "PI401"),
+        ("PI408", "PI407", "PI401"),
     ),
     Message(
         "classification head is random after loading the adapter, newly initialized score.weight",
@@ -227,6 +227,6 @@ MESSAGES: Sequence[Message] = (
         "adapter weights do not change after optimizer.step",
         "",
         "The learning rate is zero, another optimizer steps, gradients were cleared before the step, or each update is lost to rounding.",
-        ("PI317",),
+        ("PI501", "PI502", "PI503", "PI317"),
     ),
 )
