@@ -70,9 +70,10 @@ class Adaptable:
         return distinct(f"{last(path)}{child.removeprefix(path)}" for child in below)
 
     def convolution_names(self) -> list[str]:
-        """Last path parts of the convolutions that take an adapter."""
+        """Last path parts of the convolutions that take an adapter, and of nothing that takes none."""
         names = (last(path) for path, module in self.modules.items() if isinstance(module, _CONVOLUTION) and module.groups == 1)
-        return [name for name in distinct(names) if not name.isdecimal()]
+        others = {last(path) for path in self.modules if not self.takes_adapter(path)}
+        return [name for name in distinct(names) if not name.isdecimal() and name not in others]
 
     def expert_parameters(self, path: str) -> list[str]:
         """Fused expert weights that a module holds itself, as entries of target_parameters."""

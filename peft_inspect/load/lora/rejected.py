@@ -31,6 +31,9 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
         error: what PEFT raised.
     """
     base = Adaptable(model, config)
+    default = getattr(config, "target_modules", None)
+    if not fields.get("target_modules") and default:  # left open, and filled in by PEFT with what it has for the model type
+        fields = {**fields, "target_modules": default if isinstance(default, str) else sorted(default)}
     unsupported = [path for path in base.matched() if not base.takes_adapter(path)]
     if refused := base.refused():
         message = _of_refused(base, fields, refused)
@@ -40,9 +43,8 @@ def rejection(model: torch.nn.Module, fields: Mapping[str, Any], config: Any, er
         message = _of_no_match(base, fields)
     elif unsupported and "support" in str(error):
         message = _of_unsupported(base, fields, unsupported)
-    elif fields.get("target_parameters") and fields.get("lora_dropout") and "lora_dropout" in str(error):
-        works = _works(target_modules=fields.get("target_modules") or [], target_parameters=fields["target_parameters"])
-        message = f"PEFT has no dropout for target_parameters, and lora_dropout is {fields['lora_dropout']}. {works}, lora_dropout=0.0"
+    elif fields.get("lora_dropout") and "lora_dropout" in str(error):
+        message = _of_dropout(base, fields)
     elif "Cannot convert PEFT target" in str(error):
         message = _of_half_fused(base, fields, str(error))
     elif isinstance(error, IndexError) and fields.get("trainable_token_indices"):
@@ -174,6 +176,31 @@ def _of_unsupported(base: Adaptable, fields: Mapping[str, Any], unsupported: lis
     )
 
 
+def _of_dropout(base: Adaptable, fields: Mapping[str, Any]) -> str:
+    """Raw parameters, which can have no dropout: named as such, or the experts that PEFT finds under the names of their old layers."""
+    asked, dropout = fields.get("target_modules") or [], fields["lora_dropout"]
+    works = f"{_works(target_modules=asked, target_parameters=fields.get('target_parameters') or [])}, lora_dropout=0.0"
+    if fields.get("target_parameters"):
+        return f"PEFT has no dropout for target_parameters, and lora_dropout is {dropout}. {works}"
+    fused = _fused_names(base.model)
+    entries = [asked] if isinstance(asked, str) else asked
+    turned = [entry for entry in entries if last(entry) in fused]
+    others = [entry for entry in entries if entry not in turned] if turned else [name for name in base.linear_names() if name not in fused]
+    experts = distinct(entry for path in base.modules for entry in base.expert_parameters(path))
+    without = f"; or without the experts, and with the dropout: target_modules={json.dumps(others)}" if others else ""
+    return (
+        f"the experts of {base.name} are fused parameters here ({', '.join(experts)}), which PEFT puts in the place of "
+        f"{' and '.join(map(repr, turned or entries))} and for which it has no dropout, while lora_dropout is {dropout}. {works}{without}"
+    )
+
+
+def _fused_names(model: Any) -> Mapping[str, str]:
+    """Old layer name → the fused parameter that PEFT takes for it, for model types whose configs it rewrites."""
+    patterns, targets = find("conversion_patterns") or {}, find("fused_targets") or {}
+    names: Mapping[str, str] = targets.get(patterns.get(getattr(model.config, "model_type", "")), {})
+    return names
+
+
 def _of_half_fused(base: Adaptable, fields: Mapping[str, Any], error: str) -> str:
     """One of two layers that are one parameter of the experts now."""
     fused = set(re.findall(r"\w+", error))
@@ -223,7 +250,7 @@ def _of_class(base: Adaptable, fields: Mapping[str, Any], error: Exception) -> s
     return f"PEFT rejects this {fields['peft_type']} config for {base.name}: {error or type(error).__name__}"
 
 
-def _works(**settings: list[str]) -> str:
+def _works(**settings: list[str] | str) -> str:
     shown = ", ".join(f"{name}={json.dumps(values)}" for name, values in settings.items() if values)
     return f"A config that works: {shown}" if shown else ""
 
