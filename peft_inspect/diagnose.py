@@ -81,6 +81,12 @@ def precedence(rules: Sequence[Rule[Any]]) -> dict[Rule[Any], tuple[str, ...]]:
     return {rule: tuple(other.code for other in before[rule]) for rule in TopologicalSorter(before).static_order()}
 
 
+def _placed(finding: Finding, piece: Any) -> Finding:
+    """What is wrong with a loaded adapter is shown where it was loaded."""
+    loaded_at = getattr(piece, "loaded_at", None)
+    return finding if finding.source is not None or loaded_at is None else replace(finding, source=loaded_at)
+
+
 def _judge(
     rule: Rule[Any], evidence: Evidence, explained: frozenset[str], ignored: Mapping[str, str]
 ) -> tuple[Outcome, tuple[Finding, ...]]:
@@ -95,7 +101,7 @@ def _judge(
         judged = [piece for piece, reason in zip(pieces, reasons, strict=True) if reason is None]
         if not judged:
             return Outcome(rule.code, rule.name, "skipped", next(reason for reason in reasons if reason)), ()
-        found = tuple(finding for piece in judged for finding in rule.check(piece))
+        found = tuple(_placed(finding, piece) for piece in judged for finding in rule.check(piece))
     except Exception as error:  # a rule that crashes is an outcome that is shown, never a silent pass
         return Outcome(rule.code, rule.name, "crashed", f"{type(error).__name__}: {error}"), ()
     found = tuple(finding for finding in found if not finding.modules or not explained.issuperset(finding.modules))

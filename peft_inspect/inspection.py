@@ -142,9 +142,14 @@ def inspect(
     step("importing torch, transformers and peft")
     with uncollected():
         from peft_inspect.load import load
+        from peft_inspect.run.loads import Loads
 
+    loads = Loads()
     try:
-        subject = load(request, step)
+        with loads.watching():
+            subject = load(request, step)
+        if not subject.adapter_files:  # else it was this tool that loaded one
+            subject = replace(subject, adapter_files=loads.files(subject.model))
         return inspect_subject(subject, judging, step, time.perf_counter() - started)
     except SystemExit as error:  # that must not pass for a verdict
         raise InspectionError(f"{request.model} ended the process with sys.exit({error.code!r}) before it could be inspected") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
+import weakref
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 
 from peft_inspect.batch.describe import describe
 from peft_inspect.batch.receiver import find_receiver
 from peft_inspect.internals import hooks_after_accumulation, version_of
 from peft_inspect.program.arrivals import Arrivals
 from peft_inspect.program.updates import Updates
-from peft_inspect.records import BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
+from peft_inspect.records import AdapterFile, BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
 from peft_inspect.reversible import Apart
 from peft_inspect.run.gradients import read_gradients
 from peft_inspect.run.graph import leaves, upstream
 from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.structure import read_structure
+from peft_inspect.structure.adapter_files import compared
 from peft_inspect.structure.optimizers import held_by, unknown_holder
 from peft_inspect.structure.source.lines import line_above, source
 from peft_inspect.structure.wrappers import class_of, inside
@@ -37,9 +40,11 @@ from peft_inspect.trace.watching import Watchers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
 
+    from peft_inspect.run.loads import Loads
+    from peft_inspect.trace.changes import Changes
     from peft_inspect.trace.grad_mode import GradSwitches
     from peft_inspect.trace.layer_states import LayerStates
 
@@ -50,12 +55,21 @@ def root_of(module: nn.Module) -> nn.Module | None:
     That is what was called, with the wrappers of a runtime, which add nothing to its paths. Where only a part of a PeftModel was
     called, it is the PeftModel.
     """
-    if not any(isinstance(part, BaseTunerLayer) for part in module.modules()):
+    known = _ROOTS.get(module)
+    if known is not None and (root := known()) is not None:
+        return root
+    parts = list(module.modules())
+    if not any(isinstance(part, BaseTunerLayer) for part in parts):
         return None
-    if any(hasattr(part, "peft_config") for part in module.modules()):
-        return module
-    around = [other for other in gc.get_objects() if issubclass(type(other), PeftModel)]
-    return next((other for other in around if any(part is module for part in other.modules())), module)
+    root = module
+    if not any(isinstance(part, PeftModel) for part in parts):
+        around = [other for other in gc.get_objects() if issubclass(type(other), PeftModel)]
+        root = next((other for other in around if any(part is module for part in other.modules())), module)
+    _ROOTS[module] = weakref.ref(root)
+    return root
+
+
+_ROOTS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()  # what holds adapters goes on to
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,8 @@ class Notes:
 
     switches: GradSwitches
     states: LayerStates
+    changes: Changes
+    loads: Loads
 
 
 @dataclass
@@ -88,6 +104,8 @@ class Root:
     connected: set[int] = field(default_factory=set)  # ids of weights that a gradient reached
     in_graph: set[int] = field(default_factory=set)  # ids of weights that the loss is connected to
     _loss: Tensor | None = None
+    _files: tuple[AdapterFile, ...] = ()
+    _changes: Changes | None = None
     _stale: frozenset[int] = frozenset()
     _versions: dict[str, int] = field(default_factory=dict)
     _passed: dict[str, Tensor] = field(default_factory=dict)  # gradients that something takes away in the backward itself
@@ -106,6 +124,8 @@ class Root:
         root._stale = frozenset(id(parameter) for parameter in layers.parameters.values() if parameter.grad is not None)
         root._versions = {path: version_of(parameter) for path, parameter in root.adapter_parameters.items()}
         root.updates.begin()
+        root._files = tuple(compared(file, model, structure) for file in notes.loads.files(model))
+        root._changes = notes.changes
         root._note_passing()
         root._watching.begin(watchers.calls.hooks())
         if follow:
@@ -220,7 +240,13 @@ class Root:
         batch = self.batch or describe({}, (), "the program")
         trace = self.watchers.trace(batch, self.loss, tuple(self.rows.values()))
         arrived = frozenset(path for path, row in self.rows.items() if row.state == "ok")
-        return replace(trace, update=self.updates.found(arrived))
+        frozen: dict[str, Source] = {}
+        for layer in self.structure.adapter_layers:
+            lines = (self._changes.frozen_by(self.layers.parameters[path]) for path in layer.parameters) if self._changes else ()
+            if (line := next(filter(None, lines), None)) is not None:
+                frozen[layer.path] = line
+        by = None if self._changes is None else self._changes.checkpointing_by
+        return replace(trace, update=self.updates.found(arrived), adapter_files=self._files, frozen_by=frozen, checkpointing_by=by)
 
     def seen(self) -> Seen | None:
         """What its data flow showed, where it was followed."""

@@ -15,7 +15,9 @@ from peft_inspect.program.roots import Notes, Root, holds, optimizers_of, root_o
 from peft_inspect.program.together import all_have_ended
 from peft_inspect.records import Diagnosis
 from peft_inspect.reversible import Apart
+from peft_inspect.run.loads import Loads
 from peft_inspect.structure.source.lines import nearest_line, source
+from peft_inspect.trace.changes import Changes
 from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.layer_states import LayerStates
 
@@ -43,7 +45,7 @@ class Session:
         self._inquiry = inquiry
         self._conclude = conclude
         self._failed = failed
-        self._notes = Notes(GradSwitches(), LayerStates())
+        self._notes = Notes(GradSwitches(), LayerStates(), Changes(), Loads())
         self._hooks = Hooks(self)
         self._watching = Apart()
         self._trial = ExitStack()
@@ -58,7 +60,8 @@ class Session:
 
     def begin(self) -> None:
         """Watch the process from now on."""
-        self._watching.begin(self._notes.switches.watching(), self._notes.states.watching_all())
+        notes = self._notes
+        self._watching.begin(notes.switches.watching(), notes.states.watching_all(), notes.changes.watching(), notes.loads.watching())
         self._hooks.install()
 
     def end(self) -> None:
@@ -120,6 +123,9 @@ class Session:
             self._roots.remove(known)
             known = None
         if known is None:
+            for part in [root for root in self._roots if not root.trains and any(inside is root.model for inside in model.modules())]:
+                part.end()  # a generation, say, calls the model inside
+                self._roots.remove(part)
             known = Root.begin(model, module, args, self._notes, follow=self._inquiry.phase == "follow")
             self._roots.append(known)
             self._ranks = self._inquiry.ranks = self._ranks or Ranks.of_this_job()

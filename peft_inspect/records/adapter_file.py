@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from peft_inspect.records.basics import Source
 from peft_inspect.records.merged import MergedWeights
 from peft_inspect.records.structure import Structure
 
@@ -47,4 +48,5 @@ class AdapterFile:
     live_zero: frozenset[str] = frozenset()  # expected keys whose live tensor is exactly zero, where there are values
     trained_below: tuple[str, ...] = ()  # sub-folders with an adapter that is trained, where this one is not
     merged: MergedWeights | None = None  # a checkpoint that is said to contain the adapter
+    loaded_at: Source | None = None  # the line of the user's code that loaded it
     in_memory: bool = False  # a loaded adapter seen in the live model, whose file was not named

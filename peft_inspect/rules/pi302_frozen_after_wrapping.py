@@ -28,6 +28,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
         yield RULE.finding(
             f"something froze {passed_by(trace.structure, modules)} after the wrapping: requires_grad is False, though the config is one for training",
             modules,
+            source=next((trace.frozen_by[module] for module in modules if module in trace.frozen_by), None),
             fix="freeze before get_peft_model, or leave parameters with 'lora_' in their name out of the loop that freezes",
             remedy=Remedy.UNFREEZE,
         )

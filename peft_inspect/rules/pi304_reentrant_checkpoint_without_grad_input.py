@@ -39,7 +39,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
         yield RULE.finding(
             f"{counted(len(set(layers)), 'adapter layer')} ran inside {what}, none of whose inputs requires grad: what ran inside leaves no graph",
             layers,
-            source=source,
+            source=trace.checkpointing_by or source if kind == "reentrant-checkpoint" else source,
             facts={"checkpoint": kind},
             fix="use non-reentrant checkpointing (use_reentrant=False), or call model.enable_input_require_grads() so that an input requires grad",
             remedy=Remedy.INPUT_GRADIENTS if own else Remedy.NON_REENTRANT,

@@ -148,14 +148,15 @@ def _never_loaded(fit: Match, file: AdapterFile) -> list[str]:
 
 
 def _unloaded(layers: list[str], file: AdapterFile) -> Finding:
+    seen = file.loaded_at is not None
+    what = "fits the model and nothing of it was loaded" if seen else "fits the model and was never loaded"
     return RULE.finding(
-        f"{file.path} fits the model and was never loaded: {len(layers)} adapter layers have a factor that is exactly zero, "
-        "which in the file is not",
+        f"{file.path} {what}: {len(layers)} adapter layers have a factor that is exactly zero, which in the file is not",
         layers,
         facts={"file": file.path, "layers": len(layers), "loaded": False},
         fix="load it by PeftModel.from_pretrained, load_adapter or set_peft_model_state_dict: load_state_dict(strict=False) passes over "
         "keys without the adapter's name in them",
-        severity=Severity.WARNING,  # a model that is yet to be loaded looks the same
+        severity=None if seen else Severity.WARNING,  # a model that is yet to be loaded looks the same
     )
 
 

@@ -13,7 +13,9 @@ from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import torch
+from peft import peft_model
 from torch.utils import checkpoint
+from transformers import PreTrainedModel
 
 Place = tuple[Any, str]
 
@@ -28,6 +30,15 @@ SET_GRAD_ENABLED_LEFT: Place = (torch.set_grad_enabled, "__exit__")
 # How a program's own step shows itself: who clears gradients, and a gradient scaler that leaves a step out.
 ZERO_GRAD: tuple[Place, ...] = ((torch.optim.Optimizer, "zero_grad"), (torch.nn.Module, "zero_grad"))
 SCALER_STEP: Place = (torch.amp.GradScaler, "step")
+
+# Who freezes a parameter, or switches activation checkpointing on, before anything runs.
+REQUIRES_GRAD: Place = (torch.nn.Parameter, "requires_grad")
+REQUIRES_GRAD_CALLED: Place = (torch.nn.Parameter, "requires_grad_")
+CHECKPOINTING_ENABLED: Place = (PreTrainedModel, "gradient_checkpointing_enable")
+
+# Who loads an adapter: the folder it comes from, and the keys that found a place.
+LOAD_WEIGHTS: Place = (peft_model, "load_peft_weights")
+LOAD_STATE_DICT: Place = (torch.nn.Module, "load_state_dict")
 
 # Reentrant checkpointing, wherever `checkpoint` was imported to.
 REENTRANT_CHECKPOINT: Place = (checkpoint, "CheckpointFunction")
@@ -61,6 +72,11 @@ PLACES: tuple[Place, ...] = (
     SET_GRAD_ENABLED_LEFT,
     *ZERO_GRAD,
     SCALER_STEP,
+    REQUIRES_GRAD,
+    REQUIRES_GRAD_CALLED,
+    CHECKPOINTING_ENABLED,
+    LOAD_WEIGHTS,
+    LOAD_STATE_DICT,
     REENTRANT_CHECKPOINT,
     FUNCTION_APPLY,
     BACKWARD,
