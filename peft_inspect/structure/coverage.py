@@ -14,7 +14,7 @@ from peft_inspect.structure.bare import BareModel, output_layer
 from peft_inspect.structure.kinds import CONVOLUTIONS, LINEARS, expert_weights, holds_experts
 from peft_inspect.structure.places import Places
 from peft_inspect.structure.quantization import is_packed_linear, weight_count
-from peft_inspect.structure.source.weight_reads import weights_read
+from peft_inspect.structure.source.reads import reads_of_class
 
 Kind = Literal["linear", "experts", "embedding", "conv", "parameter"]
 _EXPERT_INDEX = re.compile(r"(expert[^.]*)\.\d+")
@@ -103,7 +103,7 @@ def coverage_of(
                 kind=kind,
                 routes=live in routers or live.rpartition(".")[0] in routers,
                 head=module is head,
-                read=name.rpartition(".")[2] in weights_read(owner),
+                read=name.rpartition(".")[2] in reads_of_class(owner),
             )
             keys = [(name, parameter), (name, None)] + ([] if parameter else [(name, own) for own in _own_weights(module)])
             carried = [row for key in keys for row in built.get(key, ())]

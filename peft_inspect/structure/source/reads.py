@@ -7,7 +7,7 @@ import functools
 import inspect
 import textwrap
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from peft_inspect.records import Source, WeightRead
@@ -35,15 +35,15 @@ def source_reads(modules: Mapping[str, nn.Module], layers: Iterable[str]) -> Ite
         parent, _, child = path.rpartition(".")
         owner: Any = type(modules[parent])
         patched = vars(modules[parent]).get("forward")
-        source = _reads_of(owner).get(child) if patched is None else _reads_of_patch(owner, patched, modules[parent]).get(child)
+        source = reads_of_class(owner).get(child) if patched is None else _reads_of_patch(owner, patched, modules[parent]).get(child)
         if source is not None:
             yield WeightRead(path, parent, source)
 
 
 @cache
-def _reads_of(owner: Any) -> dict[str, Source]:
-    """For each child whose weight the forward of this class reads: the first line that does."""
-    return _reads_in(_methods(owner))
+def reads_of_class(owner: Any) -> dict[str, Source]:
+    """For each child whose weight the forward of this class reads, on whatever path: the first line that does."""
+    return _reads_in(partial(_method, owner))
 
 
 def _reads_of_patch(owner: Any, forward: Any, module: nn.Module) -> dict[str, Source]:
@@ -57,7 +57,8 @@ def _reads_of_patch(owner: Any, forward: Any, module: nn.Module) -> dict[str, So
     arguments = function.__code__.co_varnames[: function.__code__.co_argcount][:1]
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     around = [name for name, cell in cells if _content(cell) is module]
-    return _reads_in({**_methods(owner), "forward": _Method(*parsed, frozenset(("self", *arguments, *around)))})
+    replaced = _Method(*parsed, frozenset(("self", *arguments, *around)))
+    return _reads_in(lambda name: replaced if name == "forward" else _method(owner, name))
 
 
 def _content(cell: CellType) -> object:
@@ -68,9 +69,11 @@ def _content(cell: CellType) -> object:
 
 
 @cache
-def _methods(owner: Any) -> dict[str, _Method]:
-    members = inspect.getmembers(owner, inspect.isfunction)
-    return {name: _Method(*parsed) for name, method in members if (parsed := _parsed(method)) is not None}
+def _method(owner: Any, name: str) -> _Method | None:
+    """Parsed only where the forward leads to it: sources take long to read."""
+    method = getattr(owner, name, None)
+    parsed = _parsed(method) if inspect.isfunction(method) else None
+    return _Method(*parsed) if parsed is not None else None
 
 
 class _Method(NamedTuple):
@@ -79,10 +82,9 @@ class _Method(NamedTuple):
     own: frozenset[str] = frozenset({"self"})  # names of the module in the text
 
 
-def _reads_in(methods: Mapping[str, _Method]) -> dict[str, Source]:
+def _reads_in(method_of: Callable[[str], _Method | None]) -> dict[str, Source]:
     found: dict[str, Source] = {}
-    for name in _reached_from("forward", methods):
-        method = methods[name]
+    for method in _reached_from("forward", method_of):
         for child, line in _weight_reads(method):
             code = ast.get_source_segment(method.origin.code, line) or ""
             place = replace(method.origin, line=method.origin.line + line.lineno - 1, code=" ".join(code.split()))
@@ -103,16 +105,18 @@ def _parsed(method: Callable[..., object]) -> tuple[ast.AST, Source] | None:
         return None
 
 
-def _reached_from(start: str, methods: Mapping[str, _Method]) -> Iterator[str]:
-    """The methods that `start` calls on self, and those that these call."""
+def _reached_from(start: str, method_of: Callable[[str], _Method | None]) -> Iterator[_Method]:
+    """The method `start`, those that it calls on self, and those that these call."""
     pending, seen = [start], set()
     while pending:
         name = pending.pop()
-        if name in seen or name not in methods:
+        if name in seen:
             continue
         seen.add(name)
-        yield name
-        pending += [node.attr for node in ast.walk(methods[name].tree) if _is_child(node, methods[name])]
+        method = method_of(name)
+        if method is not None:
+            yield method
+            pending += [node.attr for node in ast.walk(method.tree) if _is_child(node, method)]
 
 
 def _is_child(node: ast.AST, method: _Method) -> TypeGuard[ast.Attribute]:
