@@ -110,6 +110,7 @@ class CopyCall:
     layers: tuple[str, ...]  # adapter layers below `original`
     same_values: bool | None  # base weights equal, so a copy; None where values are not known
     source: Source | None
+    tied: bool = False  # its weights are the very same tensors
 
 
 @dataclass(frozen=True)
@@ -204,11 +205,12 @@ class NonFinite:
 
 @dataclass(frozen=True)
 class Stationary:
-    """No weight gets a gradient other than zero as the weights are, though other weights would."""
+    """No weight gets a gradient other than zero as the weights are."""
 
     births: tuple[Birth, ...]
     constants: tuple[Source, ...]  # lines that put a number in the place of what depends on the weights
     constant_inputs: tuple[str, ...]  # floating inputs of the batch that hold one and the same number throughout
+    for_good: bool = False  # nor with other weights: what is compared moves together
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,25 @@ class Trace:
                 saved[wrapper] = saved.get(wrapper, False) or gradient.arrived
         silent = {wrapper for wrapper, reached in saved.items() if not reached}
         return frozenset({layer.path for layer in self.dead} | silent)
+
+    def kept_frozen(self, layer: AdapterLayerInfo) -> bool:
+        """Whether its adapter is frozen as a whole, beside another active one that trains: a new adapter on top of an old one."""
+        rows = self.structure.adapter_layers
+        if any(row.adapter == layer.adapter and self.structure.trainable(row) for row in rows):
+            return False
+        return any(
+            row.adapter != layer.adapter and row.active and self.reached(row)
+            for other in rows
+            if other.adapter == layer.adapter
+            for row in self._rows_at.get(other.path, ())
+        )
+
+    @cached_property
+    def _rows_at(self) -> Mapping[str, tuple[AdapterLayerInfo, ...]]:
+        rows: dict[str, list[AdapterLayerInfo]] = {}
+        for row in self.structure.adapter_layers:
+            rows.setdefault(row.path, []).append(row)
+        return {path: tuple(at_path) for path, at_path in rows.items()}
 
     def training_calls(self, layer: AdapterLayerInfo) -> tuple[CallInfo, ...]:
         """The calls of this layer that can carry gradients; reference passes are left out."""

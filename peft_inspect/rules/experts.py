@@ -29,7 +29,7 @@ def got_no_token(trace: Trace, path: str) -> bool:
     """Whether all its calls were for no token at all, or are those of an expert that is multiplied by zero beside one that trains."""
     calls = trace.calls_of.get(path, ())
     if calls and all(call.empty for call in calls):
-        return True
+        return any(row.layer is not None and row.state == "ok" for row in trace.gradients)
     expert = expert_of(trace.structure, path)
     if expert is None:
         return False

@@ -10,7 +10,7 @@ Use the names that this model has; the finding says which are nearest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from peft_inspect.layer_names import same_work
@@ -26,7 +26,7 @@ _LIMITS = ("layers_to_transform", "layers_pattern", "exclude_modules", "modules_
 def check(structure: Structure) -> Iterator[Finding]:
     """Per adapter, the entries that reached nothing; what PEFT itself added to a config is not the user's."""
     for adapter in adapters_with_targets(structure):
-        unmatched = [target for target in _asked(adapter) if not target.matched]
+        unmatched = [target for target in _asked(adapter) if not target.matched and not _is_gone(target, structure)]
         if not unmatched:
             continue
         suggestion = _suggestion(adapter, unmatched, structure)
@@ -49,9 +49,20 @@ def _asked(adapter: AdapterInfo) -> Iterator[ConfigEntry]:
     reached = {target.entry for target in parameters if target.matched}
     for target in entries(adapter, "target_modules"):
         excluded = adapter.all_linear and target.dropped and adapter.config.get("exclude_modules")
-        if not excluded and not (adapter.converted and target.entry in reached):
+        if not excluded and not (adapter.converted and target.entry in reached) and not _in_fused(target, reached):
             yield target
     yield from (target for target in parameters if not (adapter.converted and reached and _bare(target)) or target.matched)
+
+
+def _in_fused(target: ConfigEntry, reached: Collection[str]) -> bool:
+    """Whether it is part of an expert parameter that was reached: `gate_proj` of `mlp.experts.gate_up_proj`."""
+    words = set(target.entry.rpartition(".")[2].split("_"))
+    return any(words <= set(entry.rpartition(".")[2].split("_")) for entry in reached)
+
+
+def _is_gone(target: ConfigEntry, structure: Structure) -> bool:
+    """Whether the module is there and no adapter is anywhere: what it carried was taken off again, which PI112 says."""
+    return not structure.adapter_layers and target.entry.rpartition(".")[2] in target.closest
 
 
 def _bare(target: ConfigEntry) -> bool:

@@ -1,7 +1,7 @@
 """Another object does the work of the modules that carry adapters.
 
 A deep copy taken before the wrapping, or a second instance of the same class, is what the
-forward calls. The adapted modules sit beside it and never run. A plain reference to a
+forward calls, or a module that is tied to the adapted one by its weight. The adapted modules sit beside it and never run. A plain reference to a
 container would have been fine: PEFT replaces the layers inside it in place.
 
 Take the module from the wrapped model, without copying.
@@ -30,10 +30,11 @@ def check(left: Unexplained) -> Iterator[Finding]:
             False: "another instance with other weights",
             None: "another object of the same shape",
         }
+        how = "a module tied to it" if first.tied else what[first.same_values]
         where = f"{first.copy!r}" if first.copy else "held outside the model's modules"
         others = f" and {len(of_place) - 1} more" if len(of_place) > 1 else ""
         yield RULE.finding(
-            f"{first.original!r}{others} with {counted(len(layers), 'adapter layer')} never ran: {what[first.same_values]} ran in its place ({first.type}, {where})",
+            f"{first.original!r}{others} with {counted(len(layers), 'adapter layer')} never ran: {how} ran in its place ({first.type}, {where})",
             layers,
             source=source,
             facts={
@@ -41,9 +42,15 @@ def check(left: Unexplained) -> Iterator[Finding]:
                 "copy": [copy.copy for copy in of_place],
                 "same_values": first.same_values,
             },
-            fix="call the module of the wrapped model itself, without copying it",
+            fix=f"target {_last_name(first.copy)!r} instead, the module that runs: tied modules share a weight, and not the adapter on it"
+            if first.tied and first.copy
+            else "call the module of the wrapped model itself, without copying it",
             remedy=Remedy.THROUGH_ORIGINAL,
         )
+
+
+def _last_name(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def broken() -> Example:

@@ -24,7 +24,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
     something_trains = any(trace.reached(layer) for layer in trace.structure.adapter_layers)
     layers = []
     for layer in left.dead:
-        if layer.adapter in inference and not trace.structure.trainable(layer):
+        if layer.adapter in inference and not trace.structure.trainable(layer) and not trace.kept_frozen(layer):
             calls = trace.calls_of.get(layer.path, ())
             if not (something_trains and calls and not trace.training_calls(layer)):
                 layers.append(layer)

@@ -2,7 +2,7 @@
 
 A loop that freezes the backbone, or `prepare_model_for_kbit_training`, ran after
 `get_peft_model`: the adapter's parameters are among the model's, and were frozen with them.
-A frozen teacher that only runs without gradients, beside the trained model it is a copy of, is no fault.
+A frozen teacher that only runs without gradients, beside the trained model it is a copy of, is no fault, nor is an old adapter under a new one that trains.
 
 Freeze before wrapping (`get_peft_model` freezes the base model anyway), or skip names that
 contain `lora_`.
@@ -22,7 +22,8 @@ def check(left: Unexplained) -> Iterator[Finding]:
     """Active, frozen layers of adapters whose config trains."""
     trace = left.trace
     inference = {adapter.name for adapter in trace.structure.adapters if adapter.inference_mode}
-    layers = [layer for layer in left.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
+    frozen = [layer for layer in left.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
+    layers = [layer for layer in frozen if not trace.kept_frozen(layer)]
     modules = (*modules_of(layers), *_frozen_copies(left, inference))
     if modules:
         yield RULE.finding(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Birth, Finding, Severity, Source, Unexplained, modules_of
+from peft_inspect.records import Birth, Finding, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.experts import got_no_token
 from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
@@ -27,20 +27,28 @@ def check(left: Unexplained) -> Iterator[Finding]:
     zero = trace.zero_for_good - left.explained
     layers = modules_of(layer for layer in trace.structure.adapter_layers if layer.path in zero and not got_no_token(trace, layer.path))
     born = {path: birth for birth in trace.zero_births for path in birth.layers}
-    places: dict[tuple[str, Source | None], list[str]] = defaultdict(list)
+    places: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for path in layers:
-        birth = born.get(path)
-        places[where(birth), None if birth is None or birth.inside else birth.source].append(path)
-    for (place, _), paths in places.items():
+        places[_fault(born.get(path))].append(path)
+    for paths in places.values():
         first = born.get(paths[0])
+        others = len({birth.module for path in paths if (birth := born.get(path)) is not None}) - 1
+        place = where(first) + (f", and so in {counted(others, 'other module')}" if others > 0 and first and not first.inside else "")
         yield RULE.finding(
             f"the gradients of {counted(len(paths), 'adapter layer')} are exactly zero, with other adapter weights as well: {place}",
             paths,
-            source=first.source if first is not None else None,
+            source=(first.factor_source or first.source) if first is not None else None,
             zero=True,
             facts={"loss": trace.loss.value, "operation": first.operation if first else None, "module": first.module if first else None},
             fix=_fix(first),
         )
+
+
+def _fault(birth: Birth | None) -> tuple[object, ...]:
+    """What is the same for all layers of one fault: the operation at its line, wherever it is called from."""
+    if birth is None:
+        return ()
+    return (birth.factor,) if birth.inside else (birth.how, birth.operation, birth.source)
 
 
 def where(birth: Birth | None) -> str:

@@ -17,6 +17,9 @@ from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
 
 
+_VECTORS = frozenset({"VERA", "RANDLORA"})  # they train vectors that scale frozen random matrices on both sides
+
+
 def check(structure: Structure) -> Iterator[Finding]:
     """Active layers all of whose factors are zero."""
     layers = [layer for layer in structure.adapter_layers if layer.active and _all_zero(structure, layer)]
@@ -31,8 +34,11 @@ def check(structure: Structure) -> Iterator[Finding]:
 
 
 def _all_zero(structure: Structure, layer: AdapterLayerInfo) -> bool:
-    factors = [structure.parameter[path] for path in layer.parameters if len(structure.parameter[path].shape) > 1]
-    return len(factors) > 1 and all(factor.zero for factor in factors)
+    """Whether all matrices are zero, or all vectors where these multiply each other."""
+    weights = [structure.parameter[path] for path in layer.parameters]
+    factors = [weight for weight in weights if len(weight.shape) > 1]
+    vectors = [weight for weight in weights if weight.requires_grad] if layer.tuner in _VECTORS else []
+    return any(len(group) > 1 and all(weight.zero for weight in group) for group in (factors, vectors))
 
 
 def broken() -> Example:

@@ -22,7 +22,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
     trace = left.trace
     layers = [layer for layer in trace.structure.adapter_layers if layer.path in trace.underflow - left.explained]
     if layers:
-        dtypes = sorted({layer.dtype for layer in layers})
+        dtypes = sorted({layer.dtype for layer in layers} - {"float32", "float64"}) or ["the half precision of autocast"]
         yield RULE.finding(
             f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} underflow to zero in {', '.join(dtypes)}: they appear when the loss is scaled up",
             modules_of(layers),

@@ -34,7 +34,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         place += " (a number stands at the line shown in the place of what depends on the weights)" if constant is not None else ""
         yield RULE.finding(
             f"no step can move anything: as the weights are, the gradients of all {counted(len(rows), 'parameter')} are {size}, "
-            f"and with other weights they are not{place}{_chance(trace.stationary)}",
+            f"and with other weights they are {'so too' if trace.stationary.for_good else 'not'}{place}{_chance(trace.stationary)}",
             modules_of(layer for layer in trace.structure.adapter_layers if layer.active and trace.reached(layer)),
             source=source,
             facts={"largest_norm": largest, "loss": trace.loss.value, "constant_inputs": list(trace.stationary.constant_inputs)},

@@ -82,9 +82,11 @@ def _advice(error: BaseException, model: nn.Module, module: nn.Module | None, wh
             f"PEFT cannot adapt this module: its base layer is a {base}, which does not behave as the layer type that PEFT takes it for. "
             f"Leave it out: --exclude-modules {name} (exclude_modules=[{name!r}])"
         )
-    if module is not None and type(module).forward is nn.Module.forward:
+    if module is not None and getattr(type(module), "forward", None) is nn.Module.forward:
         parts = [
-            f"{name} ({type(child).__name__})" for name, child in module.named_children() if type(child).forward is not nn.Module.forward
+            f"{name} ({type(child).__name__})"
+            for name, child in module.named_children()
+            if getattr(type(child), "forward", None) is not nn.Module.forward
         ]
         return (
             f"{type(module).__name__} has no forward: what is trained are its parts, {', '.join(parts)}. Say how with --loss "

@@ -116,7 +116,9 @@ class _Splitter:
         below = {path for stack in stacks for path in self._chain(branch, stack)}
         if any(isinstance(self.inventory.modules[path], PreTrainedModel) for path in below):
             return True
-        return not any(isinstance(self.inventory.modules[path], PreTrainedModel) for path in self._chain("", meeting))
+        if any(isinstance(self.inventory.modules[path], (nn.ModuleList, nn.Sequential)) for path in (meeting, branch) if path):
+            return False  # a list of stages, and each of them: one network, as the halves of a U-Net are
+        return not any(map(_is_whole_model, (self.inventory.modules[path] for path in self._chain("", meeting))))
 
     def _outermost(self, top: str, meeting: str) -> str:
         """The path a tower is known by: right below the model that was wrapped or given, else the branch it stands on."""
@@ -160,6 +162,12 @@ class _Splitter:
         parts = bottom.split(".") if bottom else []
         start = len(top.split(".")) if top else 0
         return [".".join(parts[:end]) for end in range(start, len(parts) + 1)]
+
+
+def _is_whole_model(module: nn.Module) -> bool:
+    """A model that comes as a whole from transformers or diffusers."""
+    named = ((base.__module__.partition(".")[0], base.__name__) for base in type(module).__mro__)
+    return isinstance(module, PreTrainedModel) or ("diffusers", "ModelMixin") in named
 
 
 def _common(paths: Sequence[str]) -> str:

@@ -77,9 +77,10 @@ class Measured:
                 continue
             others = [(node, place) for node, place in flow.sources[edge] if flow.gave[node].get(place, "none") not in lost]
             if others:
-                makers = [maker for node, _ in others if (maker := flow.maker.get(node)) is not None]
-                event = max(makers, key=lambda maker: maker.order, default=None)
-                yield _Found("hook" if len(others) == 1 or self._has_hook(edge) else "cancellation", event, edge[0])
+                if len(others) == 1 or self._has_hook(edge):
+                    yield _Found("hook", flow.maker.get(others[0][0]), edge[0])
+                else:
+                    yield _Found("cancellation", self._join([node for node, _ in others]), edge[0])
                 continue
             for above, _ in flow.sources[edge]:
                 if any(values not in lost for values in flow.took[above].values()):
@@ -88,6 +89,20 @@ class Measured:
                     further = {(above, place) for place in flow.took[above]} - seen
                     seen |= further
                     pending += further
+
+    def _join(self, nodes: list[Node]) -> Event | None:
+        """The first event in which the ways of these nodes to the loss meet: what cancels there."""
+        common: set[Event] | None = None
+        for start in nodes:
+            seen, pending = {start}, [start]
+            while pending:
+                node = pending.pop()
+                above = {source for place in self.flow.took[node] for source, _ in self.flow.sources[node, place]} - seen
+                seen |= above
+                pending += above
+            makers = {maker for node in seen if (maker := self.flow.maker.get(node)) is not None}
+            common = makers if common is None else common & makers
+        return min(common or (), key=lambda event: event.order, default=None)
 
     def _has_hook(self, edge: Edge) -> bool:
         return edge in self.flow.hooked_at or bool(getattr(getattr(edge[0], "variable", None), "_backward_hooks", None))
@@ -137,9 +152,9 @@ class Measured:
             measures = self.flow.measures.get(event)
             if measures is None:
                 break
-            for tensor, maker in zip(measures.zeros, measures.zero_events, strict=True):
-                if maker is None:
-                    return (name, event.line, "") if (name := self._name(tensor)) else ("", None, "")
+            named = (self._name(tensor) for tensor, maker in zip(measures.zeros, measures.zero_events, strict=True) if maker is None)
+            if name := next(filter(None, named), ""):
+                return name, event.line, ""
             makers = [maker for maker in measures.zero_events if maker is not None]
             if not makers:
                 if len(seen) == 1:

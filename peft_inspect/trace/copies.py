@@ -38,6 +38,10 @@ def find_copies(layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tu
         below = tuple(sorted(layer for layer in dead - explained if layer == path or layer.startswith(path + ".")))
         if not below:
             continue
+        if path in layers.of_path and (twin := _twin(path, layers, calls)) is not None:
+            found.append(CopyCall(path, calls.path_of(id(twin)), type(twin).__name__, below, True, calls.first_source(id(twin)), tied=True))
+            explained |= set(below)
+            continue
         match = _match(path, layers, calls, modules)
         if match is not None:
             copy, same = match
@@ -131,9 +135,20 @@ def _match(path: str, layers: AdapterLayers, calls: Calls, modules: Mapping[str,
         if any(storage_key(other[name]) == storage_key(weights[name]) for name in weights):
             continue  # the same weights under another module: a tie, not a copy
         same = _same_values(weights, other)
-        if same or (_is_elsewhere(held, path) and len(own) > 1 and not _is_adapted(module)):
+        if same or (_is_elsewhere(held, path) and original._modules and not _is_adapted(module)):
             return module, same
     return None
+
+
+def _twin(path: str, layers: AdapterLayers, calls: Calls) -> nn.Module | None:
+    """A module of the same class that ran with the very weights of an adapter layer which did not: they are tied."""
+    original = _base(layers.of_path[path])
+    keys = {storage_key(weight) for weight in original.parameters(recurse=False)}
+    own = set(map(id, layers.of_path[path].modules()))
+    alike = (module for module in calls.ran.values() if type(_base(module)) is type(original) and id(module) not in own)
+    return next(
+        (module for module in alike if any(storage_key(weight) in keys for weight in _base(module).parameters(recurse=False))), None
+    )
 
 
 def _are_siblings(path: str, other: str | None) -> bool:

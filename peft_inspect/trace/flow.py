@@ -99,6 +99,7 @@ class DataFlow(TorchFunctionMode):
         self._known = {id(tensor) for tensor in known}
         self._made: dict[int, tuple[weakref.ref[Tensor], Event]] = {}
         self._numbers: dict[float, Event] = {}
+        self._aliased: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor]]] = {}  # what a detach gave, and of what
         self.events: list[Event] = []
 
     def __torch_function__(
@@ -112,7 +113,7 @@ class DataFlow(TorchFunctionMode):
             return None
         name = function_name(func)
         flat = list(flattened((*args, *kwargs.values())))
-        operands = [self._operand(value) for value in _with_values(name, flat) if isinstance(value, torch.Tensor)]
+        operands = [self._operand(value) for value in with_values(name, flat) if isinstance(value, torch.Tensor)]
         result = func(*args, **kwargs)
         made = [value for value in flattened((result,)) if isinstance(value, torch.Tensor)]
         if not made and name not in _ESCAPES and name != "__setitem__":
@@ -127,10 +128,20 @@ class DataFlow(TorchFunctionMode):
         written = flat[:1] if filled or name in ("__setitem__", "copy_") or (name.endswith("_") and not name.endswith("__")) else []
         for tensor in [*made, *(value for value in written if isinstance(value, torch.Tensor))]:
             self._remember(tensor, event)
+        if name in DETACHING and made:
+            self._aliased[id(made[0])] = (weakref.ref(made[0]), weakref.ref(flat[0]))
+        elif written and not filled:
+            self._write_through(written[0])
         if isinstance(result, float):
             self._numbers[result] = event
         self._recorded(event, flat, made)
         return result
+
+    def _write_through(self, tensor: Tensor) -> None:
+        """What is written into a tensor's `.data` is in that tensor, and has no graph there."""
+        alias, whole = self._aliased.get(id(tensor), (None, None))
+        if alias is not None and whole is not None and alias() is tensor and (original := whole()) is not None:
+            self._remember(original, self._event("data", [self._operand(tensor)], [], escaped=False))
 
     def _recorded(self, event: Event, given: list[Any], made: list[Tensor]) -> None:
         """What was given to an event and what it made, for those who measure them."""
@@ -211,7 +222,7 @@ def function_name(func: Callable[..., Any]) -> str:
     return (resolve_name(func) or name).split(".")[-2] if name == "__get__" else name
 
 
-def _with_values(name: str, flat: list[Any]) -> list[Any]:
+def with_values(name: str, flat: list[Any]) -> list[Any]:
     """The operands whose values count: a tensor that only lends its shape or dtype is none."""
     if name in LIKE:
         return flat[1:]

@@ -76,6 +76,13 @@ class Following:
         return Seen(self._in_forward, reaches, self.flow, data, self.functions)
 
 
+def _beside(trace: Trace, cut: GraphCut) -> GraphCut | None:
+    """The cut without layers whose gradients are known to become zero elsewhere: what is detached beside their way is no cut of theirs."""
+    born = {path for birth in trace.zero_births for path in birth.layers}
+    left = tuple(layer for layer in cut.layers if layer not in born)
+    return cut if cut.kind in ("zero-derivative", "non-differentiable") else replace(cut, layers=left) if left else None
+
+
 def concluded(trace: Trace, layers: AdapterLayers, seen: Seen, flows: Callable[[Iterable[str]], bool] | None) -> Trace:
     """The trace with what the data flow shows.
 
@@ -89,6 +96,7 @@ def concluded(trace: Trace, layers: AdapterLayers, seen: Seen, flows: Callable[[
     wanted = frozenset(layer.path for layer in trace.dead) | trace.zero_for_good
     calls, reaches, flow, data = seen.calls, dict(seen.reaches), seen.flow, seen.data
     cuts = data.cuts(layers_of, wanted, _perhaps_through_python(trace, wanted, layers, calls, reaches, data))
+    cuts = tuple(kept for cut in cuts if (kept := _beside(trace, cut)) is not None)
     line = data.loss_made_from() if not trace.loss.has_graph else None
     if flows is None:
         cuts = _certain(cuts)

@@ -19,7 +19,7 @@ from peft_inspect.reversible import patched
 from peft_inspect.run import patches
 from peft_inspect.run.graph import Node, upstream
 from peft_inspect.structure.source.lines import Line, nearest_line
-from peft_inspect.trace.flow import LIKE, DataFlow, Event, Operand
+from peft_inspect.trace.flow import LIKE, DataFlow, Event, Operand, with_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -86,22 +86,12 @@ class MeasuredFlow(DataFlow):
         if event.name in LIKE and given and getattr(given[0], "requires_grad", False):
             self.constants.append(event)
         measures.by_zero = any(isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0 for value in given)
-        for tensor in given:
-            if isinstance(tensor, torch.Tensor) and not any(tensor is other for other in made):
-                self._given(measures, tensor)
+        tensors = (value for value in with_values(event.name, given) if isinstance(value, torch.Tensor))
+        for tensor, operand in zip(tensors, event.operands, strict=False):
+            if not any(tensor is other for other in made):
+                _given(measures, tensor, operand.event)
         for tensor in made:
             self._claim(tensor.grad_fn, event)
-
-    def _given(self, measures: Measures, tensor: Tensor) -> None:
-        event, values = self.event_of(tensor), values_of(tensor)
-        if values == "zero":
-            measures.zeros.append(tensor)
-            measures.zero_events.append(event)
-        if values == "nonfinite":
-            measures.given_finite = False
-            measures.given_sound &= _is_sound(tensor)
-            if event is None and not _is_sound(tensor):
-                measures.unsound = tensor
 
     def _claim(self, node: Node | None, event: Event) -> None:
         """The nodes that nobody claims yet are those that the event has made."""
@@ -169,6 +159,18 @@ class MeasuredFlow(DataFlow):
         with DisableTorchFunction():
             _add(self.took[node], gradients)
             _add(self.gave[node], handed_on)
+
+
+def _given(measures: Measures, tensor: Tensor, maker: Event | None) -> None:
+    values = values_of(tensor)
+    if values == "zero":
+        measures.zeros.append(tensor)
+        measures.zero_events.append(maker)
+    if values == "nonfinite":
+        measures.given_finite = False
+        measures.given_sound &= _is_sound(tensor)
+        if maker is None and not _is_sound(tensor):
+            measures.unsound = tensor
 
 
 def _add(values: dict[int, Values], gradients: tuple[Tensor | None, ...]) -> None:

@@ -48,7 +48,10 @@ def stationary(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Ma
     """Whether no step can move anything as the weights are, though gradients are there with others; None where one can."""
     rows = [row for row in trace.gradients if row.state != "frozen"]
     trained = [row for row in rows if row.layer is not None and row.arrived]
-    if not trained or trace.loss.is_sum or not trace.loss.has_graph or trace.zero_for_good or trace.underflow:
+    if not trained or trace.loss.is_sum or not trace.loss.has_graph or trace.underflow:
+        return None
+    for_good = all(birth.how == "cancellation" for birth in trace.zero_births) and bool(trace.zero_births)
+    if trace.zero_for_good and not (for_good and trace.zero_for_good.issuperset(row.layer for row in trained if row.layer)):
         return None
     largest = max((row.norm or 0.0 for row in rows if row.arrived), default=0.0)
     if any(row.state == "nonfinite" for row in rows) or largest > _TINY:
@@ -56,13 +59,13 @@ def stationary(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Ma
     if largest > 0 and not _grow(subject, inputs, largest):
         return None
     weights = _weights(trace, layers, dict.fromkeys(row.layer for row in trained if row.layer is not None))
-    births: tuple[Birth, ...] = ()
+    births = trace.zero_births
     constants: tuple[Source, ...] = ()
-    if largest == 0:
+    if largest == 0 and not births:
         with suppress(InspectionError):
             births, constants = measured(subject, layers, inputs, lambda run: (run.births(weights, "zero"), run.constants()))
     constant_inputs = tuple(name for name, value in inputs.items() if _is_constant(value))
-    return Stationary(births, constants, constant_inputs)
+    return Stationary(births, constants, constant_inputs, for_good=bool(trace.zero_for_good))
 
 
 def _is_constant(value: Any) -> bool:

@@ -29,7 +29,6 @@ from peft_inspect.trace.values import all_zero, still_zero, targets_given, under
 from peft_inspect.trace.vanishing import first_nonfinite, stationary, zero_births
 
 Step = Callable[[str], None]
-_HALF = {"float16", "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -141,9 +140,8 @@ def _measured(trace: Trace, subject: Subject, layers: AdapterLayers, inputs: Inp
     if zero:
         step("perturbing zero factors")
         dead = still_zero(subject, inputs.batch, zero)
-        half = any(parameter.dtype in _HALF for parameter in trace.structure.parameters)
-        candidates = tuple(layer for layer in zero if layer.path in dead)
-        underflow = underflowing(subject, inputs.batch, candidates) if half and candidates else frozenset()
+        candidates = tuple(layer for layer in zero if layer.path in dead)  # autocast computes in half precision beside float32 weights
+        underflow = underflowing(subject, inputs.batch, candidates) if candidates else frozenset()
         awake = {layer.path for layer in zero} - dead
         trace = replace(trace, gradients=zeros_at_init(trace.gradients, awake), dead_after_perturbing=dead, underflow=underflow)
     loss_is_finite = trace.loss.value is None or math.isfinite(trace.loss.value)

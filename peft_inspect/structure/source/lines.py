@@ -52,7 +52,7 @@ def boundary(function: Callable[..., object]) -> None:
 def is_machinery(code: CodeType) -> bool:
     """Whether this code is torch, this tool's own, or the standard library: never where a fault lies."""
     file = code.co_filename
-    if file.startswith((_TORCH, _OURS, "<frozen")):
+    if file.startswith((_TORCH, _OURS, "<frozen", "<eval_with_key>")):  # the last is what torch.fx generates
         return not file.startswith(_EXAMPLES)
     return file.startswith(_STANDARD_LIBRARY) and not file.startswith(_LIBRARIES)
 
