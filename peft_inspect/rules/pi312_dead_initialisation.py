@@ -16,7 +16,6 @@ from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
 
-
 _VECTORS = frozenset({"VERA", "RANDLORA"})  # they train vectors that scale frozen random matrices on both sides
 
 
