@@ -49,10 +49,10 @@ from peft_inspect.records.trace import (
     RegionKind,
     Stationary,
     Trace,
-    Unexplained,
     Update,
     WeightUse,
 )
+from peft_inspect.records.unexplained import Unexplained
 
 __all__ = [
     "SUM_OF",

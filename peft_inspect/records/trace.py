@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -354,20 +354,3 @@ class Trace:
             path in self.gradient and self.gradient[path].state != "none" and self.gradient[path].state != "frozen"
             for path in layer.parameters
         )
-
-
-@dataclass(frozen=True)
-class Unexplained:
-    """A trace, and what is left of it to explain once more specific rules have spoken."""
-
-    trace: Trace
-    explained: frozenset[str]  # paths of adapter layers and modules
-
-    @cached_property
-    def dead(self) -> tuple[AdapterLayerInfo, ...]:
-        """Of `Trace.dead`, the layers that no rule has explained."""
-        return tuple(layer for layer in self.trace.dead if layer.path not in self.explained)
-
-    def of(self, paths: Iterable[str]) -> list[str]:
-        """Of `paths`, those that no rule has explained."""
-        return [path for path in paths if path not in self.explained]
