@@ -275,6 +275,25 @@ def test_a_trainer_that_is_not_followed_is_named(load, tmp_path, text, trainer):
         load("arch:llama", lora=str(file))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("checkpoint_dir: x\nout_dir: y\ntrain: {epochs: 1}\n", "a config of LitGPT without any lora_ field"),
+        (
+            "recipe: x\nstep_scheduler: {num_epochs: 1}\nmodel: {pretrained_model_name_or_path: x}\n",
+            "a config of NeMo Automodel without a peft",
+        ),
+        (
+            "model: {pretrained_model_name_or_path: x}\npeft: {dim: 4, target_modules: [nowhere]}\n",
+            "nothing in LlamaForCausalLM is what this file",
+        ),
+    ],
+)
+def test_files_that_adapt_nothing_say_so(wrapped, text, said):
+    with pytest.raises(InspectionError, match=said):
+        wrapped(LLAMA, text, model="arch:llama", reduce=True)
+
+
 def test_of_two_that_could_be_meant_the_one_taken_is_named_with_its_reason(wrapped):
     subject = wrapped(LLAMA, FACTORY + "lora_target: q_proj\nuse_peft: true\n")
     assert any(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -219,3 +221,40 @@ def test_a_tensor_of_which_a_part_is_merged_is_another(folders, monkeypatch):
     report, held = judged(changed(folders(llama, LoraConfig(**LORA, target_modules=["q_proj"])), half))
     assert [found.code for found in report.findings] == ["PI408"]
     assert {tensor.verdict for tensor in held.tensors} == {"other"}
+
+
+ROWS, WIDTH = 64000, 4096
+MEASURED = """
+import resource, sys
+import peft, torch, transformers
+from peft_inspect.inspection import inspect
+from peft_inspect.records import Request
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+report = inspect(Request(model="merged", adapter="adapter", base="base"), "check")
+print(report.adapter_files[0].merged.tensors[0].verdict, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_a_large_tensor_is_never_in_memory_as_a_whole(tmp_path):
+    """The head of both checkpoints has half a gigabyte, of zeros that take no room on disk."""
+    config = LlamaConfig(
+        vocab_size=ROWS, hidden_size=WIDTH, intermediate_size=8, num_hidden_layers=1, num_attention_heads=32, dtype="bfloat16"
+    )
+    size = ROWS * WIDTH * 2
+    header = json.dumps({"lm_head.weight": {"dtype": "BF16", "shape": [ROWS, WIDTH], "data_offsets": [0, size]}}).encode()
+    for name in ("base", "merged"):
+        config.save_pretrained(tmp_path / name)
+        with (tmp_path / name / "model.safetensors").open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.truncate(8 + len(header) + size)
+    key = "base_model.model.lm_head.lora_{}.weight"
+    (tmp_path / "adapter").mkdir()
+    tensors = {key.format("A"): torch.randn(2, WIDTH) * 0.01, key.format("B"): torch.randn(ROWS, 2) * 0.01}
+    save_file(tensors, tmp_path / "adapter/adapter_model.safetensors")
+    fields = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["lm_head"], "base_model_name_or_path": "base"}
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(fields))
+    ran = subprocess.run([sys.executable, "-c", MEASURED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    verdict, grown = ran.stdout.rsplit(maxsplit=1)
+    assert verdict == "not applied"
+    assert int(grown) < size

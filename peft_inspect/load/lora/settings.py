@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.trainers.recognised import Chosen
-from peft_inspect.load.trainers.search import expert_parameters
+from peft_inspect.load.trainers.search import expert_parameters, linear_names
+from peft_inspect.load.words import listed
+from peft_inspect.records import InspectionError
 
 if TYPE_CHECKING:
     import torch
@@ -17,12 +19,21 @@ if TYPE_CHECKING:
 
 
 def as_the_trainer_builds(model: torch.nn.Module, lora: Asked) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The LoRA fields with what the trainer finds in this model before it wraps it; flags win over that. With notes on what it found."""
+    """The LoRA fields with what the trainer finds in this model before it wraps it; flags win over that. With notes on what it found.
+
+    Raises:
+        InspectionError: it finds nothing.
+    """
     chosen = lora.recognised.for_model(model, lora.fields) if lora.recognised.for_model else Chosen({})
     found = {name: value for name, value in chosen.fields.items() if name not in lora.flags}
     fields = {**lora.fields, **found}
     if _dropout_on_layers(model, lora):
         fields["lora_dropout"] = 0.0  # PEFT refuses it for fused experts; the layers get theirs after the wrapping
+    if lora.recognised.for_model and not fields.get("target_modules") and not fields.get("target_parameters"):
+        raise InspectionError(
+            f"{lora.file}: nothing in {type(model).__name__} is what this file adapts; its linear layers are called "
+            f"{listed(linear_names(model), 12)}: say which with --target-modules"
+        )
     return fields, chosen.notes
 
 

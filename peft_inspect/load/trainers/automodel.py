@@ -31,6 +31,8 @@ _ACTIVE = ("num_experts_per_tok", "top_k_experts", "moe_topk", "num_experts_per_
 
 
 def _read(reader: Reader) -> Recognised:
+    if not reader.has("peft"):
+        raise reader.refusal("without a peft section, which trains no LoRA")
     target = str(reader.take("peft._target_", ""))
     if target and not target.rpartition(".")[2].startswith(("PeftConfig", "LoRA", "Lora")):
         raise reader.refusal(f"with peft._target_: {target}, which is no LoRA")
@@ -109,7 +111,9 @@ DIALECT = Dialect(
     trainer="NeMo Automodel",
     version="0.5.0",
     follows="nemo_automodel.components._peft.lora, nemo_automodel.components._peft.module_matcher",
-    own=frozenset({"peft.dim", "peft.match_all_linear", "peft.moe_rank_scaling", "peft.dropout_position", "peft.use_triton"}),
+    own=frozenset(
+        {"peft.dim", "step_scheduler", "peft.match_all_linear", "peft.moe_rank_scaling", "peft.dropout_position", "peft.use_triton"}
+    ),
     decides={
         _MODEL: "the base model",
         "peft._target_": "whether there is a LoRA",

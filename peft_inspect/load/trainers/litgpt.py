@@ -30,6 +30,8 @@ _DEFAULTS = {"lora_r": ("r", 8), "lora_alpha": ("lora_alpha", 16), "lora_dropout
 
 
 def _read(reader: Reader) -> Recognised:
+    if not any(reader.has(name) for name in (*_PARTS, *_DEFAULTS)):
+        raise reader.refusal("without any lora_ field, which trains no LoRA")
     works = [work for name, (default, found) in _PARTS.items() for work in (found if reader.flag(name, default=default) else ())]
     if not works or not reader.whole("lora_r", 8):
         raise reader.refusal("in which no part gets an adapter: set one of lora_query, lora_key, … to true")
@@ -51,7 +53,11 @@ DIALECT = Dialect(
     version="0.5.13",
     follows="litgpt.finetune.lora.setup, litgpt.lora",
     own=frozenset({*_PARTS, "checkpoint_dir"}),
-    told=lambda data: bool(_PARTS.keys() & data.keys()) or {"checkpoint_dir", "lora_r"} <= data.keys(),
+    told=lambda data: (
+        bool(_PARTS.keys() & data.keys())
+        or {"checkpoint_dir", "lora_r"} <= data.keys()
+        or {"checkpoint_dir", "train", "out_dir"} <= data.keys()
+    ),
     decides={
         "checkpoint_dir": "the folder of the base model",
         **{name: f"{field}, {default} where it is left out" for name, (field, default) in _DEFAULTS.items()},
