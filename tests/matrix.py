@@ -2,7 +2,7 @@
 
     python tests/matrix.py                   # every row
     python tests/matrix.py oldest newest     # some rows
-    python tests/matrix.py --write           # every row, and the table of docs/versions.md
+    python tests/matrix.py --write           # every row, and those that are green into the table of docs/versions.md
     python tests/matrix.py --smoke newest    # README's main command and the rules' examples only
 
 Every row runs README's main command and a fixed sample of the tests; tests that cannot run on a row skip with the reason
@@ -132,12 +132,29 @@ def check(row: Row, python: str, *, smoke: bool) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def table(lines: Iterable[str]) -> str:
+    """The lines of rows under a head, in the order of the rows."""
+    head = ("row", "what", "Python", *SHOWN, "main command", "sample of the tests")
+    of_row = {line.split("|")[1].strip(): line for line in lines}
+    return "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(of_row[row.name] for row in ROWS if row.name in of_row)])
+
+
+def write(done: Iterable[str]) -> None:
+    """Put the rows that were checked into the page; those that were not stay as they are."""
+    page = PAGE.read_text(encoding="utf-8")
+    found = TABLE.search(page)
+    if found is None:
+        raise RowError(f"{PAGE} has no place for the table")
+    kept = [line for line in found[0].splitlines() if line.startswith("| ")][1:]
+    PAGE.write_text(TABLE.sub(lambda place: f"{place[1]}{table([*kept, *done])}\n{place[2]}", page), encoding="utf-8")
+
+
 def main() -> int:
     """Check the rows that were asked for; 1 where one is not green."""
     parser = argparse.ArgumentParser(description="The tool in one environment per combination of versions.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(row.name for row in ROWS)}; all by default")
     parser.add_argument("--smoke", action="store_true", help="only README's main command and the rules' examples")
-    parser.add_argument("--write", action="store_true", help="write the table of docs/versions.md")
+    parser.add_argument("--write", action="store_true", help="write the rows that are green into the table of docs/versions.md")
     asked = parser.parse_args()
     if unknown := set(asked.rows) - {row.name for row in ROWS}:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
@@ -157,11 +174,9 @@ def main() -> int:
             failed = True
         else:
             print(f"{row.name}: green", flush=True)
-    head = ("row", "what", "Python", *SHOWN, "main command", "sample of the tests")
-    table = "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *done])
-    print(f"\n{table}")
-    if asked.write and not failed:
-        PAGE.write_text(TABLE.sub(lambda page: f"{page[1]}{table}\n{page[2]}", PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print("", table(done), sep="\n")
+    if asked.write:
+        write(done)
     return int(failed)
 
 
