@@ -46,8 +46,11 @@ __all__ = [
 CHECKED = {"torch": "2.9.1–2.14.1", "transformers": "4.57.6–5.24.0", "peft": "0.18.1–0.21.2", "huggingface_hub": "0.36.2–2.4.0"}
 """The releases in which every name was found, but for those that came later; `python tests/matrix.py` checks them again."""
 
-REGISTRIES = ("_parameters", "_buffers", "_modules")
-"""What an `nn.Module` registers, by the attributes that hold it."""
+REGISTRIES = (
+    *("_parameters", "_buffers", "_modules"),
+    *("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks"),
+)
+"""What an `nn.Module` registers, by the attributes that hold it; tensors have hooks under the same name as well."""
 
 
 DISABLED, ACTIVE = "_disable_adapters", "_active_adapter"
@@ -175,15 +178,15 @@ INTERNALS = {
         "peft.tuners.tuners_utils._check_lora_target_modules_mamba", "targets that PEFT refuses on Mamba are explained in PEFT's own words"
     ),
     "conversion_patterns": Internal(
-        "peft.utils.transformers_weight_conversion._MODEL_TO_CONVERSION_PATTERN", "no config is known to be rewritten", since="0.19"
+        "peft.utils.transformers_weight_conversion._MODEL_TO_CONVERSION_PATTERN", "no config is known to be rewritten", since="0.20"
     ),
     "fused_targets": Internal(
-        "peft.utils.transformers_weight_conversion._MOE_TARGET_MODULE_MAPPING", "no config is known to be rewritten", since="0.19"
+        "peft.utils.transformers_weight_conversion._MOE_TARGET_MODULE_MAPPING", "no config is known to be rewritten", since="0.20"
     ),
     "convert_adapter": Internal(
         "peft.utils.transformers_weight_conversion.convert_peft_adapter_state_dict_for_transformers",
         "tensors of adapters from before transformers 5 are looked for under the names they have",
-        since="0.19",
+        since="0.20",
     ),
     "disable_adapters": Internal(f"peft.tuners.tuners_utils.BaseTunerLayer.{DISABLED}", "whether enabling helps is not tried"),
     "active_adapter": Internal(f"peft.tuners.tuners_utils.BaseTunerLayer.{ACTIVE}", "whether activating helps is not tried"),

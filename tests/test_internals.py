@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.version import Version
 
 import peft_inspect
@@ -84,6 +85,11 @@ def test_each_is_where_it_is_expected(name):
     if internal.since and Version(installed) < Version(internal.since):
         pytest.skip(f"{internal.library} {installed} is older than {internal.since}, which brought {internal.path}")
     assert find(name) is not None, f"{internal.library} {installed} has no {internal.path}; without it, {internal.without}"
+
+
+def test_modules_and_tensors_have_their_registries():
+    assert set(REGISTRIES) <= vars(torch.nn.Module()).keys()
+    assert hasattr(torch.Tensor, "_backward_hooks")
 
 
 def test_what_is_missing_is_named(monkeypatch):
