@@ -223,6 +223,10 @@ class Structure:
         """Whether any weight of this adapter in this layer requires a gradient."""
         return any(self.parameter[path].requires_grad for path in layer.parameters)
 
+    def training_of(self, path: str) -> bool:
+        """Whether the module at `path` is in train mode."""
+        return path in self.module and self.module[path].training
+
     def tower_of(self, path: str) -> str:
         """The path of the innermost tower that holds this module; "" outside every tower."""
         holding = [tower.path for tower in self.towers if path == tower.path or path.startswith(tower.path + ".")]

@@ -264,6 +264,7 @@ class Trace:
     targets: LossTargets | None = None  # looked at where gradients are zero or not finite
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
     dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights
+    switched_since: Mapping[tuple[str, str], Source | None] = field(default_factory=dict)  # layer and adapter that is off at the backward
     zero_births: tuple[Birth, ...] = ()  # where the gradients of the layers of `zero_for_good` become zero
     stationary: Stationary | None = None
     adapter_files: tuple[AdapterFile, ...] = ()  # what the model was loaded with, or is compared with

@@ -3,7 +3,7 @@
 `add_adapter()` and `load_adapter()` do not activate what they add: the adapter that was active
 before keeps running, and the new one never does. A frozen, inactive adapter that serves as a
 reference is no fault: one that some pass of the run used, that holds a copy of another
-adapter's weights, or whose name says so (`"ref"`, `"reference"`, `"teacher"`, `"ema"` …).
+adapter's weights, or whose name says so (`"ref"`, `"reference"`, `"teacher"`, `"ema"` …). Nor is it one where the step itself chooses the adapter.
 
 Call `model.set_adapter("name")`.
 """
@@ -25,13 +25,14 @@ def check(left: Unexplained) -> Iterator[Finding]:
     """Inactive adapters that train, or that were added to train and never touched since."""
     trace = left.trace
     used = {(path, name) for path, calls in trace.calls_of.items() for call in calls for name in call.active}
+    by_step = any(call.switched is not None and call.enabled and not call.merged for call in trace.calls)  # the step itself chooses
     for name in dict.fromkeys(layer.adapter for layer in trace.structure.adapter_layers):
         rows = [layer for layer in trace.structure.adapter_layers if layer.adapter == name]
         if any(layer.active or (layer.path, name) in used for layer in rows):
             yield from _displaced(left, name)
             continue
         trains = any(trace.structure.trainable(layer) for layer in rows)
-        if trains or _waiting(trace, rows):
+        if not by_step and (trains or _waiting(trace, rows)):
             active = sorted({layer.adapter for layer in trace.structure.adapter_layers if layer.active})
             state = "trainable" if trains else "fresh, frozen"
             yield RULE.finding(

@@ -51,9 +51,17 @@ def check(left: Unexplained) -> Iterator[Finding]:
                 modules_of(layers),
                 facts={"branches": group, "inputs": list(trace.batch.inputs), "not_given": missing},
                 source=next((trace.waiting[branch] for branch in group if branch in trace.waiting), None),
-                fix="check with a batch that exercises this branch, or keep target_modules out of it",
+                fix=_fix(trace, group),
                 severity=severity,
             )
+
+
+def _fix(trace: Trace, branches: list[str]) -> str:
+    """Blocks of a list, none of which needs an input of its own, are left out by chance or by a setting."""
+    blocks = [branch for branch in branches if branch.rpartition(".")[2].isdigit()]
+    if blocks and trace.structure.training_of(blocks[0]):
+        return "look for layer dropout in the model's config (layerdrop, drop_path): set it to 0, or expect unused parameters in each step"
+    return "check with a batch that exercises this branch, or keep target_modules out of it"
 
 
 def _has_running_sibling(trace: Trace, path: str) -> bool:

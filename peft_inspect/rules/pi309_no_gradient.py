@@ -47,7 +47,9 @@ def check(left: Unexplained) -> Iterator[Finding]:
                 "outputs_requiring_grad": sum(call.output_requires_grad for call in calls),
                 "loss_has_graph": trace.loss.has_graph,
             },
-            fix=at_line(
+            fix="switch adapters only after the backward: it runs in the state that they are in then"
+            if (layers[0].path, layers[0].adapter) in trace.switched_since
+            else at_line(
                 source, "give what runs at this line a backward (an autograd function around the kernel), or use the path that has one"
             )
             if source
@@ -57,6 +59,15 @@ def check(left: Unexplained) -> Iterator[Finding]:
 
 def _seen(trace: Trace, layer: AdapterLayerInfo) -> tuple[str, Source | None]:
     """What was seen of the reason, and the line that calls the function at fault."""
+    if (layer.path, layer.adapter) in trace.switched_since:
+        how = "another adapter was made active, or adapters were disabled, between their forward and the backward, which freezes them"
+        return f"because {how}", trace.switched_since[layer.path, layer.adapter]
+    calls = trace.training_calls(layer)
+    if calls and not any(layer.adapter in call.adapter_used for call in calls):
+        dropped = next(
+            (adapter.config.get("module_dropout") for adapter in trace.structure.adapters if adapter.name == layer.adapter), None
+        )
+        return "because nothing read their adapter weights while they ran" + (f" (module_dropout={dropped})" if dropped else ""), None
     cuts = {cut.kind: cut for cut in trace.cuts if layer.path in cut.layers and cut.kind in _REASONS}
     untraced = cuts.pop("untraced", None)
     for kind, cut in cuts.items():

@@ -74,7 +74,8 @@ class Calls:
         self.calls: list[Call] = []
         self.ran: dict[int, nn.Module] = {}  # in order of their first call; foreign modules too
         self._first: dict[int, tuple[int | None, Line]] = {}
-        self.phase: Literal["forward", "backward"] = "forward"
+        self._phase: Literal["forward", "backward"] = "forward"
+        self._switched_since: dict[tuple[int, str], Line | None] = {}  # adapters that are no longer active at the backward
         self._stock = StockLayers()
         self.operations: Operations | None = None  # paused in stock layers
         self.on_output: Callable[[Call, Any], None] | None = None
@@ -83,6 +84,25 @@ class Calls:
         for path, module in layers.modules.items():
             self._paths.setdefault(id(module), path)
         self._paths.update(layers.around)
+
+    @property
+    def phase(self) -> Literal["forward", "backward"]:
+        """What runs: the forward, or the backward, which may run blocks again."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Literal["forward", "backward"]) -> None:
+        if phase == "backward" and self._phase == "forward":
+            for call in self.calls:
+                layer: Any = self._layers.module[call.layer]
+                gone = call.active if layer.disable_adapters else set(call.active).difference(layer.active_adapters)
+                if call.enabled and not call.per_sample:
+                    self._switched_since.update({(call.layer, name): self._states.line(layer) for name in gone})
+        self._phase = phase
+
+    def switched_since(self) -> dict[tuple[str, str], Source | None]:
+        """Adapters that a layer ran with and that are no longer active in it at the backward, by the line that switched."""
+        return {(self._layers.path[key], name): source(line) for (key, name), line in self._switched_since.items()}
 
     @property
     def _stack(self) -> list[nn.Module]:

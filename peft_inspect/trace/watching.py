@@ -89,6 +89,7 @@ class Watchers:
             executed=self.calls.executed(),
             weight_uses=uses,
             base_calls=self.calls.base_calls(),
+            switched_since=self.calls.switched_since(),
             weight_reads=weight_reads(self.layers, self.reads.read),
         )
         dead = frozenset(layer.path for layer in trace.dead)
