@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from peft_inspect.program.executing import Ended
+    from peft_inspect.program.ranks import Ranks
     from peft_inspect.program.session import Session
 
 log = logging.getLogger("peft_inspect")
@@ -35,6 +36,7 @@ class ProgramRun:
     ended: Ended
     reports: Mapping[str, Report]  # by class; empty where no step was seen
     seen: str  # what was seen instead
+    ranks: Ranks | None = None  # the processes of its job, where it set up any
 
 
 def run(
@@ -56,7 +58,7 @@ def run(
         steps: how many steps of its optimizer may be used to answer.
         verify: try the fixes in the next steps of the program.
         ends: whether the program is stopped after this answer; else it goes on, with nothing of the watching left.
-        tell: told the reports before it goes on.
+        tell: told the reports before it goes on, in the first process of its job.
 
     Raises:
         InspectionError: there is no such program; the message says what to do.
@@ -71,12 +73,13 @@ def run(
         with undrawn():
             if ends(reports.values()):
                 return executing.Stopped()
-            tell(reports)
+            if is_first_process():
+                tell(reports)
             return None
 
     judging = Judging.of("check", select, ignore)
-    ended, seen = program.run(launch, judging.rules, judging.ignore, steps, conclude, verify=verify, ends=ends)
-    return ProgramRun(ended, reports, seen)
+    ended, seen, ranks = program.run(launch, judging.rules, judging.ignore, steps, conclude, verify=verify, ends=ends)
+    return ProgramRun(ended, reports, seen, ranks)
 
 
 class watch:  # noqa: N801  # reads as what it does
@@ -147,7 +150,7 @@ class watch:  # noqa: N801  # reads as what it does
         if error is None and not was_told and (failing := self._failing()) is not None:
             raise FindingsError(str(failing))
         if not self.reports:
-            log.warning("peft-inspect saw no training step: %s", self._session.seen)
+            log.warning("peft-inspect: %s", self._session.refused or f"no training step was seen: {self._session.seen}")
 
     def _conclude(self, diagnoses: Mapping[str, Diagnosis]) -> BaseException | None:
         with undrawn():
@@ -155,7 +158,7 @@ class watch:  # noqa: N801  # reads as what it does
             failing = self._failing()
             if failing is not None:
                 return FindingsError(str(failing))
-            for report in self.reports.values():
+            for report in self.reports.values() if is_first_process() else ():
                 log.log(logging.WARNING if report.findings else logging.INFO, "%s", report)
             return None
 
@@ -167,6 +170,13 @@ class watch:  # noqa: N801  # reads as what it does
 
     def _failing(self) -> Report | None:
         return next((report for report in self.reports.values() if report.at_or_above(self._fail_on)), None)
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process of a job, or its only one."""
+    from peft_inspect.structure.runtimes import place
+
+    return place()[0] == 0
 
 
 def _reports(diagnoses: Mapping[str, Diagnosis], started: float) -> dict[str, Report]:

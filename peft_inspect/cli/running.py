@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -50,11 +50,21 @@ def run_program(
             return not keep_going or _fails(diagnoses, reporting)
 
         done = run(launch, select=reporting.select, ignore=reporting.ignore, steps=steps, verify=reporting.verify, ends=ends, tell=tell)
-        if told:
+        if told or (done.reports and done.ended.how != "stopped" and keep_going):
             sys.exit(done.ended.code)
         if done.reports:
-            tell(done.reports)
+            _in_one_process(done, tell)
         _leave(done, reporting)
+
+
+def _in_one_process(done: ProgramRun, tell: Callable[[Mapping[str, Report]], None]) -> None:
+    """Of several processes one writes, and the others end after it: launchers end all as soon as one fails."""
+    if done.ranks is None or done.ranks.writes:
+        tell(done.reports)
+        if done.ranks is not None:
+            done.ranks.has_written()
+    else:
+        done.ranks.wait_for_report()
 
 
 def _fails(diagnoses: Iterable[Diagnosis], reporting: Reporting) -> bool:
@@ -72,6 +82,8 @@ def _leave(done: ProgramRun, reporting: Reporting) -> NoReturn:
 
 
 def _without_step(done: ProgramRun) -> str:
+    if done.seen.startswith("not inspected"):
+        return done.seen
     if done.ended.how == "raised":
         return f"the program raised before a training step was seen: {done.seen}"
     how = f"left with exit code {done.ended.code}" if done.ended.how == "exited" else "ended"

@@ -18,7 +18,7 @@ from peft_inspect.fixes.fixes import ALTERNATIVES
 from peft_inspect.fixes.trials import Trial
 from peft_inspect.program.ranks import Ranks
 from peft_inspect.program.roots import Root
-from peft_inspect.program.together import all_go_on, share_findings, share_gradients
+from peft_inspect.program.together import all_go_on, share_findings, share_gradients, share_updates
 from peft_inspect.records import AdapterFile, Diagnosis, Finding, Remedy, Subject, Trace
 from peft_inspect.rules import Rule
 from peft_inspect.run.gradients import zeros_at_init
@@ -96,6 +96,11 @@ class Inquiry:
         if self.ranks is not None:
             self.phase = all_go_on(self.ranks, self.phase)
 
+    def forget(self) -> None:
+        """Hold nothing of the program any longer."""
+        self._models.clear()
+        self._left, self._tried, self.trial = None, None, None
+
     def put_together(self) -> None:
         """The findings of all processes, at the end of the inquiry.
 
@@ -117,8 +122,12 @@ class Inquiry:
         return any(judged.diagnosis.findings for judged in self._models)
 
     def _watch(self, roots: Iterable[Root]) -> None:
-        for name, root in _by_name(roots).items():
-            trace = root.trace()
+        named = _by_name(roots)
+        traces: Mapping[str, Trace] = {name: root.trace() for name, root in named.items()}
+        if self.ranks is not None:
+            traces = share_updates(self.ranks, traces)
+        for name, root in named.items():
+            trace = traces[name]
             zeros = frozenset(layer.path for layer in all_zero(trace.structure, trace.gradient))
             trace = replace(trace, dead_after_perturbing=zeros)
             self._models.append(Judged(root.model, name, root, trace, self._judge(trace)))

@@ -13,6 +13,7 @@ from peft_inspect.records import Diagnosis
 from peft_inspect.rules import Rule
 
 if TYPE_CHECKING:
+    from peft_inspect.program.ranks import Ranks
     from peft_inspect.program.session import Session
 
 Ends = Callable[[Iterable[Diagnosis]], bool]
@@ -21,7 +22,7 @@ Conclude = Callable[[Mapping[str, Diagnosis]], "BaseException | None"]
 
 def run(
     launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, conclude: Conclude, *, verify: bool, ends: Ends
-) -> tuple[Ended, str]:
+) -> tuple[Ended, str, Ranks | None]:
     """Run the program under watch.
 
     Args:
@@ -34,7 +35,7 @@ def run(
         conclude: told the diagnosis of each model that the program trains; what it returns is raised in the program.
 
     Returns:
-        How it ended, and what was seen, in words for where no step was.
+        How it ended; what was seen, in words for where no step was; and the processes of its job, where it set up any.
 
     Raises:
         InspectionError: there is no such program.
@@ -70,5 +71,5 @@ def run(
     if failures:
         raise failures[0]
     if not sessions:
-        return ended, "it never imported PEFT"
-    return ended, sessions[0].seen
+        return ended, "it never imported PEFT", None
+    return ended, sessions[0].refused or sessions[0].seen, sessions[0].ranks

@@ -11,6 +11,7 @@ import json
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from peft_inspect.internals import find
@@ -98,13 +99,31 @@ class Ranks:
         self._store.set(f"{at}/{self.rank}", zlib.compress(json.dumps(record, default=str).encode()))
         return at
 
+    @property
+    def writes(self) -> bool:
+        """Whether the report is this process's to write: the first one's, of those that came to the verdict."""
+        return self.rank == min(frozenset(range(self.size)) - self.missing)
+
+    def has_written(self) -> None:
+        """Tell the others that the report is written: where one process ends, the others are ended with it."""
+        if self.size > 1:
+            self._note("written")
+
+    def wait_for_report(self) -> None:
+        """Until that has been told, or nobody is left to tell it."""
+        began = time.monotonic()
+        with suppress(Exception):  # whoever kept the store has ended
+            while self._store is not None and not self._has(f"{self._name}/written") and time.monotonic() - began < _STUCK:
+                time.sleep(_PAUSE)
+
     def leave(self) -> None:
         """Tell the others not to wait for this process any longer."""
-        if self.size > 1 and self._store is not None:
-            try:
-                self._store.set(f"{self._name}/gone/{self.rank}", "1")
-            except Exception:  # whoever kept the store has ended before: nobody waits
-                self._store = None
+        if self.size > 1:
+            self._note(f"gone/{self.rank}")
+
+    def _note(self, key: str) -> None:
+        with suppress(Exception):  # whoever kept the store has ended before: nobody waits
+            self._store.set(f"{self._name}/{key}", "1")
 
     def _missing(self, at: str) -> frozenset[int]:
         began = time.monotonic()

@@ -52,8 +52,8 @@ class Session:
         self._roots: list[Root] = []
         self._stop: BaseException | None = None
         self._calling: Root | None = None
-        self._ranks: Ranks | None = None  # where the program has set up several processes
-        self._refused = ""  # why nothing is judged
+        self.ranks: Ranks | None = None  # where the program has set up any processes
+        self.refused = ""  # why nothing is judged
         self._stepping = False
         self.concluded = False
         self._with_adapters = self._without_adapters = self._skipped = 0
@@ -70,6 +70,8 @@ class Session:
         self._trial.close()
         self._hooks.remove()
         self._watching.end()
+        self._calling = None
+        self._inquiry.forget()
 
     def finish(self) -> None:
         """The program has ended: judge what was seen of it, if anything was."""
@@ -78,15 +80,13 @@ class Session:
                 self._step_over()
             if not self.concluded and self._inquiry.diagnoses():
                 self._over()
-        if self._ranks is not None:
-            self._ranks.leave()
+        if self.ranks is not None:
+            self.ranks.leave()
         self.end()
 
     @property
     def seen(self) -> str:
         """What was seen of the program, where it is no step of a model with adapters."""
-        if self._refused:
-            return f"not inspected: {self._refused}"
         if self._skipped:
             return f"the gradient scaler left out all {self._skipped} steps, because gradients were not finite"
         if self._with_adapters:
@@ -126,10 +126,10 @@ class Session:
             for part in [root for root in self._roots if not root.trains and any(inside is root.model for inside in model.modules())]:
                 part.end()  # a generation, say, calls the model inside
                 self._roots.remove(part)
+            self.ranks = self._inquiry.ranks = self.ranks or Ranks.of_this_job()
             known = Root.begin(model, module, args, self._notes, follow=self._inquiry.phase == "follow")
             self._roots.append(known)
-            self._ranks = self._inquiry.ranks = self._ranks or Ranks.of_this_job()
-            if self._ranks is not None:
+            if self.ranks is not None:
                 known.note_arrivals()
         return known
 
@@ -166,7 +166,7 @@ class Session:
     @contextmanager
     def _within_backward(self) -> Iterator[None]:
         """While it runs, the other processes know where this one is."""
-        ranks = None if self.concluded else self._ranks
+        ranks = None if self.concluded else self.ranks
         if ranks is not None:
             ranks.within_backward(inside=True)
         yield
@@ -184,15 +184,15 @@ class Session:
         except NoVerdictError as error:
             self._refuse(str(error))
         except Exception as error:
-            if self._ranks is None or self._ranks.size == 1:
+            if self.ranks is None or self.ranks.size == 1:
                 self._refuse(str(error))
                 self._stop = self._failed(error)
             else:
-                self._refuse(self._ranks.fail(error))
+                self._refuse(self.ranks.fail(error))
 
     def _refuse(self, reason: str) -> None:
         """Nothing is judged, and the program goes on."""
-        self._refused, self.concluded = reason, True
+        self.refused, self.concluded = f"not inspected: {reason}", True
         self.end()
 
     def again(self, tensors: tuple[Any, ...]) -> None:
@@ -233,7 +233,7 @@ class Session:
     def _has_ended(self) -> bool:
         """Whether the step has ended: in every process, those included that have nothing to watch."""
         ended = all(root.ended for root in self._roots if root.backwards)
-        return self._seen and ended if self._ranks is None else all_have_ended(self._ranks, seen=self._seen, ended=ended)
+        return self._seen and ended if self.ranks is None else all_have_ended(self.ranks, seen=self._seen, ended=ended)
 
     def step_skipped(self, optimizer: Optimizer) -> None:  # noqa: ARG002
         """A step that was left out says nothing of the gradients: scalers begin high and come down."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.program.ranks import NoVerdictError, told
-from peft_inspect.records import Diagnosis, Finding, GradientInfo, GradientState, Outcome, Remedy, Severity, Source
+from peft_inspect.records import Diagnosis, Finding, GradientInfo, GradientState, Outcome, Remedy, Severity, Source, Trace, Update
 from peft_inspect.run.gradients import zeros_of_initialisation
 from peft_inspect.structure.shards import local
 
@@ -141,6 +141,35 @@ def _take_over(root: Root, said: Sequence[Mapping[str, Share]]) -> None:
 def _together(shares: Sequence[Share]) -> GradientState:
     here = [share.state for share in shares if share.count] or [share.state for share in shares]
     return next(state for state in _FOREMOST if state in here)
+
+
+def share_updates(ranks: Ranks, traces: Mapping[str, Trace]) -> Mapping[str, Trace]:
+    """The traces, where what the step of any process has done to a weight is done: optimizers divide their work among processes.
+
+    Raises:
+        NoVerdictError: the processes came to no verdict, or the watching of one has failed.
+    """
+    if ranks.missing:
+        return traces
+    said = ranks.exchange({name: {each.path: vars(each) for each in _updates(trace)} for name, trace in traces.items()})
+    united = {}
+    for name, trace in traces.items():
+        everywhere = [record[name] for record in said if record is not None and name in record]
+        updates = tuple(_of_its_holder(each, everywhere) for each in _updates(trace))
+        united[name] = trace if trace.update is None else replace(trace, update=replace(trace.update, updates=updates))
+    return united
+
+
+def _of_its_holder(own: Update, everywhere: Iterable[Mapping[str, Any]]) -> Update:
+    """What was done to a weight by the process whose optimizer holds it; its own where none or each does."""
+    if own.held and own.moved:
+        return own
+    said = [of_rank[own.path] for of_rank in everywhere if own.path in of_rank]
+    return Update(**max(said, key=lambda update: (update["held"], update["moved"]), default=vars(own)))
+
+
+def _updates(trace: Trace) -> tuple[Update, ...]:
+    return () if trace.update is None else trace.update.updates
 
 
 def share_findings(ranks: Ranks, found: Mapping[str, Diagnosis]) -> Mapping[str, Diagnosis]:

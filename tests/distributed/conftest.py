@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,15 +21,22 @@ LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 def launch(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run in two processes, from the root of the project, and wait for both."""
-    return subprocess.run(
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **environment}
+    with subprocess.Popen(
         [*LAUNCH, *command],
-        check=False,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **environment},
-    )
+        env={**os.environ, **own},
+        start_new_session=True,
+    ) as launcher:
+        try:
+            said, complained = launcher.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            os.killpg(launcher.pid, signal.SIGTERM)  # the launcher ends its workers, which no signal to itself alone would reach
+            said, complained = launcher.communicate(timeout=60)
+        return subprocess.CompletedProcess(launcher.args, launcher.returncode, said, complained)
 
 
 @pytest.fixture(scope="session")

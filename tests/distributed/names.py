@@ -5,9 +5,13 @@ ROWS = (
     "zero-redundancy",
     *("fsdp2", "fsdp2-whole", "fsdp2-mixed-precision", "fsdp2-kept", "fsdp2-checkpoint"),
     *("fsdp1", "fsdp1-flat"),
+    *("tensor-parallel", "compiled", "checkpoint-resumed"),
 )
 """As docs/distributed.md has them."""
 
+DEEPSPEED = ("zero-1", "zero-2", "zero-3")
+"""Where DeepSpeed is installed."""
+
 # Elsewhere a fault of one process leaves the other one in its backward, which only the end of the job ends
-FAULTS = {row: ("everywhere", "one") if row in ("ddp-unused", "zero-redundancy") else ("everywhere",) for row in ROWS}
+FAULTS = {row: ("everywhere", "one") if row in ("ddp-unused", "zero-redundancy") else ("everywhere",) for row in (*ROWS, *DEEPSPEED)}
 """Where the adapters run without gradients: in each process, or in the second alone."""

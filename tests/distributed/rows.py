@@ -14,7 +14,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,13 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).parent))
 
 from names import FAULTS
+from names import ROWS as NAMES
 from runtimes import ROWS, Training
 
-from peft_inspect.program.inquiry import Inquiry
-from peft_inspect.program.session import Session
-from peft_inspect.records import Diagnosis
-from peft_inspect.rules import all_rules
+import peft_inspect
+from peft_inspect.inspection import FindingsError, Report
 
 STEPS = 10
-
-
-class Stopped(Exception):
-    """What the watching raises in the program."""
 
 
 def trained(training: Training, steps: int = STEPS) -> list[Any]:
@@ -43,29 +39,19 @@ def trained(training: Training, steps: int = STEPS) -> list[Any]:
     return [*losses, *(parameter.tolist() for parameter in training.weights())]
 
 
-def watched(run: Callable[[], Any]) -> tuple[Any, dict[str, Diagnosis], str, float]:
+def watched(run: Callable[[], Any]) -> tuple[Any, Mapping[str, Report], str, float]:
     """What a program returned under watch, what was found, why nothing was judged, and how long it ran on after the finding."""
-    found: dict[str, Diagnosis] = {}
-    at = [0.0]
-
-    def conclude(diagnoses: Any) -> Exception | None:
-        found.update(diagnoses)
-        at[0] = time.monotonic()
-        return Stopped() if any(diagnosis.at_or_above("error") for diagnosis in found.values()) else None
-
-    session = Session(Inquiry("rows.py", all_rules(), {}, 4, verify=True), conclude)
-    session.begin()
-    returned = None
-    try:
+    returned, began = None, time.perf_counter()
+    watching = peft_inspect.watch()
+    with suppress(FindingsError), watching:
         returned = run()
-    except Stopped:
-        pass
-    finally:
-        session.finish()
-    return returned, found, session.seen if "not inspected" in session.seen else "", time.monotonic() - at[0]
+    found = watching.reports
+    assert watching._session is not None
+    at = max((report.timings["total_s"] for report in found.values()), default=0.0)
+    return returned, found, watching._session.refused, time.perf_counter() - began - at
 
 
-def shown(found: dict[str, Diagnosis]) -> list[dict[str, Any]]:
+def shown(found: Mapping[str, Report]) -> list[dict[str, Any]]:
     return [
         {
             "code": finding.code,
@@ -79,7 +65,7 @@ def shown(found: dict[str, Diagnosis]) -> list[dict[str, Any]]:
     ]
 
 
-def counted(found: dict[str, Diagnosis]) -> dict[str, Any]:
+def counted(found: Mapping[str, Report]) -> dict[str, Any]:
     """What the report says of the gradients, by model."""
     return {
         name: {
@@ -107,7 +93,7 @@ def result_of(name: str, fault: str) -> dict[str, Any]:
 
 
 def wanted(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    for argument in arguments or list(ROWS):
+    for argument in arguments or NAMES:
         name, _, fault = argument.partition(":")
         yield from [(name, fault)] if fault else [(name, each) for each in ("healthy", *FAULTS[name])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -52,11 +53,12 @@ class Training:
     optimizer: Any
     microbatches: int = 1
     quiet: Callable[[], Any] = nullcontext  # around the microbatches that are not exchanged
+    same_batch: bool = False  # every process gets the same
 
     def step(self, number: int) -> float:
         total = 0.0
         for part in range(self.microbatches):
-            seed = 100 * number + 10 * part + dist.get_rank()
+            seed = 100 * number + 10 * part + (0 if self.same_batch else dist.get_rank())
             generator = torch.Generator().manual_seed(seed)
             batch = {
                 "input_ids": torch.randint(4, 64, (2, 6), generator=generator),
@@ -135,6 +137,72 @@ def fsdp1(fault: str, *, flat: bool) -> Training:
     return Training(wrapped, adam(wrapped))
 
 
+def tensor_parallel(fault: str) -> Training:
+    """Each layer is split over the processes: its base, and that matrix of its adapter which meets the split side."""
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    sharded = model(fault, ("gate_proj", "down_proj"))
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    plan = {
+        "mlp.gate_proj.base_layer": ColwiseParallel(),
+        "mlp.gate_proj.lora_B.default": ColwiseParallel(),
+        "mlp.up_proj": ColwiseParallel(),
+        "mlp.down_proj.base_layer": RowwiseParallel(),
+        "mlp.down_proj.lora_A.default": RowwiseParallel(),
+    }
+    for block in sharded.tower.base_model.model.layers:
+        parallelize_module(block, mesh, plan)
+    return Training(sharded, adam(sharded), same_batch=True)
+
+
+def compiled(fault: str) -> Training:
+    """Compiled in the way that needs no C++ compiler; the modules inside run as they are written."""
+    inner = model(fault)
+    wrapped = DistributedDataParallel(inner, find_unused_parameters=True)
+    return Training(torch.compile(wrapped, backend="aot_eager"), adam(wrapped))
+
+
+def resumed(fault: str) -> Training:
+    """The adapter was saved by `torch.distributed.checkpoint`, and is loaded into a sharded model."""
+    import torch.distributed.checkpoint as dcp
+
+    first, second = fsdp2(""), fsdp2(fault)
+    folder = [tempfile.mkdtemp()]
+    dist.broadcast_object_list(folder)
+    saved = {name: value for name, value in first.model.state_dict().items() if "lora_" in name}
+    dcp.save(saved, checkpoint_id=folder[0])
+    wanted = {name: value for name, value in second.model.state_dict().items() if "lora_" in name}
+    dcp.load(wanted, checkpoint_id=folder[0])
+    second.model.load_state_dict(wanted, strict=False)
+    return second
+
+
+def deepspeed(fault: str, *, stage: int) -> Training:
+    import deepspeed
+
+    inner = model(fault)
+    settings = {"train_micro_batch_size_per_gpu": 2, "zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}
+    engine, optimizer, _, _ = deepspeed.initialize(model=inner, optimizer=adam(inner), config=settings)
+    return Engine(engine, optimizer)
+
+
+class Engine(Training):
+    """DeepSpeed's own loop."""
+
+    def step(self, number: int) -> float:
+        generator = torch.Generator().manual_seed(100 * number + dist.get_rank())
+        inputs = torch.randint(4, 64, (2, 6), generator=generator)
+        loss = self.model(input_ids=inputs, labels=torch.randint(0, 4, (2,), generator=generator))
+        self.model.backward(loss)
+        self.model.step()
+        return loss.item()
+
+    def weights(self) -> Iterable[torch.Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return [safe_get_full_fp32_param(parameter).detach().clone() for parameter in trainable(self.model)]
+
+
 ROWS: dict[str, Callable[[str], Training]] = {
     "ddp": ddp,
     "ddp-unused": partial(ddp, find_unused_parameters=True),
@@ -151,4 +219,10 @@ ROWS: dict[str, Callable[[str], Training]] = {
     "fsdp2-checkpoint": partial(fsdp2, checkpoint=True),
     "fsdp1": partial(fsdp1, flat=False),
     "fsdp1-flat": partial(fsdp1, flat=True),
+    "tensor-parallel": tensor_parallel,
+    "compiled": compiled,
+    "checkpoint-resumed": resumed,
+    "zero-1": partial(deepspeed, stage=1),
+    "zero-2": partial(deepspeed, stage=2),
+    "zero-3": partial(deepspeed, stage=3),
 }

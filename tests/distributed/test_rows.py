@@ -18,6 +18,7 @@ Results = Callable[..., list[dict[str, Any]]]
 CAUSE = next(number for number, line in enumerate((HERE / "runtimes.py").read_text().splitlines(), 1) if line.endswith("# <- cause"))
 WEIGHTS = 8  # lora_A and lora_B of two projections in two layers
 ELEMENTS = 8 * 8 * 16
+WIDER = 2 * 2 * 8 * (16 + 32)
 
 
 def of(results: Results, row: str, fault: str) -> list[dict[str, Any]]:
@@ -33,7 +34,7 @@ def test_a_healthy_training_is_found_healthy_and_stays_bit_for_bit_what_it_was(r
         assert rank["same"]
         assert (rank["findings"], rank["refused"]) == ([], "")
         seen = rank["seen"]["Classifier"]
-        assert (seen["rows"], seen["parameters"], seen["crashed"]) == (WEIGHTS, ELEMENTS, [])
+        assert (seen["rows"], seen["parameters"], seen["crashed"]) == (WEIGHTS, WIDER if row == "tensor-parallel" else ELEMENTS, [])
         assert set(seen["states"]) <= {"ok", "zero-at-init"}
         assert all(path.startswith("tower.base_model.model.layers.") and path.endswith(".default.weight") for path in seen["paths"])
     assert both[0]["seen"] == both[1]["seen"]
@@ -49,10 +50,11 @@ def test_gradients_are_as_large_as_they_are_over_all_processes(results: Results,
 def test_a_fault_is_named_by_all_processes_and_ends_them_together(results: Results, row: str, fault: str) -> None:
     both = of(results, row, fault)
     for rank in both:
-        (finding,) = rank["findings"]
-        assert finding["code"] == "PI303"
-        assert finding["source"].endswith(f"runtimes.py:{CAUSE}")
-        assert len(finding["modules"]) == 4
-        assert finding["message"].endswith("found on rank 1 of 2") == (fault == "one")
+        findings = rank["findings"]
+        assert {finding["code"] for finding in findings} == {"PI303"}
+        assert len({path for finding in findings for path in finding["modules"]}) == 4
+        assert any(finding["source"].endswith(f"runtimes.py:{CAUSE}") for finding in findings)
+        assert len(findings) == 1 or row == "compiled"  # the compiler continues in functions of its own, which show no switch
+        assert findings[0]["message"].endswith("found on rank 1 of 2") == (fault == "one")
         assert rank["seconds"] < 10
     assert both[0]["findings"] == both[1]["findings"]
