@@ -127,7 +127,8 @@ def command_page() -> str:
     lines += ["| 1 | inspected; findings at or above `--fail-on` |"]
     lines += ["| 2 | could not inspect: one message on stderr says what to do |", "| 130 | interrupted |"]
     group = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    for name in group.list_commands(typer.Context(group)):
+        command = group.get_command(typer.Context(group), name)
         context = typer.Context(command, info_name=name)
         lines += ["", f"## peft-inspect {name}", "", inspect.cleandoc(command.help or ""), "", "| | |", "|---|---|"]
         records = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]

@@ -6,6 +6,7 @@ Torch is imported by the first inspection, not by importing this module.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from peft_inspect.records import (
     Subject,
     Trace,
     Unexplained,
+    text_of,
 )
 from peft_inspect.reversible import put_back_after, uncollected
 from peft_inspect.rules import Rule, all_rules
@@ -151,8 +153,12 @@ def inspect(
         if not subject.adapter_files:  # else it was this tool that loaded one
             subject = replace(subject, adapter_files=loads.files(subject.model))
         return inspect_subject(subject, judging, step, time.perf_counter() - started)
-    except SystemExit as error:  # that must not pass for a verdict
-        raise InspectionError(f"{request.model} ended the process with sys.exit({error.code!r}) before it could be inspected") from error
+    except (KeyboardInterrupt, Exception):
+        raise
+    except BaseException as error:  # the model's code ends the program, or a task: that must not pass for a verdict
+        raise InspectionError(
+            f"{request.model} ended with {text_of(error)} before it could be inspected", detail="".join(traceback.format_exception(error))
+        ) from error
 
 
 def inspect_subject(subject: Subject, judging: Judging, step: Step = lambda _: None, load_s: float = 0.0) -> Report:

@@ -9,14 +9,14 @@ import sys
 
 import typer
 
-from peft_inspect.cli import check, explain, gradcheck, lock, run, tree
-from peft_inspect.cli.inspecting import FAILED, INTERRUPTED
-from peft_inspect.cli.output import have_streams, silence
+from peft_inspect.cli.commands import Commands
+from peft_inspect.cli.streams import FAILED, INTERRUPTED, have_streams, silence
 from peft_inspect.cli.version import show_version
 from peft_inspect.library_warnings import hide_deprecations
 
 app = typer.Typer(
     name="peft-inspect",
+    cls=Commands,
     help="Why does this LoRA fine-tune not learn? The cause, its line of code, and the fix already tried.",
     epilog="Exit codes: 0 nothing found, 1 findings at or above --fail-on, 2 could not inspect, 130 interrupted.",
     no_args_is_help=True,
@@ -25,8 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(show_version)
-for module in (run, tree, gradcheck, check, lock, explain):
-    module.register(app)
 
 
 def main() -> None:

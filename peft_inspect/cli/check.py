@@ -14,7 +14,7 @@ from peft_inspect.records import Request
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(cls=GroupedCommand, short_help="The CI step: every rule, a report and an exit code.")(with_shared_options(check))
+    app.command(cls=GroupedCommand)(with_shared_options(check))
 
 
 def check(

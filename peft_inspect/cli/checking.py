@@ -9,9 +9,10 @@ from pathlib import Path
 
 import typer
 
-from peft_inspect.cli.inspecting import FOUND, at_work, failures, prepared
+from peft_inspect.cli.inspecting import at_work, failures, prepared
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output
+from peft_inspect.cli.streams import FOUND
 from peft_inspect.formats import View
 from peft_inspect.formats.several import write_all
 from peft_inspect.project import suggesting

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(cls=GroupedCommand, short_help="The page of a rule, with a broken and a fixed program.")(explain)
+    app.command(cls=GroupedCommand)(explain)
 
 
 def explain(

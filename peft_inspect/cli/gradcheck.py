@@ -14,9 +14,7 @@ from peft_inspect.records import Request
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(cls=GroupedCommand, short_help="One batch: which adapter parameters get a gradient, and why not.")(
-        with_shared_options(gradcheck)
-    )
+    app.command(cls=GroupedCommand)(with_shared_options(gradcheck))
 
 
 def gradcheck(

@@ -16,12 +16,12 @@ from peft_inspect.api import Report, inspect
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output, stdout_kept_clean
 from peft_inspect.cli.progress import progress
+from peft_inspect.cli.streams import FAILED, FOUND, INTERRUPTED
 from peft_inspect.formats import FORMATS, View, writer
 from peft_inspect.formats.names import shortened, visible
 from peft_inspect.records import InspectionError, Request, text_of
 from peft_inspect.reversible import patched, uncollected
 
-FOUND, FAILED, INTERRUPTED = 1, 2, 130
 DEFAULT_FAIL_ON: Mapping[str, str] = {"tree": "never", "gradcheck": "error", "check": "error"}
 
 

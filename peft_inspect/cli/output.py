@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
+from peft_inspect.cli.streams import silence
 from peft_inspect.records import InspectionError
 
 
@@ -79,26 +80,6 @@ def _write_stdout(report: Callable[[TextIO], None]) -> None:
     except OSError as error:
         silence(sys.stdout)  # or Python tries the rest once more as it ends
         raise InspectionError(f"cannot write the report to stdout: {error.strerror or error}") from error
-
-
-def silence(stream: TextIO) -> None:
-    """Let a stream that takes nothing any more end quietly."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def have_streams() -> None:
-    """Somewhere to write to where the shell gave none (`2>&-`): Python has None there, and a file opened next would get its number."""
-    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
-        if getattr(sys, name) is None:
-            with contextlib.suppress(OSError):
-                os.fstat(number)
-                continue
-            descriptor = os.open(os.devnull, os.O_RDWR)
-            if descriptor != number:
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
 
 
 @contextlib.contextmanager

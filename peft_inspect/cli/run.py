@@ -38,9 +38,7 @@ class ProgramCommand(GroupedCommand):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(cls=ProgramCommand, short_help="A training program, unchanged: what is wrong, after its first step.")(
-        with_reporting_options(run)
-    )
+    app.command(cls=ProgramCommand)(with_reporting_options(run))
 
 
 def run(

@@ -11,8 +11,9 @@ import typer
 
 from peft_inspect.api import Report
 from peft_inspect.cli.checking import further_outputs
-from peft_inspect.cli.inspecting import FOUND, INTERRUPTED, failures, prepared
+from peft_inspect.cli.inspecting import failures, prepared
 from peft_inspect.cli.options import Reporting
+from peft_inspect.cli.streams import FOUND, INTERRUPTED
 from peft_inspect.formats import View
 from peft_inspect.formats.several import write_all
 from peft_inspect.library_warnings import as_the_program_has_them

@@ -20,7 +20,7 @@ TREE = "Tree"
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(cls=GroupedCommand, short_help="The model as a tree: towers, folded blocks, adapters, faults.")(with_shared_options(tree))
+    app.command(cls=GroupedCommand)(with_shared_options(tree))
 
 
 def tree(

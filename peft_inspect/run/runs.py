@@ -64,9 +64,7 @@ def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = Fals
         with warnings.catch_warnings(), _uncompiled():
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
             return _forward(subject, batch, weighted=weighted)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever ends the forward must not pass for a verdict
+    except Exception as error:
         if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
             raise
         raise explained(error, subject.model) from error
@@ -169,8 +167,6 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
     try:
         # a tensor would be handed to function modes first, which are off for what they handle: for all that is run again inside
         torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+    except Exception as error:
         raise explained(error, subject.model, "backward") from error
     return {id(parameter) for parameter in parameters_of(subject.model) if parameter.grad is not None}
