@@ -20,6 +20,10 @@ def answer(report: Diagnosis) -> Text:
 
 
 def _of_structure(report: Diagnosis, errors: tuple[Finding, ...]) -> str:
+    merged = next((file.merged for file in report.adapter_files if file.merged is not None), None)
+    if merged is not None:
+        judged = sum(tensor.verdict == "merged" for tensor in merged.tensors)
+        return _cause(errors) if errors else f"the merged weights contain the adapter: {judged:,} of {len(merged.tensors):,} tensors"
     unchecked = "gradients were not checked (peft-inspect gradcheck does)"
     if errors:
         return f"{_cause(errors)}; {unchecked}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from peft_inspect.formats.answer import answer
-from peft_inspect.records import Finding, GradientInfo, Outcome, Severity, Source
+from peft_inspect.records import AdapterFile, Finding, GradientInfo, MergedTensor, MergedWeights, Outcome, Severity, Source
 
 
 def said(report):
@@ -75,3 +75,8 @@ def test_without_a_loss_only_the_wiring_is_proved(make_llama, make_trace, make_r
 @pytest.mark.parametrize(("finding", "start"), [((), "structure only: "), ((FROZEN,), "3 layers are frozen; gradients were not checked")])
 def test_a_structure_alone_claims_nothing_of_gradients(make_llama, make_report, finding, start):
     assert said(make_report(make_llama(), None, finding)).startswith(start)
+
+
+def test_merged_weights_are_judged_by_what_they_contain(make_llama, make_report):
+    file = AdapterFile("adapter", {}, (), merged=MergedWeights("merged", "base", (MergedTensor("a.weight", "a", "merged"),), exact=1))
+    assert said(replace(make_report(make_llama()), adapter_files=(file,))) == "the merged weights contain the adapter: 1 of 1 tensors"
