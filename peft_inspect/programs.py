@@ -48,6 +48,7 @@ def run(
     verify: bool = True,
     ends: Callable[[Iterable[Diagnosis]], bool] = lambda _: True,
     tell: Callable[[Mapping[str, Report]], None] = lambda _: None,
+    abandon: Callable[[Mapping[str, Report]], None] = lambda _: None,
 ) -> ProgramRun:
     """Run a training program as Python would, and watch its first step; the program is stopped once its report is made.
 
@@ -59,6 +60,7 @@ def run(
         verify: try the fixes in the next steps of the program.
         ends: whether the program is stopped after this answer; else it goes on, with nothing of the watching left.
         tell: told the reports before it goes on, in the first process of its job.
+        abandon: called with the reports where the program swallows for ever what is to stop it.
 
     Raises:
         InspectionError: there is no such program; the message says what to do.
@@ -78,7 +80,8 @@ def run(
             return None
 
     judging = Judging.of("check", select, ignore)
-    ended, seen, ranks = program.run(launch, judging.rules, judging.ignore, steps, conclude, verify=verify, ends=ends)
+    doors = program.Doors(conclude, ends, lambda: abandon(reports))
+    ended, seen, ranks = program.run(launch, judging.rules, judging.ignore, steps, doors, verify=verify)
     return ProgramRun(ended, reports, seen, ranks)
 
 

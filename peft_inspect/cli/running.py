@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -47,10 +48,15 @@ def run_program(
             for name, output in outputs:
                 output.write(partial(write_all, name, reports, {}, view=view))
 
+        def abandon(reports: Mapping[str, Report]) -> None:
+            tell(reports)
+            os._exit(FOUND if _fails(reports.values(), reporting) else 0)
+
         def ends(diagnoses: Iterable[Diagnosis]) -> bool:
             return not keep_going or _fails(diagnoses, reporting)
 
-        done = run(launch, select=reporting.select, ignore=reporting.ignore, steps=steps, verify=reporting.verify, ends=ends, tell=tell)
+        judging: Mapping[str, Any] = {"select": reporting.select, "ignore": reporting.ignore, "verify": reporting.verify}
+        done = run(launch, **judging, steps=steps, ends=ends, tell=tell, abandon=abandon)
         if told or (done.reports and done.ended.how != "stopped" and keep_going):
             sys.exit(done.ended.code)
         if done.reports:

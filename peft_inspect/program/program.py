@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.program.executing import Ended, Stopped, execute, start
@@ -16,12 +17,22 @@ if TYPE_CHECKING:
     from peft_inspect.program.ranks import Ranks
     from peft_inspect.program.session import Session
 
-Ends = Callable[[Iterable[Diagnosis]], bool]
-Conclude = Callable[[Mapping[str, Diagnosis]], "BaseException | None"]
+
+@dataclass(frozen=True)
+class Doors:
+    """What is done with an answer.
+
+    `conclude` is told the diagnosis of each model that the program trains; what it returns is raised in the program. `ends` tells
+    before whether the program is stopped after an answer, and `abandon` ends the process of one that goes on for ever all the same.
+    """
+
+    conclude: Callable[[Mapping[str, Diagnosis]], BaseException | None]
+    ends: Callable[[Iterable[Diagnosis]], bool]
+    abandon: Callable[[], None]
 
 
 def run(
-    launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, conclude: Conclude, *, verify: bool, ends: Ends
+    launch: Launch, rules: Sequence[Rule[Any]], ignore: Mapping[str, str], steps: int, doors: Doors, *, verify: bool
 ) -> tuple[Ended, str, Ranks | None]:
     """Run the program under watch.
 
@@ -31,8 +42,7 @@ def run(
         ignore: code of a rule to ignore → the reason.
         steps: how many of the optimizer's steps may be used to answer.
         verify: try the fixes in the program's next steps.
-        ends: whether the program is stopped after an answer.
-        conclude: told the diagnosis of each model that the program trains; what it returns is raised in the program.
+        doors: what is done with the answer.
 
     Returns:
         How it ended; what was seen, in words for where no step was; and the processes of its job, where it set up any.
@@ -55,7 +65,9 @@ def run(
             from peft_inspect.structure.source.lines import boundary
 
             boundary(start)
-            session = Session(Inquiry(launch.line, rules, ignore, steps, verify=verify, ends=ends), conclude, failed)
+            session = Session(
+                Inquiry(launch.line, rules, ignore, steps, verify=verify, ends=doors.ends), doors.conclude, failed, doors.abandon
+            )
             sessions.append(session)
             session.begin()
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+_DEAF = 1000  # times that a program is stopped and goes on to train all the same, before its process is ended
 _PATIENCE = 10  # steps of other optimizers that an optimizer which holds the adapters is waited for
 
 
@@ -40,8 +41,13 @@ class Session:
         inquiry: Inquiry,
         conclude: Callable[[Mapping[str, Diagnosis]], BaseException | None],
         failed: Callable[[Exception], BaseException | None],
+        abandon: Callable[[], None] = lambda: None,
     ) -> None:
-        """`failed` is told what goes wrong in the watching itself; what it returns is raised likewise."""
+        """`failed` is told what goes wrong in the watching itself; what it returns is raised likewise.
+
+        `abandon` ends the process of a program that swallows whatever is raised in it, for ever.
+        """
+        self._abandon = abandon
         self._inquiry = inquiry
         self._conclude = conclude
         self._failed = failed
@@ -55,6 +61,7 @@ class Session:
         self.ranks: Ranks | None = None  # where the program has set up any processes
         self.refused = ""  # why nothing is judged
         self._stepping = False
+        self._told = 0
         self.concluded = False
         self._with_adapters = self._without_adapters = self._skipped = 0
 
@@ -286,6 +293,9 @@ class Session:
 
     def _go_on_or_stop(self) -> None:
         if self._stop is not None:
+            self._told += 1
+            if self._told > _DEAF:
+                self._abandon()
             raise self._stop.with_traceback(None)
 
 

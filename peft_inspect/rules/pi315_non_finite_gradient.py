@@ -35,6 +35,14 @@ def check(trace: Trace) -> Iterator[Finding]:
             fix="look at what goes in at this place: a division by zero, a log of zero, a root of zero, an overflow in a half dtype",
         )
         return
+    if bad:  # a step of the user's own program, which is not run once more to find the place
+        yield RULE.finding(
+            f"{counted(len(bad), 'parameter')} {agreed(len(bad), 'has a non-finite gradient', 'have non-finite gradients')} (loss {trace.loss.value}): the step of the optimizer writes NaN into the weights",
+            [row.layer for row in bad if row.layer] or modules_of(layer for layer in trace.structure.adapter_layers if layer.active),
+            facts={"parameters": len(bad)},
+            fix="look for a division by zero, a log of zero, a root of zero, an overflow in a half dtype; peft_inspect.check(model, batch) names the first module",
+        )
+        return
     for file in trace.adapter_files:
         if keys := _nonfinite(file):
             yield RULE.finding(

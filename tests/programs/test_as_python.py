@@ -174,3 +174,10 @@ def test_accelerate_launches_it(tmp_path: Path) -> None:
     )
     assert done.returncode == 1, done.stderr
     assert "PI317" in [finding["code"] for finding in json.loads(file.read_text())["findings"]]
+
+
+def test_a_program_that_swallows_everything_for_ever_is_ended(tmp_path: Path) -> None:
+    text = LOOP + "while True:\n    try:\n        step()\n    except BaseException:\n        continue\n"
+    done = python(tmp_path, text)
+    assert done.returncode == 0, done.stderr
+    assert "no findings" in done.stdout
