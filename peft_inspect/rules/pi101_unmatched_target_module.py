@@ -39,6 +39,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                 "dropped": {target.entry: len(target.dropped) for target in unmatched if target.dropped},
             },
             suggestion=suggestion,
+            severity=Severity.WARNING if all(_trained_in_full(target, adapter) for target in unmatched) else None,
             fix=setting_fix(suggestion, "use names that this model has: `peft-inspect tree` shows them"),
         )
 
@@ -58,6 +59,12 @@ def _in_fused(target: ConfigEntry, reached: Collection[str]) -> bool:
     """Whether it is part of an expert parameter that was reached: `gate_proj` of `mlp.experts.gate_up_proj`."""
     words = set(target.entry.rpartition(".")[2].split("_"))
     return any(words <= set(entry.rpartition(".")[2].split("_")) for entry in reached)
+
+
+def _trained_in_full(target: ConfigEntry, adapter: AdapterInfo) -> bool:
+    """Whether it reached nothing because the same modules are in `modules_to_save`: they train all the same."""
+    limits = [field for field in _LIMITS if adapter.config.get(field)]
+    return bool(target.dropped) and limits == ["modules_to_save"]
 
 
 def _is_gone(target: ConfigEntry, structure: Structure) -> bool:

@@ -196,11 +196,12 @@ _SCALING = frozenset({"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multipl
 
 
 def _code_line(function: Any) -> Line | None:
-    """The line where a hook is defined."""
+    """The line where a hook returns what takes the place of the gradient."""
     while hasattr(function, "func"):
         function = function.func
     code = getattr(getattr(function, "__func__", function), "__code__", None)
-    return (code, code.co_firstlineno) if code is not None else None
+    # its last line is what it returns
+    return (code, max((line for *_, line in code.co_lines() if line), default=code.co_firstlineno)) if code is not None else None
 
 
 def measured(
