@@ -246,7 +246,13 @@ class Root:
             if (line := next(filter(None, lines), None)) is not None:
                 frozen[layer.path] = line
         by = None if self._changes is None else self._changes.checkpointing_by
-        return replace(trace, update=self.updates.found(arrived), adapter_files=self._files, frozen_by=frozen, checkpointing_by=by)
+        update = None if self._is_taken else self.updates.found(arrived)
+        return replace(trace, update=update, adapter_files=self._files, frozen_by=frozen, checkpointing_by=by)
+
+    @property
+    def _is_taken(self) -> bool:
+        """Whether a runtime takes gradients away as they arrive, and steps on copies of its own."""
+        return self.arrivals is not None and self.arrivals.takes
 
     def seen(self) -> Seen | None:
         """What its data flow showed, where it was followed."""
@@ -271,8 +277,13 @@ class Root:
 
 
 def live_optimizers() -> list[Optimizer]:
-    """The optimizers of this process; one that was not set up holds nothing and is none."""
-    return [other for other in gc.get_objects() if issubclass(type(other), torch.optim.Optimizer) and "param_groups" in vars(other)]
+    """The optimizers of this process, DeepSpeed's among them; one that was not set up holds nothing and is none."""
+    runtime = getattr(sys.modules.get("deepspeed.runtime.base_optimizer"), "DeepSpeedOptimizer", None)
+    kinds = (torch.optim.Optimizer, *(() if runtime is None else (runtime,)))
+    return [other for other in gc.get_objects() if issubclass(type(other), kinds) and (vars(other).keys() & _HOLDING)]
+
+
+_HOLDING = frozenset({"param_groups", "optimizer"})
 
 
 def optimizers_of(parameters: Iterable[nn.Parameter]) -> list[Optimizer]:

@@ -10,6 +10,7 @@ import torch
 from peft_inspect.internals import version_of
 from peft_inspect.records import OptimizerStep, Source, Structure, Update
 from peft_inspect.structure.optimizers import held_by
+from peft_inspect.structure.shards import is_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +91,12 @@ class Updates:
 
 def _is_plain(parameter: Tensor) -> bool:
     """Whether its values lie in this process and can be compared."""
-    return type(parameter) in (torch.nn.Parameter, torch.Tensor) and parameter.layout is torch.strided and not parameter.is_meta
+    return (
+        not is_part(parameter)
+        and type(parameter) in (torch.nn.Parameter, torch.Tensor)
+        and parameter.layout is torch.strided
+        and not parameter.is_meta
+    )
 
 
 def _sample(parameter: Tensor) -> Tensor:

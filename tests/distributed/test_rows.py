@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from names import FAULTS, ROWS  # noqa: E402
+from names import DEEPSPEED, FAULTS, ROWS  # noqa: E402
 
 Results = Callable[..., list[dict[str, Any]]]
 CAUSE = next(number for number, line in enumerate((HERE / "runtimes.py").read_text().splitlines(), 1) if line.endswith("# <- cause"))
@@ -21,13 +22,26 @@ ELEMENTS = 8 * 8 * 16
 WIDER = 2 * 2 * 8 * (16 + 32)
 
 
+INSTALLED = find_spec("deepspeed") is not None
+SKIP = pytest.mark.skipif(not INSTALLED, reason="DeepSpeed is not installed")
+EVERY = [*ROWS, *(pytest.param(row, marks=SKIP) for row in DEEPSPEED)]
+
+CASES = [(row, fault) for row in ROWS for fault in FAULTS[row]]
+CASES += [pytest.param(row, fault, marks=SKIP) for row in DEEPSPEED for fault in FAULTS[row]]
+
+
+def test_the_page_has_every_row() -> None:
+    page = (HERE.parents[1] / "docs" / "distributed.md").read_text()
+    assert [row for row in (*ROWS, *DEEPSPEED) if f"`{row}`" not in page] == []
+
+
 def of(results: Results, row: str, fault: str) -> list[dict[str, Any]]:
-    both = [rank[f"{row}:{fault}"] for rank in results()]
+    both = [rank[f"{row}:{fault}"] for rank in (results(*DEEPSPEED) if row in DEEPSPEED else results())]
     assert not any("error" in rank for rank in both), next(rank["error"] for rank in both if "error" in rank)
     return both
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", EVERY)
 def test_a_healthy_training_is_found_healthy_and_stays_bit_for_bit_what_it_was(results: Results, row: str) -> None:
     both = of(results, row, "healthy")
     for rank in both:
@@ -46,7 +60,7 @@ def test_gradients_are_as_large_as_they_are_over_all_processes(results: Results,
     assert of(results, row, "healthy")[0]["seen"]["Classifier"]["norms"] == pytest.approx(as_whole, rel=1e-3)
 
 
-@pytest.mark.parametrize(("row", "fault"), [(row, fault) for row in ROWS for fault in FAULTS[row]])
+@pytest.mark.parametrize(("row", "fault"), CASES)
 def test_a_fault_is_named_by_all_processes_and_ends_them_together(results: Results, row: str, fault: str) -> None:
     both = of(results, row, fault)
     for rank in both:
