@@ -74,7 +74,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def pause(self) -> bool:
         """Watch no operation until `resume`, if no other mode is there that might need it; says whether it does so."""
-        if _get_modes is None or _get_modes() != [self]:
+        if None in (_get_modes, _pop_mode, _push_mode) or _get_modes() != [self]:
             return False
         _pop_mode()
         self._paused = True

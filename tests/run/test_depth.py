@@ -31,7 +31,7 @@ class Model(torch.nn.Module):
         self.head = torch.nn.Linear(2, 1)
 
     def forward(self, x):
-        return self.head(self.base(x))
+        return {"loss": self.head(self.base(x)).square().mean()}
 """
 LIVE = "report = peft_inspect.gradcheck(Model(detached={detached}), batch={{'x': torch.rand(2, 2)}})"
 WITHOUT_WEIGHTS = """
