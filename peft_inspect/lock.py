@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from peft_inspect.records import AdapterLayerInfo, InspectionError, Locked, Structure, runs_of
+from peft_inspect.reading import read_text
+from peft_inspect.records import AdapterLayerInfo, InspectionError, Locked, Structure, runs_of, text_of
 
 FILE, SCHEMA = "peft-inspect.lock", 1
 
@@ -86,11 +87,11 @@ def read_lock(path: Path) -> Mapping[str, Any]:
     """
     again = "write it again with `peft-inspect lock`"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InspectionError(f"{path} is no lock file ({error.msg} in line {error.lineno}): {again}") from error
-    except (UnicodeDecodeError, OSError) as error:
-        raise InspectionError(f"{path} cannot be read ({error}): {again}") from error
+    except (InspectionError, ValueError, RecursionError) as error:
+        raise InspectionError(f"{path} cannot be read ({text_of(error)}): {again}") from error
     if not isinstance(data, dict):
         raise InspectionError(f"{path} is no lock file: {again}")
     if data.get("schema") != SCHEMA:

@@ -40,5 +40,5 @@ def _value(text: str) -> Any:
         return _PYTHON[text]
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, a number of more digits than Python reads, or nested without end
         return text

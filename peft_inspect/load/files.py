@@ -1,4 +1,7 @@
-"""Reading JSON, YAML and TOML mappings, with errors that say where the file is wrong."""
+"""Reading JSON, YAML and TOML mappings, with errors that say where the file is wrong.
+
+YAML that a few lines make grow without end is refused before it is built.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,15 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.records import InspectionError
+from peft_inspect.reading import read_text
+from peft_inspect.records import InspectionError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+_LONGEST_YAML = 4 << 20  # trainers' files have a few thousand; the parser takes a second for each megabyte
+_MOST_NODES = 1 << 20  # of YAML with its aliases written out
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -33,29 +40,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_text(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        InspectionError: there is no such file, or it is not text.
-    """
-    if not path.exists():
-        raise InspectionError(f"there is no file {path}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InspectionError(f"{path} is not a text file (byte {error.start} is not UTF-8)") from error
-    except OSError as error:
-        raise InspectionError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def plain_value(value: Any) -> Any:
     """A value as typed on a command line: JSON where it is JSON, the text itself otherwise."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number of more digits than Python reads, or nested without end
         return {"True": True, "False": False, "None": None}.get(value, value)
 
 
@@ -75,15 +66,38 @@ def _parse_yaml(path: Path, text: str) -> Any:
         """As trainers read it: 1e-4 is a number, which YAML 1.1 wants written as 1.0e-4."""
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("+-.0123456789"))
+    if len(text) > _LONGEST_YAML:
+        raise InspectionError(f"{path} has {len(text):,} characters, and no more than {_LONGEST_YAML:,} are read of a YAML file")
     try:
-        return Loader(text).get_single_data()
+        loader = Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if (nodes := _written_out(node, {})) > _MOST_NODES:
+            raise InspectionError(f"{path} is YAML that cannot be read: its aliases {_grown(nodes)}")
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise InspectionError(f"{path} is not valid YAML: {problem}{where}") from error
-    except (ValueError, RecursionError) as error:  # 2026-13-01 is a date to YAML, and none that exists
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:  # no such date as 2026-13-01, `!!int` alone
         raise InspectionError(f"{path} is YAML that cannot be read: {_too_much(error)}") from error
+
+
+def _written_out(node: Any, known: dict[int, float]) -> float:
+    """How many values YAML has with each alias in the place of its name; infinitely many where one holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # until it is known: a node inside itself
+        inner = [] if isinstance(node.value, str) else node.value
+        known[id(node)] = 1 + sum(
+            _written_out(each, known) for entry in inner for each in (entry if isinstance(entry, tuple) else (entry,))
+        )
+    return known[id(node)]
+
+
+def _grown(nodes: float) -> str:
+    return "refer to themselves" if nodes == float("inf") else f"stand for {nodes:,.0f} values"
 
 
 def _parse_toml(path: Path, text: str) -> Any:
@@ -97,7 +111,9 @@ def _parse_toml(path: Path, text: str) -> Any:
 
 
 def _too_much(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error) if isinstance(error, ValueError) else f"a value does not fit its tag ({text_of(error)})"
 
 
 def _kind(data: Any) -> str:

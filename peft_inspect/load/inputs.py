@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from peft_inspect.load.files import read_text
 from peft_inspect.load.user_code import UserCode, call, is_reference
-from peft_inspect.records import InspectionError
+from peft_inspect.reading import read_text, regular, user_path
+from peft_inspect.records import InspectionError, text_of
 
 
 def read_batch(name: str, code: UserCode) -> Mapping[str, Any]:
@@ -28,7 +28,7 @@ def read_batch(name: str, code: UserCode) -> Mapping[str, Any]:
                 f"{name} gave a {type(batch).__name__}: a batch is a dict of keyword inputs, such as input_ids and labels"
             )
         return dict(batch)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.suffix == ".safetensors":
         return _safetensors(path)
     if path.suffix == ".json":
@@ -71,11 +71,9 @@ def _safetensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise InspectionError(f"there is no file {path}")
     try:
-        return dict(load_file(path))
-    except SafetensorError as error:
+        return dict(load_file(regular(path)))
+    except (SafetensorError, OSError) as error:
         raise InspectionError(f"{path} is no valid safetensors file: {error}") from error
 
 
@@ -84,6 +82,8 @@ def _json(path: Path) -> dict[str, Any]:
         data = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InspectionError(f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise InspectionError(f"{path} is JSON that cannot be read: {text_of(error)}") from error
     if not isinstance(data, dict):
         raise InspectionError(f"{path} holds a {type(data).__name__}: a batch is an object of keyword inputs, such as input_ids and labels")
     return {key: _tensor(value, f"{path}: {key}") for key, value in data.items()}
@@ -95,7 +95,7 @@ def _tensor(value: Any, where: str) -> Any:
         return value
     try:
         return torch.tensor(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError, OverflowError, RecursionError) as error:  # uneven rows, null, an integer of 100 bits
         raise InspectionError(f"{where} is no tensor: {error}") from error
 
 

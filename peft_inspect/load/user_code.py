@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from peft_inspect.load.words import did_you_mean, listed
+from peft_inspect.reading import read_text
 from peft_inspect.records import InspectionError, Source, text_of
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _import_file(path: Path) -> ModuleType:
     """Import a script as `python path` would: its folder first on sys.path, its name that of the file."""
     if not path.is_file():
         raise InspectionError(f"there is no file {path}")
+    read_text(path)  # Python would read all of a file without end
     folder, name = str(path.resolve().parent), path.stem
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -186,7 +188,7 @@ def _shown(path: Path) -> str:
 def defined_callables(path: Path) -> list[str]:
     """Names of the top-level functions and classes of a Python file, without running it."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+        tree = ast.parse(read_text(path))
+    except (InspectionError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]

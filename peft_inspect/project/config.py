@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from peft_inspect.diagnose import named
-from peft_inspect.records import Expectations, InspectionError, Request, Severity
+from peft_inspect.reading import read_text
+from peft_inspect.records import Expectations, InspectionError, Request, Severity, text_of
 
 OWN_FILE, PROJECT_FILE, TABLE = "peft-inspect.toml", "pyproject.toml", "tool.peft-inspect"
 _OURS = re.compile("peft[-_]?inspect", re.IGNORECASE)
@@ -85,7 +86,7 @@ def _table(path: Path) -> dict[str, Any] | None:
     """The keys of a file that are ours; None where there are none."""
     if path.name != PROJECT_FILE:
         return _toml(path)
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path, errors="replace")
     if not _OURS.search(text):  # spares an error about a file that is not for us
         return None
     tools = _toml(path).get("tool", {})
@@ -100,9 +101,9 @@ def _table(path: Path) -> dict[str, Any] | None:
 def _toml(path: Path) -> dict[str, Any]:
     toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")  # one parser under two names
     try:
-        found: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8-sig"))
-    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InspectionError(f"{path} is not valid TOML: {error}") from error
+        found: dict[str, Any] = toml.loads(read_text(path, encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+        raise InspectionError(f"{path} is not valid TOML: {text_of(error)}") from error
     return found
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_inspect.records import AdapterFile, AdapterInfo, Structure, Subject, TensorInfo
+from peft_inspect.reading import user_path
+from peft_inspect.records import AdapterFile, AdapterInfo, InspectionError, Structure, Subject, TensorInfo
 from peft_inspect.structure.inventory import take_inventory
 from peft_inspect.structure.merged import judged_merge
 from peft_inspect.structure.new_modules import new_modules
@@ -131,9 +132,12 @@ def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 def _same_name(one: str, other: str) -> bool | None:
     """Whether two names of base models mean the same one: folders by where they are, hub ids by their names."""
-    here = [Path(name.partition("@")[0]).expanduser() for name in (one, other)]
     if one == other or _plain_name(one) == _plain_name(other):
         return True
+    try:
+        here = [user_path(name.partition("@")[0]) for name in (one, other)]
+    except InspectionError:  # a file can name what can be no path
+        return None
     if all(path.exists() for path in here):
         return here[0].resolve() == here[1].resolve()
     hub_ids = not any(path.exists() or path.is_absolute() or name.count("/") > 1 for path, name in zip(here, (one, other), strict=True))

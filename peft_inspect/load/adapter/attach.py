@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_inspect.internals import find
 from peft_inspect.load.lora.lora import known_fields, peft_config
+from peft_inspect.load.lora.pattern_time import require_end
 from peft_inspect.load.lora.wrap import wrap
 from peft_inspect.load.model.location import Folder, Location
 from peft_inspect.load.model.named import Code, HubRepo, Named, named
@@ -121,6 +122,7 @@ def _first(subject: Subject, adapter: AdapterFile) -> torch.nn.Module:
 def _add(model: Any, subject: Subject, adapter: AdapterFile) -> None:
     """A further adapter as PEFT loads it: frozen and inactive."""
     fields = _fields(subject, adapter, inference_mode=True)
+    require_end(fields, model)
     with _loading(adapter, "; to check it by itself, name its folder as MODEL"):
         model.add_adapter(adapter.adapter, peft_config(fields), low_cpu_mem_usage=subject.weights == "none")
         if subject.weights != "none":

@@ -18,6 +18,8 @@ from peft_inspect.records import InspectionError
 
 _LENGTH = 8  # bytes that hold the length of the header
 _LONGEST = 100_000_000  # the longest header that safetensors itself accepts, in bytes
+_MOST_TENSORS = 200_000  # in one file: a LoRA on every expert of the largest models has 140,000
+_MOST_BYTES = 48 << 20  # of a header with as many tensors, names of 150 characters among them
 _LARGEST = 1 << 63  # sizes below it fit the integers of torch
 _LONG_KEY, _MANY_AXES = 200, 8  # what is cut short in a message
 _BITS = {
@@ -79,6 +81,8 @@ def _header(path: Path, file: BufferedReader) -> tuple[Mapping[str, Any], int]:
     length = int.from_bytes(first, "little")
     if len(first) < _LENGTH or length > _LONGEST:
         raise _no_safetensors(path, "it does not begin with the length of a header")
+    if length > _MOST_BYTES:
+        raise InspectionError(f"{path} has a header of {length:,} bytes, and no more than {_MOST_BYTES:,} are read: no adapter needs them")
     if _LENGTH + length > size:
         raise InspectionError(f"{path} is cut short: its header alone should take {length:,} bytes, and the file has {size:,}")
     file.seek(_LENGTH)
@@ -89,6 +93,8 @@ def _header(path: Path, file: BufferedReader) -> tuple[Mapping[str, Any], int]:
         raise _no_safetensors(path, "its header is not JSON") from error
     if not isinstance(header, dict):
         raise _no_safetensors(path, "its header is no object")
+    if len(header) > _MOST_TENSORS:
+        raise InspectionError(f"{path} has {len(header):,} tensors, and no more than {_MOST_TENSORS:,} are read of one file")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _no_safetensors(path, "the __metadata__ of its header is no object of texts")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from peft_inspect.load.adapter.safetensors_header import Entry, read_header
+from peft_inspect.reading import regular
 from peft_inspect.records import InspectionError, TensorInfo
 
 _CHUNK = 1 << 22  # bytes of a tensor in memory at a time
@@ -37,7 +38,7 @@ def read_tensors(path: Path) -> tuple[TensorInfo, ...]:
         InspectionError: the file is empty, cut short, or no safetensors file.
     """
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return tuple(_tensor(key, entry, file) for key, entry in read_header(path, file).items())
     except OSError as error:
         raise InspectionError(f"{path} cannot be read: {error.strerror}") from error

@@ -6,13 +6,13 @@ import copy
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.files import plain_value, read_mapping
 from peft_inspect.load.lora.lora_values import check_values
 from peft_inspect.load.trainers import DIALECTS, Recognised, recognise
 from peft_inspect.load.words import did_you_mean, listed
+from peft_inspect.reading import user_path
 from peft_inspect.records import InspectionError, Request
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def asked(request: Request) -> Asked | None:
         if not flags:
             return None
         return Asked(_checked({"peft_type": "LORA", **flags}, "the flags"), flags=frozenset(flags))
-    path = Path(request.lora).expanduser()
+    path = user_path(request.lora)
     path = path / _SAVED if path.is_dir() else path
     data = read_mapping(path)
     recognised = recognise(data, str(path))

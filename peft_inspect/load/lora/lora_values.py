@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from peft_inspect.load.bounds import MOST_LAYERS
 from peft_inspect.records import InspectionError
 
 Kind = tuple[str, Callable[[Any], bool]]  # what is needed, in words, and whether a value is one
@@ -26,9 +27,24 @@ def check_values(fields: Mapping[str, Any], where: str) -> None:
         value = fields.get(name)
         if not fits(value) and (value is not None or _needed(name, fields)):
             raise another_kind(where, name, value, needed)
+        if too_much := _too_much(name, value):
+            raise InspectionError(f"{where}: {name} {too_much}")
         for pattern in _patterns(name, value):
             if why := not_a_pattern(pattern):
                 raise InspectionError(f"{where}: {name} is no regular expression: {why} in {_shown(pattern)}")
+
+
+def _too_much(name: str, value: Any) -> str | None:
+    """What is wrong with the amount of a value that is of the right kind; None for nothing."""
+    if name in ("r", "rank_pattern"):
+        ranks = value.values() if isinstance(value, Mapping) else (value,)
+        rank = max((rank for rank in ranks if isinstance(rank, int)), default=0)
+        return f"is {rank:,}, and no layer is wider than {_MOST_RANK:,}" if rank > _MOST_RANK else None
+    if name == "layers_to_transform" and isinstance(value, list | tuple) and len(value) > MOST_LAYERS:
+        return f"names {len(value):,} layers, and no model has more than {MOST_LAYERS:,}"
+    if name == "layer_replication" and value and (copies := sum(max(end - start, 0) for start, end in value) + len(value)) > MOST_LAYERS:
+        return f"copies {copies:,} layers, and no model has more than {MOST_LAYERS:,}"
+    return None
 
 
 def _needed(name: str, fields: Mapping[str, Any]) -> bool:
@@ -59,16 +75,19 @@ def not_a_pattern(text: str) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    shown = json.dumps(value, default=str)
+    try:
+        shown = json.dumps(value, default=str)
+    except (ValueError, TypeError, RecursionError):  # more digits than Python writes, keys that JSON has not
+        return f"a {type(value).__name__}"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or _whole(value)
 
 
 def _names(value: Any) -> bool:
@@ -103,10 +122,16 @@ def _tokens_by_name(value: Any) -> bool:
     return _tokens(value) or _of(_tokens)(value)
 
 
+def _ranges(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(_tokens(pair) and len(pair) == 2 for pair in value)
+
+
 def _rank(value: Any) -> bool:
     return _whole(value) or isinstance(value, list)  # AdaLoRA saves which of the ranks of a layer it kept
 
 
+_MOST = 1 << 63  # sizes below it fit the integers of torch
+_MOST_RANK = 1_000_000  # no layer is as wide: a rank above its width adds nothing
 _WHOLE: Kind = ("a whole number", _whole)
 _NUMBER: Kind = ("a number", _number)
 _NAME: Kind = ("a name", _name)
@@ -136,6 +161,7 @@ _KINDS: Mapping[str, Kind] = {
     "modules_to_save": _LIST,
     "trainable_token_indices": ("a list of token ids, or a mapping of names to such lists", _tokens_by_name),
     "layers_to_transform": ("a whole number or a list of them", _indices),
+    "layer_replication": ("a list of ranges [from, to]", _ranges),
     "rank_pattern": ("a mapping of names to whole numbers", _of(_rank)),
     "alpha_pattern": ("a mapping of names to numbers", _of(_number)),
 }

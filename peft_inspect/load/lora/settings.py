@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from peft_inspect.load.lora.pattern_time import Pattern, require_quick
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.trainers.recognised import Chosen
 from peft_inspect.load.trainers.search import expert_parameters, linear_names
@@ -42,6 +43,8 @@ def apply(model: torch.nn.Module, lora: Asked) -> tuple[str, ...]:
     settings, notes = lora.recognised.settings, []
     if _dropout_on_layers(model, lora):
         notes.append(_add_dropout(model, settings.linear_dropout))
+    names = [name for name, _ in model.named_parameters()]
+    require_quick((Pattern("the parameters to train", pattern, pattern, "search") for pattern, _ in settings.trainable), names)
     for pattern, trainable in settings.trainable:
         touched = _set_requires_grad(model, pattern, trainable=trainable)
         notes.append(f"{'unfroze' if trainable else 'froze'} {touched} parameters, as the file says")

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from peft_inspect.load.lora.lora import peft_config
+from peft_inspect.load.lora.pattern_time import require_end
 from peft_inspect.load.lora.rejected import rejection
 from peft_inspect.load.quiet import quiet
 from peft_inspect.reversible import uncollected
@@ -39,11 +40,12 @@ def wrap(model: torch.nn.Module, fields: Mapping[str, Any], adapter: str = "defa
         adapter: the adapter's name.
 
     Raises:
-        InspectionError: PEFT does not take this config for this model; the message gives one that it takes.
+        InspectionError: PEFT does not take this config for this model, and the message gives one that it takes; or a pattern has no end.
     """
     from peft import get_peft_model
 
     weightless = is_weightless(model)
+    require_end(fields, model)
     config = peft_config(_without_values(fields) if weightless else fields)
     try:
         with quiet(), uncollected() if weightless else nullcontext():

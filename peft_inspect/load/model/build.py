@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch.nn.modules.module import register_module_module_registration_hook
 from transformers import PretrainedConfig, PreTrainedModel
 
 from peft_inspect.internals import FROM_CONFIG, find
+from peft_inspect.load.bounds import Counted
 from peft_inspect.load.model.memory import require_memory
 from peft_inspect.load.model.model_class import config_for
 from peft_inspect.load.quiet import quiet
-from peft_inspect.records import InspectionError
-from peft_inspect.reversible import uncollected
+from peft_inspect.records import InspectionError, text_of
+from peft_inspect.reversible import hooked, uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,9 +86,12 @@ def _on_meta(blueprint: Blueprint, dtype: torch.dtype | None) -> PreTrainedModel
 
 
 def _create(blueprint: Blueprint, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
+    counting = partial(register_module_module_registration_hook, Counted(blueprint.name))
     try:
-        with quiet(), torch.device(device):
+        with quiet(), torch.device(device), hooked(counting):
             return _made(blueprint.model_class, config_for(blueprint.model_class, blueprint.config), dtype)
+    except InspectionError:
+        raise
     except ImportError as error:
         raise InspectionError(f"{blueprint.model_class.__name__} needs a package that is not installed: {_summary(error)}") from error
     except Exception as error:  # model code of any library version raises anything on a value it cannot use
@@ -136,5 +142,4 @@ def _no_safetensors(name: str, folder: Path) -> str:
 
 
 def _summary(error: Exception) -> str:
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return next(line.strip() for line in text_of(error).splitlines() if line.strip())

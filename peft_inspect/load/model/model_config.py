@@ -8,10 +8,11 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers import __version__ as transformers_version
 
+from peft_inspect.load.bounds import require_sizes
 from peft_inspect.load.files import plain_value
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.words import did_you_mean
-from peft_inspect.records import InspectionError
+from peft_inspect.records import InspectionError, text_of
 
 _COUNTED_BY = {"num_labels": ("id2label", "label2id")}  # names of labels outweigh their number where a file has both
 
@@ -90,6 +91,7 @@ def overridden(config: PretrainedConfig, data: Mapping[str, Any], overrides: Map
         InspectionError: a key does not exist, or the new values are refused.
     """
     nested = _nested(config, overrides)
+    require_sizes(nested, "--config-set")
     shown = " ".join(f"{key}={value}" for key, value in overrides.items())
     return _create(type(config), _merged(config, data, nested), f"{config.model_type} with {shown}")
 
@@ -192,6 +194,7 @@ def _type_of_architecture(architectures: list[str] | None) -> str | None:
 
 
 def _create(config_class: type[PretrainedConfig], values: Mapping[str, Any], what: str) -> PretrainedConfig:
+    require_sizes(values, what)
     try:
         with quiet():
             return config_class.from_dict(dict(values))
@@ -201,5 +204,6 @@ def _create(config_class: type[PretrainedConfig], values: Mapping[str, Any], wha
 
 def _summary(error: Exception) -> str:
     """The first line of an error; where that only announces the reason, with the reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = text_of(error).removeprefix(f"{type(error).__name__}: ")
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from peft_inspect.load.user_code import defined_callables, is_reference
 from peft_inspect.load.words import listed
+from peft_inspect.reading import user_path
 from peft_inspect.records import InspectionError
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?")
@@ -60,7 +61,7 @@ def named(text: str) -> Named:
     """
     if text.startswith("arch:"):
         return Architecture(text.removeprefix("arch:"))
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.is_dir():
         return LocalFolder(path)
     if path.is_file():

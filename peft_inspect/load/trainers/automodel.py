@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from peft_inspect.load.lora.pattern_time import Pattern, require_quick
 from peft_inspect.load.trainers.dialect import Dialect
 from peft_inspect.load.trainers.recognised import Chosen, Recognised, Settings
 from peft_inspect.load.trainers.search import as_targets, distinct, expert_parameters
@@ -93,6 +94,8 @@ def _wildcard(text: str) -> re.Pattern[str]:
 def _for_model(matcher: _Matcher, scaled: bool, model: Any, fields: Mapping[str, Any]) -> Chosen:
     import torch
 
+    every = [path for path, _ in model.named_modules()]
+    require_quick((Pattern("peft.target_modules", name, _wildcard(name).pattern) for name in matcher.targets + matcher.excluded), every)
     paths = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear) and matcher.matches(path, linear=True)]
     experts = [path for path in expert_parameters(model) if matcher.matches(path.rpartition(".")[0], linear=False)]
     chosen: dict[str, Any] = {"target_modules": as_targets(paths, model)}

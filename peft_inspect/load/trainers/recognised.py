@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from peft_inspect.reading import user_path
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Recognised:
 
 def at_revision(model: str | None, revision: str | None) -> str | None:
     """The model with its revision, where it lies on the hub; trainers ignore one beside a folder."""
-    on_hub = model and not model.startswith("arch:") and not Path(model).expanduser().exists()
+    on_hub = model and not model.startswith("arch:") and not user_path(model).exists()
     return f"{model}@{revision}" if on_hub and revision else model
 
 

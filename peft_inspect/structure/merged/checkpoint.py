@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from torch import Tensor
 
 from peft_inspect.load.adapter.safetensors_header import Entry, read_header
 from peft_inspect.load.adapter.safetensors_values import DTYPES
-from peft_inspect.records import InspectionError
+from peft_inspect.load.files import read_mapping
+from peft_inspect.reading import regular
+from peft_inspect.records import InspectionError, text_of
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -57,7 +58,7 @@ def read_checkpoint(folder: Path) -> Mapping[str, Stored]:
     """
     tensors: dict[str, Stored] = {}
     for file in _files(folder):
-        with file.open("rb") as opened:
+        with regular(file).open("rb") as opened:
             tensors |= {name: Stored(file, entry) for name, entry in read_header(file, opened).items()}
     if strange := next((stored for stored in tensors.values() if stored.entry.dtype not in DTYPES), None):
         raise InspectionError(f"{strange.file} holds tensors of dtype {strange.entry.dtype}, which cannot be compared")
@@ -74,9 +75,9 @@ def _files(folder: Path) -> Iterator[Path]:
         why = f"its weights are in {pickle}, a pickle, which can run any code when it is opened" if pickle else f"it has no {_SINGLE}"
         raise InspectionError(f"{folder} cannot be compared with its base: {why}. Save the model again as safetensors")
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise InspectionError(f"{index} is no index of shards: {error}") from error
+        names = sorted(set(read_mapping(index)["weight_map"].values()))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InspectionError(f"{index} is no index of shards: {text_of(error)}") from error
     for name in names:
         if "/" in str(name) or not (folder / str(name)).is_file():
             raise InspectionError(f"{index} names the shard {name!r}, which is not in {folder}: the download or save is not complete")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
+from torch.nn.modules.module import register_module_module_registration_hook
 
+from peft_inspect.load.bounds import Counted
 from peft_inspect.load.model.memory import require_memory
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.words import did_you_mean
-from peft_inspect.records import InspectionError
+from peft_inspect.records import InspectionError, text_of
+from peft_inspect.reversible import hooked
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,10 @@ def build(foreign: Foreign, weights: Literal["none", "random", "pretrained"], na
     Raises:
         InspectionError: the library refuses the config, or the weights do not fit into memory.
     """
+    counting = partial(register_module_module_registration_hook, Counted(name))
     try:
         with quiet():
-            with torch.device("meta"):
+            with torch.device("meta"), hooked(counting):
                 weightless = foreign.create()
             if weights == "none":
                 return weightless.train()
@@ -44,7 +49,7 @@ def build(foreign: Foreign, weights: Literal["none", "random", "pretrained"], na
     except InspectionError:
         raise
     except Exception as error:  # each library checks its configs in its own way
-        raise InspectionError(f"{foreign.class_name} does not build from the config of {name}: {type(error).__name__}: {error}") from error
+        raise InspectionError(f"{foreign.class_name} does not build from the config of {name}: {text_of(error)}") from error
 
 
 def library(package: str, what: str) -> ModuleType:
