@@ -17,10 +17,11 @@ from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.fixes import ALTERNATIVES
 from peft_inspect.fixes.trials import Trial
 from peft_inspect.program.ranks import Ranks
-from peft_inspect.program.roots import Root
+from peft_inspect.program.roots import Root, optimizers_of
 from peft_inspect.program.together import all_go_on, share_findings, share_gradients, share_updates
 from peft_inspect.records import AdapterFile, Diagnosis, Finding, Remedy, Subject, Trace
 from peft_inspect.rules import Rule
+from peft_inspect.rules.updates import begins_with_nothing
 from peft_inspect.run.gradients import zeros_at_init
 from peft_inspect.structure.wrappers import class_of, inside
 from peft_inspect.trace.following import concluded
@@ -101,6 +102,12 @@ class Inquiry:
         self._models.clear()
         self._left, self._tried, self.trial = None, None, None
 
+    @property
+    def warmed_up(self) -> bool:
+        """Whether a schedule that began with a learning rate of 0 gives another one now: then the step before was that of a warm-up."""
+        open_ones = [judged.root for judged in self._models if _is_open(judged.trace)]
+        return self.phase == "watch" and bool(open_ones) and all(any(_rates(root)) for root in open_ones)
+
     def put_together(self) -> None:
         """The findings of all processes, at the end of the inquiry.
 
@@ -122,14 +129,17 @@ class Inquiry:
         return any(judged.diagnosis.findings for judged in self._models)
 
     def _watch(self, roots: Iterable[Root]) -> None:
+        """One step of each model; a further one takes the place of one that could not be judged."""
         named = _by_name(roots)
+        earlier = {id(judged.model): judged.trace for judged in self._models}
+        self._models = [judged for judged in self._models if all(judged.model is not root.model for root in named.values())]
         traces: Mapping[str, Trace] = {name: root.trace() for name, root in named.items()}
         if self.ranks is not None:
             traces = share_updates(self.ranks, traces)
         for name, root in named.items():
             trace = traces[name]
             zeros = frozenset(layer.path for layer in all_zero(trace.structure, trace.gradient))
-            trace = replace(trace, dead_after_perturbing=zeros)
+            trace = _held_to(replace(trace, dead_after_perturbing=zeros), earlier.get(id(root.model)))
             self._models.append(Judged(root.model, name, root, trace, self._judge(trace)))
 
     def _judge(self, trace: Trace) -> Diagnosis:
@@ -152,7 +162,11 @@ class Inquiry:
 
     def _next(self) -> Phase:
         """What the next step is for."""
-        if (not self.found and self.ranks is None) or len(self._used) >= self._steps:
+        if len(self._used) >= self._steps:
+            return "done"
+        if self.phase == "watch" and any(_is_open(judged.trace) for judged in self._models):
+            return "watch"
+        if not self.found and self.ranks is None:
             return "done"
         if self.phase == "watch" and any(needs_following(judged.trace) for judged in self._models):
             return "follow"
@@ -204,6 +218,24 @@ class Inquiry:
         judged.diagnosis = replace(judged.diagnosis, findings=findings)
         if worked and self._left:
             self._left = [left for left in self._left if not _is(left[1], finding)]
+
+
+def _rates(root: Root) -> list[Any]:
+    """The learning rates of the optimizers that hold its weights, as they are now."""
+    return [group.get("lr") for optimizer in optimizers_of(root.trainable) for group in getattr(optimizer, "param_groups", ())]
+
+
+def _is_open(trace: Trace) -> bool:
+    """Whether only a further step can tell: a learning rate of 0 so far is how a warm-up begins."""
+    return trace.update is not None and begins_with_nothing(trace) and not trace.update.stays_zero
+
+
+def _held_to(trace: Trace, earlier: Trace | None) -> Trace:
+    """The trace of a further step, with what became of a schedule that gave 0 before."""
+    if trace.update is None or earlier is None or earlier.update is None or not begins_with_nothing(trace):
+        return trace
+    before, now = earlier.update.schedule, trace.update.schedule
+    return replace(trace, update=replace(trace.update, stays_zero=before is not None and now is not None and now > before))
 
 
 def _by_name(roots: Iterable[Root]) -> dict[str, Root]:

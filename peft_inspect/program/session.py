@@ -109,6 +109,9 @@ class Session:
         if self._seen and all(root.ended or root.changed_by_hand for root in self._roots if root.backwards):
             self._step_over()
             self._go_on_or_stop()
+        if not self.concluded and self._inquiry.warmed_up:
+            self._over()
+            self._go_on_or_stop()
         if self.concluded:
             return
         model = root_of(module)

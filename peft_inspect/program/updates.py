@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from peft_inspect.internals import version_of
 from peft_inspect.records import OptimizerStep, Source, Structure, Update
@@ -33,6 +35,7 @@ class Updates:
     _versions: dict[str, int] = field(default_factory=dict)
     _settings: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _optimizer: str = ""
+    _schedule: int | None = None
     stepped: bool = False
 
     def begin(self) -> None:
@@ -57,6 +60,8 @@ class Updates:
             settings = {name: value for name, value in group.items() if name != "params"}
             self._settings.update(dict.fromkeys(map(id, group["params"]), settings))
         self._settings.update({id(tensor): {} for tensor in held_by(optimizer) if id(tensor) not in self._settings})
+        rates = [settings.get("lr") for settings in self._settings.values()]
+        self._schedule = _schedule_of(optimizer) if rates and not any(rates) else None
 
     def found(self, arrived: frozenset[str]) -> OptimizerStep | None:
         """What the step did; None where no optimizer stepped. `arrived` are paths that a gradient other than zero had reached."""
@@ -65,7 +70,7 @@ class Updates:
         updates = tuple(self._update(path, path in arrived) for path in self._values)
         frozen = [info.path for info in self.structure.parameters if info.role == "base" and not info.requires_grad]
         moved = tuple(path for path in frozen if version_of(self.parameters[path]) != self._versions[path])
-        return OptimizerStep(self._optimizer, updates, moved, self.cleared)
+        return OptimizerStep(self._optimizer, updates, moved, self.cleared, self._schedule)
 
     def _update(self, path: str, arrived: bool) -> Update:
         parameter, before = self.parameters[path], self._values[path]
@@ -87,6 +92,12 @@ class Updates:
             moved=bool((after != before).any()),
             spacing=_spacing(before[stayed]) if bool(stayed.any()) else None,
         )
+
+
+def _schedule_of(optimizer: Optimizer) -> int | None:
+    """How far the schedule of its learning rate has gone; an optimizer does not know who schedules it. None where nobody does."""
+    schedules = (other for other in gc.get_objects() if issubclass(type(other), LRScheduler))
+    return max((schedule.last_epoch for schedule in schedules if schedule.optimizer is optimizer), default=None)
 
 
 def _is_plain(parameter: Tensor) -> bool:

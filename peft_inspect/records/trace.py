@@ -237,6 +237,8 @@ class OptimizerStep:
     updates: tuple[Update, ...]  # of the trainable weights of adapters, trained copies in modules_to_save included
     base_moved: tuple[str, ...] = ()  # paths of frozen base weights that it wrote into
     cleared: Source | None = None  # the line that cleared gradients between the backward and the step
+    schedule: int | None = None  # where a schedule stands that gives a learning rate of 0
+    stays_zero: bool = False  # it went on over several steps, and the learning rate is 0 still
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 The learning rate is 0, the gradients were scaled to nothing before the step, or it was another optimizer that stepped:
 one that was built first and is still the one that the loop, or the schedule, calls.
 
-Look at what stands between the backward and the step. A schedule that starts at 0 and warms up is no fault.
+Look at what stands between the backward and the step. A schedule that starts at 0 and warms up is no fault; one that stays at 0
+while it goes on is.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def _why(step: OptimizerStep, updates: Sequence[Update]) -> tuple[str, str] | No
         return "it is another optimizer that holds them", "call step() on the optimizer that was built from the adapter's parameters"
     if all(update.lr == 0 for update in held):
         if any(update.scheduled_lr for update in held):
-            return None
+            stays = "its schedule goes on, and the learning rate that it gives stays 0", "look at what the schedule computes step by step"
+            return stays if step.stays_zero else None
         return "its learning rate is 0", f"give {step.optimizer} a learning rate, and look at what its schedule makes of it"
     if all(update.asked == 0 for update in held):
         return (

@@ -27,6 +27,14 @@ def modules(trace: Trace, updates: Iterable[Update]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*layers, *sorted(copies))))
 
 
+def begins_with_nothing(trace: Trace) -> bool:
+    """Whether a schedule gives the optimizer a learning rate of 0 so far: a warm-up begins so, and the next step tells it from a fault."""
+    held = [update for update in trained(trace) if update.held]
+    return (
+        trace.update is not None and bool(held) and all(update.lr == 0 for update in held) and any(update.scheduled_lr for update in held)
+    )
+
+
 def is_cleared(trace: Trace) -> bool:
     """Whether all these gradients were gone when the optimizer stepped."""
     updates = trained(trace)

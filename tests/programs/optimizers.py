@@ -78,6 +78,17 @@ def warmup():
         schedule.step()
 
 
+def unwarmed():
+    """Integer division: the factor is 0 until the warm-up is over, which it never is."""
+    optimizer = torch.optim.AdamW(trained(model), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step // 100)
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss_of().backward()
+        optimizer.step()
+        schedule.step()
+
+
 def clipped():
     optimizer = torch.optim.AdamW(trained(model), lr=1e-3, weight_decay=0.0)
     for _ in range(4):
