@@ -78,7 +78,8 @@ def _measured(gradients: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
 
 def _norms(group: Iterable[tuple[str, Tensor]], order: float) -> list[float]:
     tensors = [tensor for _, tensor in group]
-    norms: list[float] = torch.stack([norm.float() for norm in _each_norm(tensors, order, torch.float32)]).tolist() if tensors else []
+    dtype = torch.float64 if tensors and tensors[0].dtype == torch.float64 else torch.float32  # all of a group have one
+    norms: list[float] = torch.stack([norm.float() for norm in _each_norm(tensors, order, dtype)]).tolist() if tensors else []
     return norms
 
 

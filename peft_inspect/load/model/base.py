@@ -79,7 +79,19 @@ def _from_code(name: str, request: Request, code: UserCode, step: Step) -> Subje
         model = call(name, model)
     if not isinstance(model, torch.nn.Module):
         raise InspectionError(f"{name} returned a {type(model).__name__}: it must return the torch.nn.Module that is trained")
+    _require_tree(model, name)
     return Subject(model, name, "none" if is_weightless(model) else "user", source_file=code.file(name), entry=code.entry(name))
+
+
+def _require_tree(model: torch.nn.Module, name: str) -> None:
+    """Refuse a module that holds itself, which nothing that walks a model survives, and layers whose shapes are not known yet."""
+    try:
+        model.apply(lambda _: None)
+    except RecursionError as error:
+        raise InspectionError(f"{name} returned a {type(model).__name__} that holds itself, directly or in its modules") from error
+    lazy = next((path for path, parameter in model.named_parameters() if torch.nn.parameter.is_lazy(parameter)), None)
+    if lazy is not None:
+        raise InspectionError(f"{name}: {lazy} is lazy and has no shape yet: run one batch through the model before returning it")
 
 
 def _from_type(name: str, model_type: str, request: Request, task_type: str | None, step: Step) -> Subject:
