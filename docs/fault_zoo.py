@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
+import types
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -387,6 +388,35 @@ def early_optimizer(case: Case) -> None:
     case.optimizer = torch.optim.AdamW(case.base.parameters())
 
 
+@fault("PI318", "a fresh adapter is distilled from its own base")
+def own_teacher(case: Case) -> None:
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        with torch.no_grad(), model.disable_adapter():
+            teacher = model(**batch).logits
+        return (model(**batch).logits - teacher).square().mean()
+
+    case.loss = loss
+
+
+@fault("PI319", "a forward for plain LoRA on layers with DoRA", layers="last")
+def without_magnitude(case: Case) -> None:
+    case.lora["use_dora"] = True
+
+    def plain(layer: Any, x: torch.Tensor) -> torch.Tensor:
+        return layer.base_layer(x) + layer.scaling["default"] * layer.lora_B["default"](layer.lora_A["default"](x))
+
+    def put(_: Any) -> None:
+        for mlp in case.mlps:
+            case.last(mlp).forward = types.MethodType(plain, case.last(mlp))
+
+    case.after = put
+
+
+@fault("PI320", "a batch without labels", layers="none")
+def no_loss(case: Case) -> None:
+    del case.batch["labels"]
+
+
 # --- what the tool says -----------------------------------------------------------------------
 
 
@@ -402,6 +432,7 @@ def patterns(host: Host) -> dict[str, str]:
         "tower": rf"{stack}\..*",
         "branch": idle,
         "norms": r".*norm.*",
+        "none": "",
     }
 
 
