@@ -127,9 +127,10 @@ def command_page() -> str:
     lines += ["| 1 | inspected; findings at or above `--fail-on` |"]
     lines += ["| 2 | could not inspect: one message on stderr says what to do |", "| 130 | interrupted |"]
     group = typer.main.get_command(app)
-    for name in group.list_commands(typer.Context(group)):
-        command = group.get_command(typer.Context(group), name)
-        context = typer.Context(command, info_name=name)
+    above = typer.Context(group, help_option_names=["-h", "--help"])  # as on the command line
+    for name in group.list_commands(above):
+        command = group.get_command(above, name)
+        context = typer.Context(command, info_name=name, parent=above)
         lines += ["", f"## peft-inspect {name}", "", inspect.cleandoc(command.help or ""), "", "| | |", "|---|---|"]
         records = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
         lines += [f"| `{left.replace('|', chr(92) + '|')}` | {right.replace('|', chr(92) + '|')} |" for left, right in records]

@@ -54,8 +54,7 @@ class _Imported(dict[str, Any]):
 @cache
 def command(name: str) -> Any:
     """The command of this name, with its options."""
-    help_options = {"help_option_names": ["-h", "--help"]}
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=help_options)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     importlib.import_module(f"peft_inspect.cli.{name}").register(app)
     found = typer.main.get_command(app)
     found.name = name
