@@ -32,6 +32,8 @@ def require_sizes(values: Mapping[str, Any], where: str) -> None:
             continue
         most, what = _limit(str(name))
         for size in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(size, int) and DEPTH.match(str(name)) and size < 0:
+                raise InspectionError(f"{where}: {name} is {_shown(size)}, and a model has no fewer than 0 layers")
             if isinstance(size, int) and not -_MOST < size <= most:
                 raise InspectionError(f"{where}: {name} is {_shown(size)}, and no more than {most:,}{what} can be")
 

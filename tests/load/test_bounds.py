@@ -37,6 +37,7 @@ def model():
     ("values", "said"),
     [
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000, and no more than 5,000 layers"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1, and a model has no fewer than 0 layers"),
         ({"text_config": {"n_layer": 5001}}, "no more than 5,000 layers"),
         ({"depths": [2, 10**7]}, "depths is 10,000,000"),
         ({"num_labels": 10**9}, "no more than 1,000,000 labels"),
