@@ -20,7 +20,7 @@ from threading import Thread
 from peft_inspect.inspection import Report
 from peft_inspect.library_warnings import hide_deprecations
 from peft_inspect.project.config import Target
-from peft_inspect.records import InspectionError
+from peft_inspect.records import InspectionError, text_of
 
 _HEAVY = ["peft_inspect.load", "peft_inspect.structure", "peft_inspect.trace", "peft_inspect.fixes", "peft_inspect.rules"]
 
@@ -136,7 +136,7 @@ def _inspect(connection: Connection, target: Target, inspect: Callable[[Target],
         result = error
     except Exception as error:
         detail = traceback.format_exc() if debug else None
-        message = f"internal error: {type(error).__name__}: {error}. --debug shows where; please report it"
+        message = f"internal error: {text_of(error)}. --debug shows where; please report it"
         result = InspectionError(message, detail=detail)
     connection.send(result)
 

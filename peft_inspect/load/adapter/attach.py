@@ -15,7 +15,7 @@ from peft_inspect.load.lora.wrap import wrap
 from peft_inspect.load.model.location import Folder, Location
 from peft_inspect.load.model.named import Code, HubRepo, Named, named
 from peft_inspect.load.quiet import quiet
-from peft_inspect.records import AdapterFile, InspectionError, Subject
+from peft_inspect.records import AdapterFile, InspectionError, Subject, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -163,9 +163,7 @@ def _loading(adapter: AdapterFile, advice: str = "") -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:  # PEFT's own checks, damaged files, layers that the base does not have
-        raise InspectionError(
-            f"the adapter {adapter.path} does not load onto its base model: {type(error).__name__}: {error}{advice}"
-        ) from error
+        raise InspectionError(f"the adapter {adapter.path} does not load onto its base model: {text_of(error)}{advice}") from error
 
 
 def _folder(adapter: AdapterFile) -> str:

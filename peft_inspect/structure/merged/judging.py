@@ -15,7 +15,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from peft_inspect.load.quiet import quiet
-from peft_inspect.records import AdapterFile, InspectionError, MergedTensor, MergedWeights
+from peft_inspect.records import AdapterFile, InspectionError, MergedTensor, MergedWeights, text_of
 from peft_inspect.structure.merged.checkpoint import Stored, pieces, read_checkpoint
 from peft_inspect.structure.merged.comparing import Comparison
 from peft_inspect.structure.merged.replay import Replay, precisions
@@ -127,7 +127,7 @@ class _Judge:
             with quiet():
                 return self._compared(place, own, base, merged)
         except Exception as error:  # a tuner that cannot be merged, a quantised base, a conversion that does not fit
-            return MergedTensor(place.name, place.layer, "unjudged", why=f"{type(error).__name__}: {error}")
+            return MergedTensor(place.name, place.layer, "unjudged", why=text_of(error))
 
     def _compared(self, place: _Place, own: Mapping[str, Stored], base: Source, merged: Source) -> MergedTensor:
         values = {key: stored.read() for key, stored in own.items()}
