@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -26,12 +27,21 @@ class Evidence:
         """All evidence of one type; what is explained already is told beside it."""
         traces = () if self.trace is None else (self.trace,)
         return {
-            Structure: (self.structure,),
+            Structure: (self._structure,),
             Trace: traces,
             Unexplained: tuple(Unexplained(trace, explained) for trace in traces),
             AdapterFile: self.adapter_files,
             Pinned: () if self.pinned is None else (self.pinned,),
         }[kind]
+
+    @cached_property
+    def _structure(self) -> Structure:
+        """What is there, with what the step showed of it: which of the layers that were asked for took part."""
+        if self.trace is None:
+            return self.structure
+        return replace(
+            self.structure, reached=frozenset(layer.path for layer in self.structure.adapter_layers if self.trace.reached(layer))
+        )
 
 
 def diagnose(

@@ -31,7 +31,7 @@ FOUND: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "one of several blocks that share their weights, as one finding": (
         "arch:zamba",
         {"target_modules": ATTENTION, "layers_to_transform": [0, 1, 2, 3]},
-        {"PI111": "warning"},
+        {"PI111": "note"},
     ),
     "a list for the language model that is a full list of the vision tower too": (
         "arch:mistral3",

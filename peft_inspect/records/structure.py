@@ -208,6 +208,7 @@ class Structure:
     coverage: tuple[Coverage, ...] = ()
     ties: tuple[Tie, ...] = ()
     weight_reads: tuple[WeightRead, ...] = ()  # in the source of forwards, whether or not a run takes that path
+    reached: frozenset[str] | None = None  # adapter layers that got a gradient when a step ran; None: none ran
 
     @cached_property
     def module(self) -> Mapping[str, ModuleInfo]:

@@ -23,15 +23,10 @@ from peft_inspect.rules.words import agreed, counted, quoted, setting_fix
 def check(structure: Structure) -> Iterator[Finding]:
     """Per adapter, the entries that landed in towers that are not one model together, and that do not name them all."""
     for adapter in adapters_with_targets(structure):
-        several = [
-            target
-            for target in entries(adapter, "target_modules")
-            if len(families(structure, target)) > 1 and not _names_each(target, adapter)
-        ]
-        if several:
-            towers = {tower: 0 for target in several for tower in target.by_tower if tower}
-            kept = max(towers, key=lambda tower: _vocabulary(tower, structure))
-            suggestion = _suggestion(adapter, kept, tuple(towers), structure)
+        if several := in_several(adapter, structure):
+            towers = _towers(several)
+            kept = _kept(towers, structure)
+            suggestion = _suggestion(adapter, kept, towers, structure)
             yield RULE.finding(
                 f"adapter {adapter.name!r}: {quoted(target.entry for target in several)} "
                 + ("lands" if len(several) == 1 else "land")
@@ -43,12 +38,37 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "by_tower": {target.entry: dict(target.by_tower) for target in several},
                     "kept": kept,
                     "layers_to_transform": adapter.config.get("layers_to_transform"),
-                    "suggestions": {tower: _suggestion(adapter, tower, tuple(towers), structure) for tower in towers},
+                    "suggestions": {tower: _suggestion(adapter, tower, towers, structure) for tower in towers},
                 },
                 suggestion=suggestion,
                 fix=setting_fix(suggestion, "name the tower in target_modules") + f" to adapt {kept!r} alone",
                 severity=Severity.NOTE if _meant(several, adapter, structure) else None,
             )
+
+
+def in_several(adapter: AdapterInfo, structure: Structure) -> list[ConfigEntry]:
+    """The entries of an adapter that landed in several towers and do not name them all."""
+    found = entries(adapter, "target_modules")
+    return [target for target in found if len(families(structure, target)) > 1 and not _names_each(target, adapter)]
+
+
+def one_tower(adapter: AdapterInfo, structure: Structure) -> dict[str, Any] | None:
+    """The fields that keep one tower; None where the entries landed in no more, or are meant for all that they reached."""
+    several = in_several(adapter, structure)
+    if not several or _meant(several, adapter, structure):
+        return None
+    towers = _towers(several)
+    return _suggestion(adapter, _kept(towers, structure), towers, structure)
+
+
+def _towers(several: list[ConfigEntry]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tower for target in several for tower in target.by_tower if tower))
+
+
+def _kept(towers: tuple[str, ...], structure: Structure) -> str:
+    """The tower that was most likely meant: one that trains in the step that ran, if any ran, and that looks like the language model."""
+    reached = {structure.tower_of(path) for path in structure.reached or ()}
+    return max(towers, key=lambda tower: (tower in reached, _vocabulary(tower, structure)))
 
 
 def _names_each(target: ConfigEntry, adapter: AdapterInfo) -> bool:
@@ -140,4 +160,14 @@ def fixed() -> Example:
     return Example(get_peft_model(_tiny_llava(), config))
 
 
-RULE = Rule("PI103", "adapters-in-several-towers", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed)
+RULE = Rule(
+    "PI103",
+    "adapters-in-several-towers",
+    Severity.WARNING,
+    over=Structure,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    gives_way_to=("PI109",),
+    because="An exclusion that fails of itself shows which towers were not meant.",
+)

@@ -16,6 +16,7 @@ from typing import Any
 
 from peft_inspect.records import AdapterInfo, Coverage, Finding, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, is_feed_forward, is_list, is_shorthand, names_layers, within
+from peft_inspect.rules.pi103_adapters_in_several_towers import one_tower
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import quoted, ranges, setting_fix
 
@@ -26,9 +27,12 @@ def check(structure: Structure) -> Iterator[Finding]:
         targets = entries(adapter, "target_modules")
         if not targets or _picks_blocks(adapter):
             continue
-        uncovered = [row for row in (*_mixers(structure), *_other_names(structure)) if not _excluded(row, adapter)]
+        mixers = [row for row in _mixers(structure) if not _excluded(row, adapter)]
+        uncovered = [*mixers, *(row for row in _other_names(structure) if not _excluded(row, adapter))]
         if uncovered:
             suggestion = _suggestion(adapter, uncovered)
+            one = None if mixers else one_tower(adapter, structure)  # what PI103 says as well
+            fix = setting_fix(suggestion, "add the names of these layers to target_modules, where an adapter can run on them")
             yield RULE.finding(
                 f"adapter {adapter.name!r} leaves out " + "; ".join(_said(uncovered)),
                 (path for row in uncovered for path in row.layers if path not in row.adapted),
@@ -36,8 +40,8 @@ def check(structure: Structure) -> Iterator[Finding]:
                 facts={
                     "uncovered": {row.name: {"part": row.part, "tower": row.tower, "layers": len(row.layers)} for row in uncovered},
                 },
-                suggestion=suggestion,
-                fix=setting_fix(suggestion, "add the names of these layers to target_modules, where an adapter can run on them"),
+                suggestion=one or suggestion,
+                fix=f"{setting_fix(one, '')} to adapt one tower alone; to adapt all of them, {fix}" if one else fix,
             )
 
 

@@ -2,7 +2,8 @@
 
 Input embedding and output head of many models share one matrix. A trained copy of one of them in
 `modules_to_save`, or an adapter on one of them alone, makes the two drift apart: the model that is trained
-is no longer the one that its config describes, and merging or reloading ties them again.
+is no longer the one that its config describes, and merging or reloading ties them again. An adapter on one
+side alone trains soundly, which is worth a note: merged into the shared matrix, it changes the other side too.
 
 Keep them together with `ensure_weight_tying=True`, with both in the same field.
 """
@@ -31,14 +32,20 @@ def check(structure: Structure) -> Iterator[Finding]:
         suggestion = _suggestion(ties[0], structure)
         yield RULE.finding(
             "; ".join(_said(tie) for tie in ties[:_SHOWN]) + (f"; and {len(ties) - _SHOWN} more such ties" if len(ties) > _SHOWN else ""),
-            (module for tie in ties for module in (*tie.adapted, *(structure.parameter[path].module for path in tie.parameters))),
+            (module for tie in ties for module in _concerned(tie, structure)),
             facts={
                 "tied": [name for tie in ties for name in tie.names],
                 "one_tensor": ties[0].one_tensor,
             },
             suggestion=suggestion,
             fix=setting_fix(suggestion, "tie the weights again, or set tie_word_embeddings=False in the model's config"),
+            severity=Severity.NOTE if ties[0].one_tensor else None,  # it trains soundly, and parts when it is merged
         )
+
+
+def _concerned(tie: Tie, structure: Structure) -> tuple[str, ...]:
+    """The adapter layers on a side of it; of what is one tensor no longer, the modules that hold the several as well."""
+    return tie.adapted if tie.one_tensor else (*tie.adapted, *(structure.parameter[path].module for path in tie.parameters))
 
 
 def _said(tie: Tie) -> str:
@@ -93,4 +100,14 @@ def fixed() -> Example:
     return Example(get_peft_model(tiny_llama(tie_word_embeddings=True), config), text_batch())
 
 
-RULE = Rule("PI111", "untied-weights", Severity.WARNING, over=Structure, check=check, broken=broken, fixed=fixed)
+RULE = Rule(
+    "PI111",
+    "untied-weights",
+    Severity.WARNING,
+    over=Structure,
+    check=check,
+    broken=broken,
+    fixed=fixed,
+    gives_way_to=("PI203",),
+    because="Where a tied twin runs in the place of what carries the adapter, the adapter belongs on the twin.",
+)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from peft_inspect.records import AdapterLayerInfo, Finding, Remedy, Severity, Trace, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.words import counted
+from peft_inspect.rules.words import counted, quoted
 
 _KEPT = frozenset({"ref", "reference", "teacher", "frozen", "old", "ema", "anchor", "initial", "baseline"})  # not to be trained
 
@@ -26,23 +26,35 @@ def check(left: Unexplained) -> Iterator[Finding]:
     trace = left.trace
     used = {(path, name) for path, calls in trace.calls_of.items() for call in calls for name in call.active}
     by_step = any(call.switched is not None and call.enabled and not call.merged for call in trace.calls)  # the step itself chooses
+    idle: dict[str, list[AdapterLayerInfo]] = {}
     for name in dict.fromkeys(layer.adapter for layer in trace.structure.adapter_layers):
         rows = [layer for layer in trace.structure.adapter_layers if layer.adapter == name]
         if any(layer.active or (layer.path, name) in used for layer in rows):
             yield from _displaced(left, name)
-            continue
-        trains = any(trace.structure.trainable(layer) for layer in rows)
-        if not by_step and (trains or _waiting(trace, rows)):
-            active = sorted({layer.adapter for layer in trace.structure.adapter_layers if layer.active})
-            state = "trainable" if trains else "fresh, frozen"
-            yield RULE.finding(
-                f"adapter {name!r} is {state} and not active: its {counted(len(rows), 'layer')} never ran (active: {', '.join(map(repr, active)) or 'none'})",
-                modules_of(rows),
-                adapter=name,
-                facts={"active": active},
-                fix=f"call model.set_adapter({name!r})",
-                remedy=Remedy.ACTIVATE,
-            )
+        elif not by_step and (any(map(trace.structure.trainable, rows)) or _waiting(trace, rows)):
+            idle[name] = rows
+    if idle:
+        yield _inactive(trace, idle)
+
+
+def _inactive(trace: Trace, idle: dict[str, list[AdapterLayerInfo]]) -> Finding:
+    """One finding for all of them: what activates one deactivates the others."""
+    active = sorted({layer.adapter for layer in trace.structure.adapter_layers if layer.active})
+    rows = [layer for of_adapter in idle.values() for layer in of_adapter]
+    state = "trainable" if any(map(trace.structure.trainable, rows)) else "fresh, frozen"
+    first = next(iter(idle))
+    several = len(idle) > 1
+    return RULE.finding(
+        f"adapter{'s' * several} {quoted(idle)} {'are' if several else 'is'} {state} and not active: {'their' if several else 'its'} "
+        f"{counted(len(rows), 'layer')} never ran (active: {', '.join(map(repr, active)) or 'none'})",
+        modules_of(rows),
+        adapter=None if several else first,
+        facts={"active": active},
+        fix=f"call model.set_adapter with the one that each step trains, or model.base_model.set_adapter({list(idle)!r}) to train all of them"
+        if several
+        else f"call model.set_adapter({first!r})",
+        remedy=None if several else Remedy.ACTIVATE,
+    )
 
 
 def _displaced(left: Unexplained, name: str) -> Iterator[Finding]:

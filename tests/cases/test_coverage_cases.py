@@ -31,7 +31,6 @@ FOLDER = Path(__file__).parent
 CASES = sorted(path.stem for path in (FOLDER / "coverage").glob("*.py"))
 HEALTHY = sorted(path.stem for path in (FOLDER / "healthy").glob("*.py"))
 RULES = named(("PI1", "PI316"))
-TRUE_OF_HEALTHY = {"tied_head_reads_embedding_weight": {"PI111"}}  # LoRA on one side of a tie: trains soundly, and unties
 
 
 @cache
@@ -82,13 +81,13 @@ def test_the_mended_program_is_met_with_silence(name: str) -> None:
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_sound_program_is_met_with_no_more_than_notes(name: str) -> None:
     diagnosis = inspected(program("healthy", name).healthy())
-    grave = {found.code for found in diagnosis.at_or_above(Severity.WARNING)}
-    assert grave == TRUE_OF_HEALTHY.get(name, set()), listed(diagnosis)
+    assert not diagnosis.at_or_above(Severity.WARNING), listed(diagnosis)
 
 
 def suggested(name: str) -> list[Any]:
     """The findings of a broken case that suggest a config."""
-    return [found for found in inspected(program("coverage", name).broken()).findings if found.facts.get("suggestion")]
+    found = inspected(program("coverage", name).broken()).at_or_above(Severity.WARNING)
+    return [finding for finding in found if finding.suggestion]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -96,7 +95,7 @@ def test_a_suggested_config_works_and_the_fault_is_gone(name: str) -> None:
     """Each suggestion alone removes its own finding; all together remove all of them."""
     findings = suggested(name)
     if not findings:
-        assert program("coverage", name).RULE in {"PI112", "PI114", "PI115", "PI116"}, "a config can fix this one"
+        assert program("coverage", name).RULE in {"PI111", "PI112", "PI114", "PI115", "PI116"}, "a config can fix this one"
         return
     for chosen in [[found] for found in findings] + [findings]:
         model = program("coverage", name).broken().model

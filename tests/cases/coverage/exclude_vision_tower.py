@@ -6,7 +6,6 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from peft_inspect.rules import Example
 
 RULE = "PI109"
-ALSO = ("PI103",)  # which is what the exclusion was meant to prevent
 
 
 def llava():
