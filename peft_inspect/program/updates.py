@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from peft_inspect.internals import version_of
 from peft_inspect.records import OptimizerStep, Source, Structure, Update
 from peft_inspect.structure.optimizers import held_by
-from peft_inspect.structure.shards import is_part
+from peft_inspect.structure.shards import is_part, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,31 +67,48 @@ class Updates:
         """What the step did; None where no optimizer stepped. `arrived` are paths that a gradient other than zero had reached."""
         if not self.stepped:
             return None
-        updates = tuple(self._update(path, path in arrived) for path in self._values)
+        changes = {path: self._change(path) for path in self._values}
+        counts = numbers({(path, name): count for path, change in changes.items() for name, count in change.counts().items()})
+        updates = tuple(self._update(path, change, counts, path in arrived) for path, change in changes.items())
         frozen = [info.path for info in self.structure.parameters if info.role == "base" and not info.requires_grad]
         moved = tuple(path for path in frozen if version_of(self.parameters[path]) != self._versions[path])
         return OptimizerStep(self._optimizer, updates, moved, self.cleared, self._schedule)
 
-    def _update(self, path: str, arrived: bool) -> Update:
-        parameter, before = self.parameters[path], self._values[path]
-        after, gradient = _sample(parameter), self._gradients.get(path)
+    def _change(self, path: str) -> _Change:
+        before, after, gradient = self._values[path], _sample(self.parameters[path]), self._gradients.get(path)
         asked = gradient != 0 if gradient is not None else torch.zeros_like(after, dtype=torch.bool)
-        stayed = asked & (after == before)
-        settings = self._settings.get(id(parameter))
+        return _Change(before, asked, after == before)
+
+    def _update(self, path: str, change: _Change, counts: Mapping[tuple[str, str], float], arrived: bool) -> Update:
+        settings = self._settings.get(id(self.parameters[path]))
         rate = None if settings is None else settings.get("lr")
         first = None if settings is None else settings.get("initial_lr")
+        stayed = int(counts[path, "stayed"])
         return Update(
             path=path,
             held=settings is not None,
             lr=None if rate is None else float(rate),
             scheduled_lr=None if first is None else float(first),
             arrived=arrived,
-            cleared=gradient is None,
-            asked=int(asked.sum()),
-            stayed=int(stayed.sum()),
-            moved=bool((after != before).any()),
-            spacing=_spacing(before[stayed]) if bool(stayed.any()) else None,
+            cleared=self._gradients.get(path) is None,
+            asked=int(counts[path, "asked"]),
+            stayed=stayed,
+            moved=counts[path, "moved"] > 0,
+            spacing=_spacing(change.before[change.asked & change.same]) if stayed else None,
         )
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A sample of one weight: its values before the step, which of them a gradient asked to move, and which are the same after it."""
+
+    before: Tensor
+    asked: Tensor
+    same: Tensor
+
+    def counts(self) -> dict[str, Tensor]:
+        """How many values were asked to move, how many of those did not, and how many of all did."""
+        return {"asked": self.asked.sum(), "stayed": (self.asked & self.same).sum(), "moved": (~self.same).sum()}
 
 
 def _schedule_of(optimizer: Optimizer) -> int | None:

@@ -18,7 +18,7 @@ from peft_inspect.structure.optimizers import held_by, unknown_holder
 from peft_inspect.structure.owners import Owner, base_of, owners_of
 from peft_inspect.structure.plain import config_values, dtype_name
 from peft_inspect.structure.quantization import ConfiguredQuantization, storage_of
-from peft_inspect.structure.shards import local, whole_shape
+from peft_inspect.structure.shards import local, numbers, whole_shape
 from peft_inspect.structure.source.reads import source_reads
 from peft_inspect.structure.towers import towers_of
 from peft_inspect.structure.wrappers import class_of, inside
@@ -99,6 +99,8 @@ def _parameters(
 ) -> Iterator[ParameterInfo]:
     configured = None if values else ConfiguredQuantization(getattr(inventory.modules[base], "config", None))
     wrapped = tuple(owner.base_path for owner in owners)
+    adapters = {path: parameter for path, parameter in inventory.parameters.items() if (roles.get(path) or ("",))[0] == "adapter"}
+    zero = _all_zero(adapters) if values else {}
     for path, parameter in inventory.parameters.items():
         holder = inventory.modules[inventory.holder[path]]
         shape = inventory.whole.get(id(parameter)) or whole_shape(parameter)
@@ -116,7 +118,7 @@ def _parameters(
             numel=math.prod(shape),
             itemsize=parameter.element_size(),
             quantization=storage_of(parameter) or (configured.of(path, holder, parameter) if configured and role == "base" else None),
-            zero=_is_zero(parameter) if values and role == "adapter" else None,
+            zero=zero.get(path),
         )
 
 
@@ -125,15 +127,17 @@ def _role(path: str, wrapped: tuple[str, ...]) -> Role:
     return "base" if not wrapped or any(not base or path.startswith(base + ".") for base in wrapped) else "other"
 
 
-def _is_zero(parameter: torch.Tensor) -> bool | None:
-    """Whether all values that lie in this process are zero; most tensors are told by their first value."""
-    if not is_real(parameter):
-        return None
-    part = local(parameter)
-    if part.numel() == 0:
-        return None
-    flat = part.reshape(-1)
-    return not (bool(flat[0]) or bool(flat.any()))
+def _all_zero(parameters: Mapping[str, torch.Tensor]) -> dict[str, bool]:
+    """Whether all values that lie in this process are zero; on a CPU most tensors are told by their first value."""
+    zero, elsewhere = {}, {}
+    for path, parameter in parameters.items():
+        if is_real(parameter) and (part := local(parameter)).numel():
+            flat = part.reshape(-1)
+            if flat.device.type == "cpu":
+                zero[path] = not (bool(flat[0]) or bool(flat.any()))
+            else:
+                elsewhere[path] = flat.any()
+    return zero | {path: not value for path, value in numbers(elsewhere).items()}
 
 
 def _mode(modules: tuple[ModuleInfo, ...]) -> Mode:

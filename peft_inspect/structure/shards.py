@@ -6,15 +6,18 @@ A part without elements means that the weight lies elsewhere, not that there is 
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
+
+K = TypeVar("K")
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -27,6 +30,17 @@ def local(tensor: Tensor) -> Tensor:
         with torch.no_grad():
             return kind.to_local(tensor)  # type: ignore[no-any-return]
     return tensor.detach()
+
+
+def numbers(scalars: Mapping[K, Tensor]) -> dict[K, float]:
+    """The values of scalar tensors, with one wait per device and dtype instead of one per tensor."""
+    groups: dict[tuple[torch.device, torch.dtype], list[K]] = defaultdict(list)
+    for key, scalar in scalars.items():
+        groups[scalar.device, scalar.dtype].append(key)
+    values: dict[K, float] = {}
+    for keys in groups.values():
+        values |= zip(keys, torch.stack([scalars[key] for key in keys]).tolist(), strict=True)
+    return values
 
 
 def whole_shape(tensor: Tensor) -> tuple[int, ...]:
