@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,8 +30,8 @@ class Listener(Protocol):
     def returned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """That call has ended."""
 
-    def backward(self, tensors: tuple[Any, ...], run: Callable[[], None]) -> None:
-        """A backward is to run, and not inside another one: `run` runs it."""
+    def backward(self, tensors: tuple[Any, ...], run: Callable[[float], None]) -> None:
+        """A backward is to run, and not inside another one: `run` runs it, with the loss multiplied by a number."""
 
     def again(self, tensors: tuple[Any, ...]) -> None:
         """A backward within that backward: what activation checkpointing has run again."""
@@ -107,11 +108,25 @@ class Hooks:
             else:
                 self._in_backward = True
                 try:
-                    self._listener.backward(roots, lambda: original(tensors, *args, **kwargs))
+                    self._listener.backward(roots, lambda scale: original(_scaled(tensors, scale), *args, **kwargs))
                 finally:
                     self._in_backward = False
 
         return backward
+
+    def in_thread(self) -> Callable[[], AbstractContextManager[None]]:
+        """For a thread that work is handed to: what is called there is called by a module, where one runs here."""
+        depth = getattr(self._thread, "depth", 0)
+
+        @contextmanager
+        def around() -> Iterator[None]:
+            before, self._thread.depth = getattr(self._thread, "depth", 0), depth
+            try:
+                yield
+            finally:
+                self._thread.depth = before
+
+        return around
 
     def _before_step(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         if not self._elsewhere:
@@ -142,3 +157,12 @@ class Hooks:
             return result
 
         return step
+
+
+def _scaled(tensors: Any, scale: float) -> Any:
+    """What a backward starts from, multiplied as a gradient scaler does: in single precision."""
+    if scale == 1.0:
+        return tensors
+    if not isinstance(tensors, torch.Tensor):
+        return [_scaled(tensor, scale) for tensor in tensors]
+    return tensors.float() * min(scale, torch.finfo(tensors.dtype).max / 2)

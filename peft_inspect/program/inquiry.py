@@ -6,32 +6,38 @@ Nothing is run besides the program's own steps: the first one tells whether anyt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
-
-import torch
 
 from peft_inspect.diagnose import Evidence, diagnose
 from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.fixes import ALTERNATIVES
 from peft_inspect.fixes.trials import Trial
+from peft_inspect.program.followed import FollowedStep, Manner, Values, is_nonfinite
 from peft_inspect.program.ranks import Ranks
 from peft_inspect.program.roots import Root, optimizers_of
 from peft_inspect.program.together import all_go_on, share_findings, share_gradients, share_updates
-from peft_inspect.records import AdapterFile, Diagnosis, Finding, Remedy, Subject, Trace
+from peft_inspect.records import AdapterFile, Diagnosis, Finding, LossInfo, Remedy, Stationary, Subject, Trace
 from peft_inspect.rules import Rule
 from peft_inspect.rules.updates import begins_with_nothing
 from peft_inspect.run.gradients import zeros_at_init
 from peft_inspect.structure.wrappers import class_of, inside
-from peft_inspect.trace.following import concluded
 from peft_inspect.trace.values import all_zero
+from peft_inspect.trace.vanishing import largest_if_tiny
 from peft_inspect.trace.watching import needs_following
 
 if TYPE_CHECKING:
     from torch import nn
 
 Phase = Literal["watch", "follow", "try", "done"]
+Look = Literal["flow", "values", "scaled", "perturbed"]
+_SCALED_LOSS = 2.0**16  # what a gradient scaler begins with makes of a loss of one
+_WORDS: Mapping[Look, str] = {
+    "flow": "data flow",
+    "values": "data flow and values",
+    "scaled": "a loss scaled up",
+    "perturbed": "weights moved off zero",
+}
 _NEEDS_THE_BATCH = frozenset({Remedy.LABELS, Remedy.FLOAT32})  # the program makes its batches itself
 
 
@@ -44,6 +50,8 @@ class Judged:
     root: Root
     trace: Trace
     diagnosis: Diagnosis
+    looks: tuple[Look, ...] = ()  # what further steps of it were looked at for
+    values: Values | None = None  # of the first step that was measured
 
 
 class Inquiry:
@@ -87,7 +95,7 @@ class Inquiry:
         if trying is not None:
             self._outcome(trying, roots)
         elif self.phase == "follow":
-            self._used.append("data flow")
+            self._used.append(_WORDS[max((self._look(judged) for judged in self._models), key=list(_WORDS).index)])
             for judged in self._models:
                 self._follow(judged, next((root for root in roots if root.model is judged.model), None))
         else:
@@ -96,6 +104,36 @@ class Inquiry:
         self.phase = self._next()
         if self.ranks is not None:
             self.phase = all_go_on(self.ranks, self.phase)
+
+    def manner(self, model: nn.Module) -> Manner | None:
+        """How the step of this model that begins is looked at, if more closely than the first one."""
+        judged = next((judged for judged in self._models if judged.model is model), None)
+        if self.phase != "follow" or judged is None:
+            return None
+        look = self._look(judged)
+        if look != "flow":
+            judged.root.take_back()
+        measured = self._alone and _has_wrong_values(judged.trace)
+        return Manner(judged.trace, measured, look == "perturbed", _scale_for(judged.trace.loss) if look == "scaled" else 1.0)
+
+    def _look(self, judged: Judged) -> Look:
+        """What the next step of this model is looked at for: as it is, then where that ends the program anyway with changes."""
+        if not _has_wrong_values(judged.trace) or not self._stops:
+            return "flow"
+        if not judged.looks:
+            return "values"
+        halves = judged.values is not None and judged.values.halves
+        changes: tuple[Look, ...] = ("scaled", "perturbed") if halves else ("perturbed",)
+        return next((look for look in changes if look not in judged.looks), "flow")
+
+    @property
+    def _alone(self) -> bool:
+        return self.ranks is None or self.ranks.size == 1
+
+    @property
+    def _stops(self) -> bool:
+        """Whether the program is stopped in any case once this is answered: then its weights and losses may be changed."""
+        return self._alone and self._ends([judged.diagnosis for judged in self._models])
 
     def forget(self) -> None:
         """Hold nothing of the program any longer."""
@@ -150,14 +188,26 @@ class Inquiry:
         """Its data flow, and which zeros were those of one step only."""
         if root is None:
             return
+        look = self._look(judged)
+        judged.looks += (look,)
         awake = frozenset(layer.path for layer in judged.trace.structure.adapter_layers if _moves(root, layer.parameters))
         trace = judged.trace
         zeros = trace.dead_after_perturbing - awake
         rows = zeros_at_init(trace.gradients, trace.dead_after_perturbing & awake)
-        trace = replace(trace, gradients=rows, dead_after_perturbing=zeros)
-        seen = root.seen()
-        if seen is not None and needs_following(trace):
-            trace = concluded(trace, root.layers, seen, None)
+        if look == "scaled":
+            trace = replace(trace, underflow=trace.dead_after_perturbing & awake)
+        else:
+            trace = replace(trace, gradients=rows, dead_after_perturbing=zeros)
+        if root.followed is not None:
+            trace = _explained(judged, root.followed, trace)
+        if (
+            judged.trace.zero_for_good
+            and not trace.zero_for_good
+            and not is_nonfinite(trace)
+            and root.batch is not None
+            and look == "values"
+        ):
+            trace = replace(trace, batch=root.batch)  # the first batch alone was the cause of zeros, which do no harm
         judged.trace, judged.diagnosis = trace, self._judge(trace)
 
     def _next(self) -> Phase:
@@ -168,11 +218,16 @@ class Inquiry:
             return "watch"
         if not self.found and self.ranks is None:
             return "done"
-        if self.phase == "watch" and any(needs_following(judged.trace) for judged in self._models):
+        if self.phase == "watch" and any(self._needs_more(judged.trace) for judged in self._models):
             return "follow"
-        if self.phase == "follow" and any(judged.trace.zero_for_good for judged in self._models) and len(self._used) + 1 < self._steps:
-            return "follow"  # a batch alone can be the cause of zeros: the next one may tell
+        if self.phase == "follow" and any(judged.trace.zero_for_good for judged in self._models):
+            looks = [self._look(judged) for judged in self._models if judged.trace.zero_for_good]
+            if any(look != "flow" for look in looks) or len(self._used) + 1 < self._steps:
+                return "follow"  # a batch alone can be the cause of zeros: the next one may tell
         return self._try()
+
+    def _needs_more(self, trace: Trace) -> bool:
+        return needs_following(trace) or (is_nonfinite(trace) and self._stops)
 
     def _try(self) -> Phase:
         """The next remedy, if any is left: those of each finding, then all of them together where one hides behind another."""
@@ -220,6 +275,29 @@ class Inquiry:
             self._left = [left for left in self._left if not _is(left[1], finding)]
 
 
+def _explained(judged: Judged, followed: FollowedStep, trace: Trace) -> Trace:
+    """The trace with what the values and the data flow of a further step show."""
+    values = followed.values()
+    judged.values = first = judged.values or values
+    if values is not None:
+        births = tuple(birth for birth in values.births if trace.zero_for_good.intersection(birth.layers))
+        trace = replace(trace, zero_births=births, nonfinite=values.nonfinite)
+    trace = followed.concluded(trace)
+    if judged.looks[-1] == "perturbed" and first is not None and largest_if_tiny(trace) == 0.0:
+        births = trace.zero_births or first.births
+        for_good = bool(trace.zero_for_good)
+        trace = replace(trace, stationary=Stationary(births, first.constants, first.constant_inputs, for_good))
+    return trace
+
+
+def _scale_for(loss: LossInfo) -> float:
+    return _SCALED_LOSS / max(abs(loss.value or 1.0), 1e-5)
+
+
+def _has_wrong_values(trace: Trace) -> bool:
+    return bool(trace.zero_for_good) or is_nonfinite(trace)
+
+
 def _rates(root: Root) -> list[Any]:
     """The learning rates of the optimizers that hold its weights, as they are now."""
     return [group.get("lr") for optimizer in optimizers_of(root.trainable) for group in getattr(optimizer, "param_groups", ())]
@@ -254,23 +332,3 @@ def _is(one: Finding, other: Finding) -> bool:
 
 def _moves(root: Root, paths: Iterable[str]) -> bool:
     return any(path in root.rows and root.rows[path].state in ("ok", "zero-at-init") for path in paths)
-
-
-@contextmanager
-def as_it_was(models: Iterable[nn.Module]) -> Iterator[None]:
-    """A trial changes states and `requires_grad`; the next one starts from what the program has set."""
-    modules = [module for model in models for module in model.modules()]
-    states = [(module, dict(vars(module))) for module in modules]
-    held = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
-    parameters = [(parameter, parameter.requires_grad) for parameter in held]
-    try:
-        yield
-    finally:
-        for module, state in states:
-            vars(module).clear()
-            vars(module).update(state)
-        with torch.no_grad():
-            for parameter, required in parameters:
-                if parameter.requires_grad != required:
-                    parameter.requires_grad_(required)
-                    parameter.grad = None

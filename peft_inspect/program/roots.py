@@ -19,22 +19,20 @@ from peft_inspect.batch.describe import describe
 from peft_inspect.batch.receiver import find_receiver
 from peft_inspect.internals import hooks_after_accumulation, version_of
 from peft_inspect.program.arrivals import Arrivals
+from peft_inspect.program.followed import FollowedStep, Manner
 from peft_inspect.program.updates import Updates
 from peft_inspect.records import AdapterFile, BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
 from peft_inspect.reversible import Apart
 from peft_inspect.run.gradients import read_gradients
-from peft_inspect.run.graph import leaves, upstream
 from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.structure import read_structure
 from peft_inspect.structure.adapter_files import compared
 from peft_inspect.structure.optimizers import held_by, unknown_holder
 from peft_inspect.structure.source.lines import line_above, source
 from peft_inspect.structure.wrappers import class_of, inside
-from peft_inspect.trace.flow import flattened
-from peft_inspect.trace.following import Following, Seen
-from peft_inspect.trace.grad_mode import opened, replaced_checkpoint
-from peft_inspect.trace.modes import outermost, outermost_function
+from peft_inspect.trace.modes import outermost
 from peft_inspect.trace.operations import Operations
+from peft_inspect.trace.values import perturb_zeros
 from peft_inspect.trace.watching import Watchers
 
 if TYPE_CHECKING:
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
     from peft_inspect.trace.changes import Changes
     from peft_inspect.trace.grad_mode import GradSwitches
     from peft_inspect.trace.layer_states import LayerStates
+    from peft_inspect.trace.threads import Watcher
 
 
 def root_of(module: nn.Module) -> nn.Module | None:
@@ -72,6 +71,9 @@ def root_of(module: nn.Module) -> nn.Module | None:
 _ROOTS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()  # what holds adapters goes on to
 
 
+_KEPT = 1 << 30  # values of trained weights of which a copy is made
+
+
 @dataclass(frozen=True)
 class Notes:
     """Who switched what, over the whole program."""
@@ -92,7 +94,6 @@ class Root:
     layers: AdapterLayers
     watchers: Watchers
     updates: Updates
-    following: Following | None = None
     trains: bool = False  # it was called with gradients on
     backwards: int = 0
     ended: bool = False
@@ -103,7 +104,6 @@ class Root:
     foreign: dict[int, int] = field(default_factory=dict)  # steps of optimizers that hold none of its weights
     connected: set[int] = field(default_factory=set)  # ids of weights that a gradient reached
     in_graph: set[int] = field(default_factory=set)  # ids of weights that the loss is connected to
-    _loss: Tensor | None = None
     _files: tuple[AdapterFile, ...] = ()
     _changes: Changes | None = None
     _stale: frozenset[int] = frozenset()
@@ -111,12 +111,15 @@ class Root:
     _passed: dict[str, Tensor] = field(default_factory=dict)  # gradients that something takes away in the backward itself
     _watching: Apart = field(default_factory=Apart)
     _operations: Apart = field(default_factory=Apart)
-    _in_operations: bool = False
+    _mode: Operations | None = None
+    _manner: Manner | None = None
+    followed: FollowedStep | None = None
+    _kept: dict[str, Tensor] = field(default_factory=dict)  # values before a step that writes others than numbers into them
     _handles: list[Any] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, model: nn.Module, module: nn.Module, args: tuple[Any, ...], notes: Notes, *, follow: bool = False) -> Root:
-        """Watch from this call of `module` on, which is the model or a part of it, or a runtime's wrapper."""
+    def begin(cls, model: nn.Module, module: nn.Module, args: tuple[Any, ...], notes: Notes, manner: Manner | None = None) -> Root:
+        """Watch from this call of `module` on, which is the model or a part of it, or a runtime's wrapper; more closely in a `manner`."""
         structure = read_structure(Subject(model, class_of(inside(model)).__name__))
         layers = AdapterLayers(model, structure)
         watchers = Watchers(structure, layers, notes.switches, notes.states)
@@ -126,21 +129,12 @@ class Root:
         root.updates.begin()
         root._files = tuple(compared(file, model, structure) for file in notes.loads.files(model))
         root._changes = notes.changes
+        root._manner = manner
         root._note_passing()
         root._watching.begin(watchers.calls.hooks())
-        if follow:
-            root._follow(args, notes)
         if any(part is module for part in layers.modules.values()):
             watchers.calls.begin(module, args)
         return root
-
-    def _follow(self, args: tuple[Any, ...], notes: Notes) -> None:
-        tensors = [value for value in flattened((args,)) if isinstance(value, torch.Tensor)]
-        known = [*self.model.parameters(), *self.model.buffers(), *tensors]
-        self.following = following = Following(self.layers, notes.switches, known, self.watchers.calls)
-        flow, functions = following.flow, following.functions
-        self._watching.begin(replaced_checkpoint(opened), functions.watching(), flow.making(), outermost_function(flow))
-        following.begin()
 
     def note_arrivals(self) -> None:
         """Note where gradients come from, too: in several processes, and where a runtime takes them away."""
@@ -166,21 +160,42 @@ class Root:
         """The adapter weights that require a gradient."""
         return [parameter for parameter in self.adapter_parameters.values() if parameter.requires_grad]
 
-    def enter_call(self) -> None:
+    def enter_call(self, args: tuple[Any, ...], switches: GradSwitches) -> None:
         """It is called: operations are watched from here to the backward."""
-        if not self._in_operations:
-            self._in_operations = True
-            self._operations.begin(outermost(Operations(None, self.watchers.reads)))
+        if self._mode is None:
+            self._mode = Operations(None, self.watchers.reads)
+            self._operations.begin(outermost(self._mode))
+        if torch.is_grad_enabled() and not self.trains:
+            self.trains = True
+            if self._manner is not None and self._manner.scale == 1.0:
+                if self._manner.perturbed:
+                    perturb_zeros(self.model)
+                self.followed = FollowedStep(self.model, self.layers, self.watchers.calls, switches, self._manner, args)
+                self._watching.begin(*self.followed.begin())
 
     def _leave_operations(self) -> None:
-        self._operations.end()
-        self._in_operations = False
+        if self._mode is not None:
+            self._operations.end()
+            self._mode.over, self._mode = True, None
+
+    @property
+    def in_operation(self) -> list[Watcher]:
+        """What watches it at the moment, thread by thread."""
+        flow = [] if self.followed is None else [self.followed.flow]
+        return [] if self._mode is None else [self.watchers.calls, self._mode, *flow]
+
+    @property
+    def scale(self) -> float:
+        """What its loss is to be multiplied with."""
+        return 1.0 if self._manner is None else self._manner.scale
 
     def called_with(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Describe the inputs of its first call."""
         if self.batch is None:
             named = dict(zip(inspect.signature(module.forward).parameters, args, strict=False))
             self.batch = describe({**named, **kwargs}, find_receiver(self.model).parameters, "the program")
+            if self.followed is not None:
+                self.followed.inputs = {**named, **kwargs}
 
     def before_backward(self, tensors: Iterable[Any]) -> None:
         """The loss of the program, or one of them."""
@@ -189,17 +204,14 @@ class Root:
         for loss in losses:
             value = loss.detach().float().item() if loss.numel() == 1 else None
             self.losses.append(LossInfo(value, loss.grad_fn is not None, origin="the program's backward"))
-        if self.following is not None and losses:
-            self.following.forward_ended()
-            self._loss = losses[0]
-            self.in_graph |= leaves(upstream([loss.grad_fn for loss in losses]))
-            self.following.functions.awaiting(losses[0])
+        if self.followed is not None:
+            self.in_graph |= self.followed.forward_ended(losses)
         self.watchers.calls.phase = "backward"
 
     def again(self, tensors: Iterable[Any]) -> None:
         """A backward inside it: a checkpointed block has run again."""
-        if self.following is not None:
-            self.following.functions.again += [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        if self.followed is not None:
+            self.followed.again([tensor for tensor in tensors if isinstance(tensor, torch.Tensor)])
 
     def after_backward(self) -> None:
         """What has arrived so far. A later backward adds to it; what was cleared in between has arrived all the same."""
@@ -227,8 +239,25 @@ class Root:
         cleared = any(row.arrived for row in self.rows.values()) and all(parameter.grad is None for parameter in parameters.values())
         return cleared and not optimizers_of(self.trainable)
 
+    def before_step(self) -> None:
+        """What an optimizer is about to use, and what it may write over with what is no number: in float16 Adam does so from zeros."""
+        if not self._kept and any(row.state in ("nonfinite", "zero") for row in self.rows.values()):
+            trained = {info.path: self.layers.parameters[info.path] for info in self.structure.parameters if info.requires_grad}
+            if sum(parameter.numel() for parameter in trained.values()) < _KEPT:
+                self._kept = {path: parameter.detach().clone() for path, parameter in trained.items()}
+        self.updates.before_step()
+
+    def take_back(self) -> None:
+        """Have the values from before that step again where it has left what is no number."""
+        with torch.no_grad():
+            for path, values in self._kept.items():
+                if not bool(torch.isfinite(self.layers.parameters[path]).all()):
+                    self.layers.parameters[path].copy_(values)
+
     def end(self) -> None:
         """Watch no longer."""
+        if self.followed is not None:
+            self.followed.ended()
         self._leave_operations()
         self._watching.end()
         for handle in self._handles:
@@ -253,10 +282,6 @@ class Root:
     def _is_taken(self) -> bool:
         """Whether a runtime takes gradients away as they arrive, and steps on copies of its own."""
         return self.arrivals is not None and self.arrivals.takes
-
-    def seen(self) -> Seen | None:
-        """What its data flow showed, where it was followed."""
-        return None if self.following is None or self._loss is None else self.following.seen(self._loss)
 
     def _with_optimizers(self) -> Structure:
         """All optimizers that hold any weight of the model, of those that there are; else why it is not known what they hold."""

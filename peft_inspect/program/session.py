@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.program.as_it_was import as_it_was
 from peft_inspect.program.hooks import Hooks
-from peft_inspect.program.inquiry import Inquiry, as_it_was
+from peft_inspect.program.inquiry import Inquiry
 from peft_inspect.program.ranks import NoVerdictError, Ranks
 from peft_inspect.program.roots import Notes, Root, holds, optimizers_of, root_of
 from peft_inspect.program.together import all_have_ended
@@ -20,6 +21,7 @@ from peft_inspect.structure.source.lines import nearest_line, source
 from peft_inspect.trace.changes import Changes
 from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.layer_states import LayerStates
+from peft_inspect.trace.threads import Around, following_threads, propagated_from
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,6 +72,11 @@ class Session:
         notes = self._notes
         self._watching.begin(notes.switches.watching(), notes.states.watching_all(), notes.changes.watching(), notes.loads.watching())
         self._hooks.install()
+        self._watching.begin(following_threads(self._propagate))
+
+    def _propagate(self) -> Around:
+        watchers = [watcher for root in self._roots for watcher in root.in_operation]
+        return propagated_from(self._hooks, self._notes.switches, *watchers)()
 
     def end(self) -> None:
         """Leave the process as it would be without this."""
@@ -121,8 +128,7 @@ class Session:
         self._with_adapters += 1
         with self._telling():
             self._calling = root = self._root(model, module, args)
-            root.trains = root.trains or torch.is_grad_enabled()
-            root.enter_call()
+            root.enter_call(args, self._notes.switches)
         self._go_on_or_stop()
 
     def _root(self, model: nn.Module, module: nn.Module, args: tuple[Any, ...]) -> Root:
@@ -137,7 +143,7 @@ class Session:
                 part.end()  # a generation, say, calls the model inside
                 self._roots.remove(part)
             self.ranks = self._inquiry.ranks = self.ranks or Ranks.of_this_job()
-            known = Root.begin(model, module, args, self._notes, follow=self._inquiry.phase == "follow")
+            known = Root.begin(model, module, args, self._notes, self._inquiry.manner(model))
             self._roots.append(known)
             if self.ranks is not None:
                 known.note_arrivals()
@@ -149,7 +155,7 @@ class Session:
             with self._telling():
                 self._calling.called_with(module, args, kwargs)
 
-    def backward(self, tensors: tuple[Any, ...], run: Callable[[], None]) -> None:
+    def backward(self, tensors: tuple[Any, ...], run: Callable[[float], None]) -> None:
         """The outermost backward: what is trained, and afterwards what has arrived."""
         self._go_on_or_stop()
         watched = [root for root in self._roots if not root.ended]
@@ -158,7 +164,7 @@ class Session:
                 root.before_backward(tensors)
         try:
             with self._within_backward():
-                run()
+                run(max((root.scale for root in watched), default=1.0))
         except RuntimeError:
             if not watched or any(isinstance(tensor, torch.Tensor) and tensor.requires_grad for tensor in tensors):
                 raise
@@ -171,7 +177,7 @@ class Session:
             for root in watched:
                 root.after_backward()
                 if self._stepping:  # a closure: no step begins after this backward
-                    root.updates.before_step()
+                    root.before_step()
 
     @contextmanager
     def _within_backward(self) -> Iterator[None]:
@@ -223,7 +229,7 @@ class Session:
         with self._telling():
             for root in self._roots:
                 if root.backwards and not root.ended:
-                    root.updates.before_step()
+                    root.before_step()
         self._go_on_or_stop()
 
     def step_ended(self, optimizer: Optimizer) -> None:
@@ -255,13 +261,13 @@ class Session:
         return any(root.backwards for root in self._roots)
 
     def _drop(self) -> None:
-        for root in self._roots:
+        for root in reversed(self._roots):
             root.end()
         self._roots.clear()
 
     def _step_over(self, *, last: bool = False) -> None:
         roots = self._judged()
-        for root in self._roots:
+        for root in reversed(self._roots):
             root.end()
         self._trial.close()
         with self._telling():

@@ -76,13 +76,14 @@ class Measured:
             if flow.took.get(edge[0], {}).get(edge[1], "none") not in lost:
                 continue
             others = [(node, place) for node, place in flow.sources[edge] if flow.gave[node].get(place, "none") not in lost]
-            if others:
+            lasting = lost is _LOST["nonfinite"] and len(others) < len(flow.sources[edge])  # NaN outlasts whatever is added to it
+            if others and not lasting:
                 if len(others) == 1 or self._has_hook(edge):
                     yield _Found("hook", flow.maker.get(others[0][0]), edge[0])
                 else:
                     yield _Found("cancellation", self._join([node for node, _ in others]), edge[0])
                 continue
-            for above, _ in flow.sources[edge]:
+            for above in [node for node, place in flow.sources[edge] if (node, place) not in others]:
                 if any(values not in lost for values in flow.took[above].values()):
                     yield _Found("operation", flow.maker.get(above), above)
                 else:

@@ -52,11 +52,9 @@ class Seen:
 class Following:
     """The watchers of a run at the height of its data flow, whoever drives it."""
 
-    def __init__(self, layers: AdapterLayers, switches: GradSwitches, known: Iterable[torch.Tensor], calls: Calls | None = None) -> None:
-        """`known` are the tensors that the run begins with: its weights and its inputs. `calls` are watched already, or begin with it."""
-        self.calls = calls or Calls(layers, switches)
+    def __init__(self, calls: Calls, flow: DataFlow) -> None:
+        self.calls, self.flow = calls, flow
         self.functions = CustomFunctions()
-        self.flow = DataFlow(known, switches, layers.base_weights)
         self._ends: dict[int, list[Event | None]] = {}
         self._in_forward: tuple[Call, ...] = ()
 
@@ -69,9 +67,9 @@ class Following:
         self._in_forward = tuple(call for call in self.calls.calls if call.phase == "forward")
         self.calls.on_output = None
 
-    def seen(self, loss: torch.Tensor) -> Seen:
-        """After the backward."""
-        data = Slice(self.flow, loss, self.functions.again)
+    def seen(self, *losses: torch.Tensor) -> Seen:
+        """After the backward of each of these."""
+        data = Slice(self.flow, losses, self.functions.again)
         reaches = {call.order: _any_reaches(data, self._ends.get(call.order, [])) for call in self._in_forward}
         return Seen(self._in_forward, reaches, self.flow, data, self.functions)
 
@@ -136,8 +134,9 @@ def _run(subject: Subject, layers: AdapterLayers, inputs: Mapping[str, Any], ope
     batch = own_copy(inputs)
     tensors = [value for value in flattened((batch,)) if isinstance(value, torch.Tensor)]
     switches = GradSwitches()
-    following = Following(layers, switches, [*subject.model.parameters(), *subject.model.buffers(), *tensors])
-    calls, flow = following.calls, following.flow
+    calls = Calls(layers, switches)
+    flow = DataFlow([*subject.model.parameters(), *subject.model.buffers(), *tensors], switches, layers.base_weights)
+    following = Following(calls, flow)
     with ExitStack() as stack:
         for watcher in (switches.watching(), calls.watching(), replaced_checkpoint(opened), following.functions.watching(), operations):
             stack.enter_context(watcher)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from peft_inspect.trace.grad_mode import GradSwitches
 
 Values = Literal["none", "zero", "finite", "nonfinite"]
+_HALVES = frozenset({torch.float16, torch.bfloat16})
 _ORDER: tuple[Values, ...] = ("none", "zero", "finite", "nonfinite")
 Edge = tuple[Node, int]  # a node, and which of its inputs or outputs
 
@@ -53,12 +54,13 @@ class Measures:
 class MeasuredFlow(DataFlow):
     """The flow of one run, measured."""
 
-    def __init__(self, known: Iterable[Tensor], switches: GradSwitches, calls: Calls) -> None:
-        super().__init__(known, switches)
+    def __init__(self, known: Iterable[Tensor], switches: GradSwitches, calls: Calls, weights: Iterable[int] = ()) -> None:
+        super().__init__(known, switches, weights)
         self._calls = calls
         self._handles: list[Any] = []
         self._watching_nodes = False
         self.forward_events = 0
+        self.halves = False  # anything was computed in half precision
         self.measures: dict[Event, Measures] = {}
         self.constants: list[Event] = []  # they give a number in the shape of what depends on the weights
         self.maker: dict[Node, Event] = {}
@@ -81,6 +83,7 @@ class MeasuredFlow(DataFlow):
     def _recorded(self, event: Event, given: list[Any], made: list[Tensor]) -> None:
         measures = self.measures[event] = Measures(self._calls.current)
         made = [tensor for tensor in made if tensor.is_floating_point()]
+        self.halves = self.halves or any(tensor.dtype in _HALVES for tensor in made)
         measures.made = _merged(map(values_of, made))
         measures.sound, measures.finite = all(map(_is_sound, made)), measures.made != "nonfinite"
         if event.name in LIKE and given and getattr(given[0], "requires_grad", False):
@@ -110,12 +113,20 @@ class MeasuredFlow(DataFlow):
     @contextmanager
     def measuring(self) -> Iterator[MeasuredFlow]:
         """Record and measure what is called inside, custom autograd functions included: torch shows them to no mode."""
-        with self.watching(), patched((*patches.FUNCTION_APPLY, self._applied)):
+        with self.watching(), self.applying():
             try:
                 yield self
             finally:
-                for handle in self._handles:
-                    handle.remove()
+                self.let_go()
+
+    def applying(self) -> patched:
+        """Have calls of custom autograd functions recorded as well, beside the mode itself."""
+        return patched((*patches.FUNCTION_APPLY, self._applied))
+
+    def let_go(self) -> None:
+        """Look at no gradient any longer."""
+        for handle in self._handles:
+            handle.remove()
 
     def _applied(self, apply: Any) -> Any:
         def applied(cls: type, *args: Any, **kwargs: Any) -> Any:

@@ -65,7 +65,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._guard = guard
         self.reads = reads
         self._of = of  # in another thread, which may outlive the run
-        self._over = False
+        self.over = False  # what its threads still do is no part of the run
         self._paused = False
 
     def in_thread(self) -> Callable[[], Operations]:
@@ -87,7 +87,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._paused = False
 
     def __exit__(self, *error: object) -> None:
-        self._over = True
+        self.over = True
         self.resume()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
@@ -97,7 +97,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if self._of is not None and self._of._over:
+        if self._of is not None and self._of.over:
             return func(*args, **kwargs) if kwargs else func(*args)
         traits = _traits(func)
         if self._guard is not None and (traits.writes or traits.writes_out):

@@ -16,7 +16,7 @@ from peft_inspect.structure.source.lines import Line, source
 from peft_inspect.trace.flow import DETACHING, FROM_VALUES, PARAMETER, RAW, DataFlow, Event, Operand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -27,22 +27,23 @@ CHECKPOINT: CutKind = "checkpoint-without-grad-input"
 class Slice:
     """What of the recorded flow the loss depends on, and where dead tensors leave it.
 
-    `again` are the outputs of what custom autograd functions ran once more in the backward: gradients start from these too.
+    A step may have several losses, the last of which speaks for all. `again` are the outputs of what custom autograd functions
+    ran once more in the backward: gradients start from these too.
     """
 
-    def __init__(self, flow: DataFlow, loss: Tensor, again: Iterable[Tensor] = ()) -> None:
-        self._alive = upstream([tensor.grad_fn for tensor in (loss, *again)], through_zero=False)
-        self._loss = flow.event_of(loss)
+    def __init__(self, flow: DataFlow, losses: Sequence[Tensor], again: Iterable[Tensor] = ()) -> None:
+        self._alive = upstream([tensor.grad_fn for tensor in (*losses, *again)], through_zero=False)
+        self._loss = flow.event_of(losses[-1])
         self.events: set[Event] = set()
         self._cuts: list[tuple[Event, Operand, int]] = []  # with how many cuts lie between them and the loss
         self.from_values: list[Event] = []  # events that brought in values from outside torch
-        self._data = events_before([] if self._loss is None else [self._loss])
+        self._data = events_before(map(flow.event_of, losses))
         operands = (operand for event in self._data for operand in event.operands)
         hidden = any(operand.event is None and operand.node is not None for operand in operands)  # by a custom autograd function
         self.opaque = self._loss is None or hidden
         if self._loss is not None:
             self._walk(self._loss, self.events, self._cuts)
-        for event in map(flow.event_of, again):
+        for event in map(flow.event_of, (*losses[:-1], *again)):
             if event is not None:
                 self._walk(event, self.events, self._cuts)
         self._events = flow.events

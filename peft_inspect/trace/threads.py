@@ -18,7 +18,7 @@ Propagate = Callable[[], Around]
 _POOLS = ("concurrent.futures.thread", "multiprocessing.pool")  # their threads take work that is followed already
 
 
-def following_threads(propagate: Propagate) -> AbstractContextManager[None]:
+def following_threads(propagate: Propagate) -> patched:
     """Follow what is given to thread pools inside and new threads.
 
     Args:

@@ -67,11 +67,12 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
         return frozenset(layer.path for layer in left if not absent.get(subject.model.get_submodule(layer.path)))
 
 
-def perturb_zeros(model: nn.Module, guard: WriteGuard) -> None:
-    """Give small values to all that is trained and holds nothing but zeros, as the first step would."""
+def perturb_zeros(model: nn.Module, guard: WriteGuard | None = None) -> None:
+    """Give small values to all that is trained and holds nothing but zeros, as the first step would; `guard` keeps what is written over."""
     for parameter in model.parameters():
         if parameter.requires_grad and not parameter.any():
-            guard.before_write(parameter)
+            if guard is not None:
+                guard.before_write(parameter)
             with torch.no_grad():
                 parameter.add_(_PERTURBATION * torch.randn_like(parameter))
 
@@ -109,12 +110,13 @@ def underflowing(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapt
 
 def targets_given(subject: Subject, batch: Mapping[str, Any]) -> LossTargets | None:
     """The targets of the cross entropies of one run; None where there are none."""
-    with undisturbed(subject.model), _CrossEntropies() as given:
+    given = CrossEntropies()
+    with undisturbed(subject.model), given:
         forward(subject, own_copy(batch))
-    return LossTargets(given.total, given.supervised, given.ignore_index) if given.total else None
+    return given.found()
 
 
-class _CrossEntropies(TorchFunctionMode):
+class CrossEntropies(TorchFunctionMode):
     """Counts the class targets of every cross entropy, and those that are not its ignore index."""
 
     def __init__(self) -> None:
@@ -132,6 +134,10 @@ class _CrossEntropies(TorchFunctionMode):
                 self.total += target.numel()
                 self.supervised += int((target != self.ignore_index).sum())
         return func(*args, **(kwargs or {}))
+
+    def found(self) -> LossTargets | None:
+        """What was counted; None where there was no cross entropy with class targets."""
+        return LossTargets(self.total, self.supervised, self.ignore_index) if self.total else None
 
 
 @contextmanager

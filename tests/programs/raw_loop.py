@@ -45,7 +45,7 @@ def main():
                 print("logged", float(hidden.sum()))
             else:
                 loss = model(input_ids=IDS, labels=IDS).loss
-                loss = loss * {"zero": 0.0, "nan": float("nan")}.get(args.fault, 1.0)  # <- cause zero
+                loss = loss * {"zero": 0.0, "nan": float("nan")}.get(args.fault, 1.0)  # <- cause zero, nan
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
