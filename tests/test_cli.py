@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from peft_inspect.api import Report
-from peft_inspect.cli import inspecting, main
+from peft_inspect.cli import main
 from peft_inspect.cli.progress import progress
 from peft_inspect.diagnose import named
 from peft_inspect.formats import FORMATS
@@ -41,7 +41,6 @@ def call(monkeypatch, capsys):
     """Run the command in this process; `inspect` stands for the API."""
 
     def run_command(*arguments, inspect=lambda *_, **__: report()):
-        monkeypatch.setattr(inspecting, "inspect", inspect)
         monkeypatch.setattr(targets, "inspect", inspect)
         monkeypatch.setattr(sys, "argv", ["peft-inspect", *arguments])
         with pytest.raises(SystemExit) as left:
@@ -246,7 +245,7 @@ def test_all_options_reach_the_request(call):
     )
     assert depth == "gradcheck"
     assert options["select"] == ("PI1", "PI304", "PI2")
-    assert options["ignore"] == ("PI103",)
+    assert options["ignore"] == {"PI103": "ignored on the command line"}
     assert options["verify"] is False
 
 

@@ -73,6 +73,7 @@ def test_all_targets_are_checked_and_the_red_one_decides(project: Path) -> None:
     assert "LoRA params with gradients: 8/8" in good
     assert "PI103 (on purpose)" in good
     assert "PI302 frozen-after-wrapping" in bad
+    assert bad.splitlines()[-1] == "1 of 2 targets failed: bad"
 
 
 def test_processes_give_one_json_object_with_every_target(project: Path) -> None:
@@ -117,7 +118,9 @@ def test_a_target_that_cannot_be_inspected_neither_hides_the_others_nor_is_hidde
     assert len([line for line in written["github"].splitlines() if line.startswith("::error")]) == 4
     suites = {suite.get("name"): suite.get("errors") for suite in ET.fromstring(written["junit"])}
     assert suites == {"good": "0", "bad": "0", "lost": "1", "hostile": "1", "dead": "1"}
-    assert written["markdown"].count("could not be inspected") == written["text"].count("could not be inspected") == 3
+    said = "1 of 5 targets failed: bad; 3 of 5 could not be inspected: lost, hostile, dead"
+    assert written["markdown"].count("could not be inspected") == written["text"].count("could not be inspected") == 3 + 1
+    assert (written["text"].splitlines()[-1], written["markdown"].splitlines()[-1]) == (said, f"**{said}**")
 
 
 def test_what_one_target_imports_is_no_business_of_the_next(tmp_path: Path) -> None:
@@ -225,6 +228,17 @@ def test_the_github_action_installs_every_word_and_evaluates_none(tmp_path: Path
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PEFT_INSPECT_INSTALL": "-e .\n peft-inspect[lightning] $(exit 3) *"},
     )
     assert done.stdout.split("\n")[3:-1] == ["--quiet", "-e", ".", "peft-inspect[lightning]", "$(exit", "3)", "*"]
+
+
+def test_a_target_is_drawn_and_its_gradients_are_checked_by_its_name(project: Path) -> None:
+    done = call(project, "gradcheck", "bad", "-q")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, "train.py:frozen"), done.stderr
+    done = call(project, "tree", "--depth", "0")
+    assert done.returncode == 2
+    assert "tree inspects one model: name one of the targets good, bad" in done.stderr
+    (project / "peft-inspect.toml").write_text('fail-on = "note"\n[targets.only]\nmodel = "train.py:frozen"\n')
+    done = call(project, "tree", "--depth", "0")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "train.py:frozen"), done.stderr
 
 
 def test_without_model_and_targets_it_says_what_to_name(tmp_path: Path) -> None:

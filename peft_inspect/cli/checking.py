@@ -51,7 +51,7 @@ def check_targets(
         if inspected.reports or len(targets) > 1:
             why = {name: str(error) for name, error in inspected.failed.items()}
             for name, output in outputs:
-                output.write(partial(write_all, name, inspected.reports, why, view=view))
+                output.write(partial(write_all, name, inspected.reports, why, view=view, red=inspected.red))
         if converted is not None and inspected.reports:
             suggesting.write(inspected.reports.values(), converted)
         if inspected.incomplete:

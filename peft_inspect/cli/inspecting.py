@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import NoReturn
 
 import typer
 
-from peft_inspect.api import Report, inspect
+from peft_inspect.api import Report
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output, stdout_kept_clean
 from peft_inspect.cli.progress import progress
 from peft_inspect.cli.streams import FAILED, FOUND, INTERRUPTED
 from peft_inspect.formats import FORMATS, View, writer
 from peft_inspect.formats.names import shortened, visible
+from peft_inspect.project.config import Target
+from peft_inspect.project.targets import inspect_target, one_target
 from peft_inspect.records import InspectionError, Request, text_of
 from peft_inspect.reversible import patched, uncollected
-
-DEFAULT_FAIL_ON: Mapping[str, str] = {"tree": "never", "gradcheck": "error", "check": "error"}
 
 
 def run(request: Request, reporting: Reporting, view: View, *, diff: Request | None = None) -> NoReturn:
@@ -30,11 +30,20 @@ def run(request: Request, reporting: Reporting, view: View, *, diff: Request | N
     built = uncollected() if view.command == "tree" else nullcontext()  # nothing runs that could leave memory behind
     with failures(debug=reporting.debug), built:
         output = prepared(reporting, view)
-        report = inspected(request, reporting, view)
+        target = _target(request, reporting, view)
+        report = inspected(target, reporting, view)
         if diff is not None:
-            view = replace(view, other=inspected(diff, reporting, view))
+            view = replace(view, other=inspected(_target(diff, reporting, view), reporting, view))
         output.write(lambda out: writer(view.command, reporting.format, view)(report, out))
-        leave(report, reporting, view)
+        if report.incomplete:
+            raise InspectionError(report.incomplete)
+        limit = "never" if view.command == "tree" else "error"
+        found = report.at_or_above(reporting.fail_on or (target.fail_on if view.command != "tree" else None) or limit)
+        raise typer.Exit(FOUND if found else 0)
+
+
+def _target(request: Request, reporting: Reporting, view: View) -> Target:
+    return one_target(request, view.command, reporting.select, reporting.ignore, reporting.fail_on)
 
 
 def prepared(reporting: Reporting, view: View) -> Output:
@@ -48,10 +57,10 @@ def prepared(reporting: Reporting, view: View) -> Output:
     return Output.to(reporting.output)
 
 
-def inspected(request: Request, reporting: Reporting, view: View) -> Report:
+def inspected(target: Target, reporting: Reporting, view: View) -> Report:
     """The report, made while stdout is kept for it alone and progress goes to the terminal."""
     with at_work() as step:
-        return inspect(request, view.command, select=reporting.select, ignore=reporting.ignore, verify=reporting.verify, step=step)
+        return inspect_target(target, view.command, verify=reporting.verify, step=step)
 
 
 @contextmanager
@@ -71,14 +80,6 @@ def _noticed(leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
         raise SystemExit(status)
 
     return _exit
-
-
-def leave(report: Report, reporting: Reporting, view: View) -> NoReturn:
-    """Exit with 2 when a rule crashed, 1 when something is at or above --fail-on, else 0."""
-    if report.incomplete:
-        raise InspectionError(report.incomplete)
-    found = report.at_or_above(reporting.fail_on or DEFAULT_FAIL_ON[view.command])
-    raise typer.Exit(FOUND if found else 0)
 
 
 @contextmanager

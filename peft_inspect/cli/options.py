@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def _request(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A hub id, a model or adapter folder, a config.json, arch:TYPE, or train.py:build_model.",
+            help="A hub id, a model or adapter folder, a config.json, arch:TYPE, train.py:build_model, or a configured target.",
             show_default=False,
             rich_help_panel="Argument",
         ),
@@ -55,7 +56,12 @@ def _request(
         typer.Option(metavar="FILE", help="A LoRA config: PEFT's JSON, YAML or TOML, or a trainer's config file.", rich_help_panel=LORA),
     ] = None,
     target_modules: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Names with commas, all-linear, or a regular expression.", rich_help_panel=LORA)
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Names with commas, all-linear, or a regular expression. Default: PEFT's for the architecture.",
+            rich_help_panel=LORA,
+        ),
     ] = None,
     target_parameters: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Parameter names with commas, such as experts.gate_up_proj.", rich_help_panel=LORA)
@@ -64,8 +70,12 @@ def _request(
         str | None, typer.Option(metavar="NAMES", help="Names with commas, or a regular expression.", rich_help_panel=LORA)
     ] = None,
     modules_to_save: Annotated[str | None, typer.Option(metavar="NAMES", help="Names with commas.", rich_help_panel=LORA)] = None,
-    rank: Annotated[int | None, typer.Option("-r", "--rank", metavar="N", help="Rank of the adapter.", rich_help_panel=LORA)] = None,
-    lora_alpha: Annotated[float | None, typer.Option(metavar="X", help="Numerator of the scaling.", rich_help_panel=LORA)] = None,
+    rank: Annotated[
+        int | None, typer.Option("-r", "--rank", metavar="N", help="Rank of the adapter. Default: PEFT's, 8.", rich_help_panel=LORA)
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(metavar="X", help="Numerator of the scaling. Default: PEFT's, 8.", rich_help_panel=LORA)
+    ] = None,
     task_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="PEFT's task type, such as CAUSAL_LM.", rich_help_panel=LORA)
     ] = None,
@@ -94,7 +104,7 @@ def _request(
         str | None,
         typer.Option(
             metavar="|".join(completion.WEIGHTS),
-            help="Default: none, at full size and no memory.",
+            help="Default: none, at full size and no memory; your own code decides itself.",
             rich_help_panel=MODEL,
             autocompletion=completion.weights,
         ),
@@ -104,13 +114,28 @@ def _request(
         bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.", rich_help_panel=MODEL)
     ] = False,
     batch: Annotated[
-        str | None, typer.Option(metavar="FILE|CALLABLE", help="Inputs: .safetensors, .json, or file.py:make_batch.", rich_help_panel=RUN)
+        str | None,
+        typer.Option(
+            metavar="FILE|CALLABLE",
+            help="Inputs: .safetensors, .json, or file.py:make_batch. Default: made from what the forward takes.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(metavar="CALLABLE", help="file.py:loss, called as loss(model, batch).", rich_help_panel=RUN)
+        str | None,
+        typer.Option(
+            metavar="CALLABLE",
+            help="file.py:loss, called as loss(model, batch). Default: the loss in the output, else the sum of the outputs.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option(metavar="CALLABLE", help="file.py:optimizer, called as optimizer(model).", rich_help_panel=RUN)
+        str | None,
+        typer.Option(
+            metavar="CALLABLE",
+            help="file.py:optimizer, an optimizer or called as optimizer(model). Default: not checked.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option(metavar="TEXT", help="Text for the batch.", rich_help_panel=RUN)] = None,
     image: Annotated[str | None, typer.Option(metavar="FILE", help="An image file for the batch.", rich_help_panel=RUN)] = None,
@@ -166,7 +191,7 @@ def _reporting(
         list[str] | None,
         typer.Option(
             metavar="RULES",
-            help="Codes, names or prefixes of the rules to judge by.",
+            help="Codes, names or prefixes of the rules to judge by. Default: all.",
             rich_help_panel=REPORT,
             autocompletion=completion.rules,
         ),
@@ -227,9 +252,9 @@ def _reporting(
 
 
 def _none_of(value: str, choices: Sequence[str]) -> str:
-    """What to say of a value that is no choice: those there are, and the one that was meant where a beginning tells."""
-    meant = next((choice for choice in choices if value and choice.startswith(value.lower())), None)
-    return f"{value!r} is none of {', '.join(choices)}" + (f"; did you mean {meant!r}?" if meant else "")
+    """What to say of a value that is no choice: those there are, and the one that was probably meant."""
+    meant = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.6)
+    return f"{value!r} is none of {', '.join(choices)}" + (f"; did you mean {meant[0]!r}?" if meant else "")
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...]:

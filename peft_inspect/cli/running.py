@@ -45,8 +45,9 @@ def run_program(
             told.append(reports)
             sys.stdout.flush()
             sys.stderr.flush()
+            red = [name for name, report in reports.items() if _fails((report,), reporting)]
             for name, output in outputs:
-                output.write(partial(write_all, name, reports, {}, view=view))
+                output.write(partial(write_all, name, reports, {}, view=view, red=red, what="models"))
 
         def abandon(reports: Mapping[str, Report]) -> None:
             tell(reports)

@@ -27,7 +27,8 @@ def tree(
     request: Request,
     reporting: Reporting,
     depth: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Levels below the root; HTML is folded by its reader.", rich_help_panel=TREE)
+        int | None,
+        typer.Option(metavar="N", min=0, help="Levels below the root. Default: all; HTML is folded by its reader.", rich_help_panel=TREE),
     ] = None,
     match: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only modules whose path matches, and the way to them.", rich_help_panel=TREE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from rich.text import Text
 
 from peft_inspect.formats.names import visible
@@ -17,6 +19,22 @@ def answer(report: Diagnosis) -> Text:
     if warnings and not errors:
         said += f"; {_counted(len(warnings), 'warning')} above"
     return Text(visible(said), style="bold red" if errors else "yellow" if warnings else "green")
+
+
+def answer_of_several(what: str, reports: Mapping[str, Diagnosis], failed: Collection[str], red: Collection[str]) -> Text:
+    """How many failed and which, for the end of a report on several.
+
+    Args:
+        what: they are, "targets".
+        reports: by name.
+        failed: those that could not be inspected.
+        red: those with a finding at or above what they fail on.
+    """
+    count = len(reports) + len(failed)
+    said = [f"{len(red)} of {count} {what} failed: {', '.join(red)}"] if red else []
+    if failed:
+        said.append(f"{len(failed)} of {count} could not be inspected: {', '.join(failed)}")
+    return Text(visible("; ".join(said) or f"none of {count} {what} failed"), style="bold red" if said else "green")
 
 
 def _of_structure(report: Diagnosis, errors: tuple[Finding, ...]) -> str:
@@ -35,31 +53,40 @@ def _of_step(report: Diagnosis, trace: Trace, errors: tuple[Finding, ...]) -> st
     if not totals.total:
         return f"nothing of an adapter to train: {_cause(errors)}" if errors else "no adapter parameters here, and nothing wrong"
     if errors:
-        return f"{_not_training(totals)}: {_cause(errors)}"
+        return f"{_not_training(report, totals)}: {_cause(errors)}"
     said = _training(report, trace, totals)
     judged = any(outcome.code.startswith("PI1") and outcome.code != "PI112" for outcome in report.outcomes)
     return said if judged else f"{said}; what the config reaches was not judged (peft-inspect check does)"
 
 
-def _not_training(totals: GradientTotals) -> str:
+def _not_training(report: Diagnosis, totals: GradientTotals) -> str:
     if totals.with_grad == 0:
         return "nothing trains" if totals.other_with_grad == 0 else "no adapter parameter trains"
     if totals.without_grad:
         return f"{totals.without_grad:,} of {totals.total:,} adapter parameters do not train"
-    return f"all {totals.total:,} adapter parameters get a gradient, and something is wrong all the same"
+    return f"all {totals.total:,} adapter parameters {_does(report)}, and something is wrong all the same"
 
 
 def _training(report: Diagnosis, trace: Trace, totals: GradientTotals) -> str:
     """What trains, for a report without errors; why the rest does not, where that is known."""
-    wiring = any(finding.rule == "no-loss" for finding in report.findings)
-    does = "are connected to the outputs" if wiring else "are connected to the loss" if report.structure.weights == "none" else "train"
     some = f"all {totals.total:,}" if not totals.without_grad else f"{totals.with_grad:,} of {totals.total:,}"
-    said = f"{some} adapter parameters {does}"
+    said = f"{some} adapter parameters {_does(report)}"
     if idle := _idle(trace):
         said += f"; {idle:,} are in layers that did not run"
     if totals.frozen:
         said += f"; {totals.frozen:,} are frozen"
-    return f"{said}. No loss was given: this proves the wiring and nothing more" if wiring else said
+    return f"{said}. No loss was given: this proves the wiring and nothing more" if _without_loss(report) else said
+
+
+def _does(report: Diagnosis) -> str:
+    """What parameters do to which a gradient arrives: without weights it has no size, and without a loss no meaning."""
+    if _without_loss(report):
+        return "are connected to the outputs"
+    return "are connected to the loss" if report.structure.weights == "none" else "train"
+
+
+def _without_loss(report: Diagnosis) -> bool:
+    return any(finding.rule == "no-loss" for finding in report.findings)
 
 
 def _idle(trace: Trace) -> int:

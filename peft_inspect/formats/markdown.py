@@ -9,6 +9,7 @@ from dataclasses import replace
 from io import StringIO
 from typing import TextIO
 
+from peft_inspect.formats.answer import answer
 from peft_inspect.formats.coverage import coverage_lines, covered
 from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import gradient_map
@@ -48,7 +49,9 @@ def _lines(report: Diagnosis, view: View) -> Iterator[str]:
     yield ""
     totals = parameter_totals(report.structure)
     wrapped = "; ".join(str(chain) for chain in chains(report.structure))
-    yield f"{code(report.source)}: {_text(wrapped)}, {totals.total:,} parameters, {totals.trainable:,} trainable"
+    yield f"**{prose(answer(report).plain)}**"
+    yield ""
+    yield f"{code(report.source)}: {prose(wrapped)}, {totals.total:,} parameters, {totals.trainable:,} trainable"
     if report.trace is not None:
         yield from _gradients(report.trace)
     for finding in report.findings:
@@ -59,14 +62,23 @@ def _lines(report: Diagnosis, view: View) -> Iterator[str]:
         yield from _fenced("\n".join((*drawn, *tree.legend)))
         if tree.summary:
             yield ""
-            yield _text(tree.summary)
+            yield prose(tree.summary)
     elif report.trace is not None:
-        lines = map_lines(gradient_map(report.trace), WIDTH)
-        screen = Screen(StringIO(), replace(view, width=WIDTH))
-        yield from _fenced("\n".join(text.plain.rstrip() for line in lines for text in screen.fitted(line)))
+        yield from _map(report.trace, view)
     yield from _targets(report)
     yield from _coverage(report)
     yield from _outcomes(report)
+
+
+def _map(trace: Trace, view: View) -> Iterator[str]:
+    """Folded: a comment on a pull request is to be read without scrolling."""
+    screen = Screen(StringIO(), replace(view, width=WIDTH))
+    yield ""
+    yield "<details><summary>Gradients by layer</summary>"
+    lines = map_lines(gradient_map(trace), WIDTH)
+    yield from _fenced("\n".join(text.plain.rstrip() for line in lines for text in screen.fitted(line)))
+    yield ""
+    yield "</details>"
 
 
 def _gradients(trace: Trace) -> Iterator[str]:
@@ -79,10 +91,10 @@ def _gradients(trace: Trace) -> Iterator[str]:
 
 def _finding(finding: Finding) -> Iterator[str]:
     yield ""
-    yield f"### {_SIGNS[finding.severity]} {finding.code} {_text(finding.rule)} ({finding.severity})"
+    yield f"### {_SIGNS[finding.severity]} {finding.code} {prose(finding.rule)} ({finding.severity})"
     yield ""
     message, _, difference = finding.message.partition("\n")
-    yield _text(message)
+    yield prose(message)
     if difference:
         yield from _fenced(difference, "diff")
     if finding.source is not None:
@@ -98,19 +110,19 @@ def _finding(finding: Finding) -> Iterator[str]:
     if finding.fix:
         yield ""
         tried = verdict(finding)
-        yield f"**Fix:** {_text(finding.fix)}{f' (verified: {_text(tried)})' if tried else ''}"
+        yield f"**Fix:** {prose(finding.fix)}{f' (verified: {prose(tried)})' if tried else ''}"
 
 
 def _targets(report: Diagnosis) -> Iterator[str]:
     for adapter in report.structure.adapters:
         if adapter.targets:
             yield ""
-            yield f"<details><summary>Targets of adapter {_text(adapter.name)}</summary>"
+            yield f"<details><summary>Targets of adapter {prose(adapter.name)}</summary>"
             yield ""
             yield f"| {' | '.join(HEADS)} |"
             yield "|---|---|--:|---|---|"
             rows = (row for target in adapter.targets for row in target_rows(target, report.structure))
-            yield from (f"| {' | '.join(map(_text, row))} |" for row in rows)
+            yield from (f"| {' | '.join(map(prose, row))} |" for row in rows)
             yield ""
             yield "</details>"
 
@@ -120,7 +132,7 @@ def _coverage(report: Diagnosis) -> Iterator[str]:
     if found is not None:
         _, *drawn = coverage_lines(report.structure, WIDTH)
         yield ""
-        yield f"<details><summary>Coverage: {_text(found.said)}</summary>"
+        yield f"<details><summary>Coverage: {prose(found.said)}</summary>"
         yield from _fenced("\n".join(line.plain for line in drawn))
         yield ""
         yield "</details>"
@@ -134,12 +146,12 @@ def _outcomes(report: Diagnosis) -> Iterator[str]:
     yield ""
     yield "| code | rule | outcome | why |"
     yield "|---|---|---|---|"
-    yield from (f"| {outcome.code} | {_text(outcome.rule)} | {outcome.status} | {_text(outcome.why)} |" for outcome in report.outcomes)
+    yield from (f"| {outcome.code} | {prose(outcome.rule)} | {outcome.status} | {prose(outcome.why)} |" for outcome in report.outcomes)
     yield ""
     yield "</details>"
 
 
-def _text(text: str) -> str:
+def prose(text: str) -> str:
     """Prose in which nothing is markup, a mention or a line break."""
     plain = visible(text.replace("\n", " "))
     return _SPECIAL.sub(r"\\\1", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")

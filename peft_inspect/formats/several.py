@@ -6,20 +6,31 @@ Targets that could not be inspected are in it too, so that the others alone neve
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import StringIO
 from typing import TextIO
 from xml.etree import ElementTree as ET  # reads back only what junit wrote
 
 from peft_inspect.formats import View, markdown, writer
+from peft_inspect.formats.answer import answer_of_several
 from peft_inspect.formats.ci import github, junit
 from peft_inspect.formats.names import visible
+from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.records import Diagnosis, InspectionError
 
 _APART = frozenset({"html", "svg", "lora-config"})  # one page for one model
 
 
-def write_all(name: str, reports: Mapping[str, Diagnosis], failed: Mapping[str, str], out: TextIO, *, view: View) -> None:
+def write_all(
+    name: str,
+    reports: Mapping[str, Diagnosis],
+    failed: Mapping[str, str],
+    out: TextIO,
+    *,
+    view: View,
+    red: Collection[str] = (),
+    what: str = "targets",
+) -> None:
     """Write the reports, by target, in the format called `name`.
 
     Args:
@@ -28,6 +39,8 @@ def write_all(name: str, reports: Mapping[str, Diagnosis], failed: Mapping[str, 
         failed: the targets that could not be inspected, and why.
         out: where to.
         view: what is drawn.
+        red: the targets with a finding at or above what they fail on, which text and Markdown end with.
+        what: they are.
 
     Raises:
         InspectionError: the format holds one report only.
@@ -46,6 +59,12 @@ def write_all(name: str, reports: Mapping[str, Diagnosis], failed: Mapping[str, 
         _junit(reports, failed, out, view)
     else:
         _one_after_another(name, reports, failed, out, view)
+        ending = answer_of_several(what, reports, failed, red)
+        if name == "text":
+            out.write("\n")
+            Screen(out, view).show([Line(ending)])
+        elif name == "markdown":
+            out.write(f"\n**{markdown.prose(ending.plain)}**\n")
 
 
 def _sarif(reports: Mapping[str, Diagnosis], out: TextIO, view: View) -> None:

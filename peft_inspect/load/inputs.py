@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from peft_inspect.load.user_code import UserCode, call, is_reference
+from peft_inspect.load.user_code import UserCode, call, guarded, is_reference, whole_program
 from peft_inspect.reading import read_text, regular, user_path
 from peft_inspect.records import InspectionError, text_of
 
@@ -22,7 +23,10 @@ def read_batch(name: str, code: UserCode) -> Mapping[str, Any]:
     """
     if is_reference(name):
         found = code.object(name)
-        batch = call(name, found) if callable(found) else found
+        how = f"write one that needs none and returns a batch, or {whole_program(name)}"
+        batch = call(name, found, otherwise=how) if callable(found) else found
+        if isinstance(batch, torch.utils.data.DataLoader):
+            batch = guarded(f"{name} raised", lambda: next(iter(batch)))
         if not isinstance(batch, Mapping) or not all(isinstance(key, str) for key in batch):
             raise InspectionError(
                 f"{name} gave a {type(batch).__name__}: a batch is a dict of keyword inputs, such as input_ids and labels"
@@ -53,18 +57,45 @@ def read_loss(name: str, code: UserCode) -> Callable[[Any, Any], torch.Tensor]:
 
 
 def read_optimizer(name: str, code: UserCode, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that the named callable makes for `model`.
+    """The optimizer that was named, or that the named callable makes for `model`, with or without being given it.
 
     Raises:
-        InspectionError: it is missing, raises, or makes something else.
+        InspectionError: it is missing, raises, makes something else, or was made for another model.
     """
-    make = code.object(name)
-    if not callable(make):
-        raise InspectionError(f"{name} is a {type(make).__name__}: name a callable optimizer(model) that returns the optimizer")
-    optimizer: Any = call(name, make, model)
-    if not hasattr(optimizer, "param_groups"):
-        raise InspectionError(f"{name} returned a {type(optimizer).__name__}: it must return a torch.optim.Optimizer")
-    return optimizer  # type: ignore[no-any-return]
+    made = code.object(name)
+    if not isinstance(made, torch.optim.Optimizer):
+        if not callable(made):
+            raise InspectionError(f"{name} is a {type(made).__name__}: name an optimizer, or a callable optimizer(model) that returns one")
+        return _made_optimizer(name, made, model)
+    own = set(map(id, model.parameters()))
+    if not any(id(parameter) in own for group in made.param_groups for parameter in group["params"]):
+        raise InspectionError(
+            f"{name} holds no parameter of this model, so it was made for another one: name a callable optimizer(model) that returns "
+            f"the optimizer, or {whole_program(name)}"
+        )
+    return made
+
+
+def _made_optimizer(name: str, make: Callable[..., Any], model: torch.nn.Module) -> torch.optim.Optimizer:
+    wanted = _parameters_of(make)
+    if wanted and wanted[0] in ("params", "parameters"):
+        raise InspectionError(
+            f"{name} is given its parameters by whoever calls it, and which those are is what is checked: name a callable "
+            "optimizer(model) that returns the optimizer as you make it"
+        )
+    how = f"write a callable optimizer(model), or {whole_program(name)}"
+    made: Any = call(name, make, *((model,) if wanted or wanted is None else ()), otherwise=how)
+    if not hasattr(made, "param_groups"):
+        raise InspectionError(f"{name} returned a {type(made).__name__}: it must return a torch.optim.Optimizer")
+    return made  # type: ignore[no-any-return]
+
+
+def _parameters_of(function: Callable[..., Any]) -> list[str] | None:
+    """The names of what a callable takes; None where it does not tell."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return None
 
 
 def _safetensors(path: Path) -> dict[str, Any]:

@@ -190,7 +190,8 @@ def _wrapped(subject: Subject, lora: Asked, step: Step) -> Subject:
     fields, found = settings.as_the_trainer_builds(subject.model, lora)
     model = wrap(subject.model, fields)
     notes = (*subject.notes, *lora.notes, *found, *settings.apply(model, lora))
-    return replace(subject, model=model, requested=fields, source_file=lora.file or subject.source_file, notes=notes)
+    # an optimizer that came with the model was made before there was anything to train
+    return replace(subject, model=model, optimizer=None, requested=fields, source_file=lora.file or subject.source_file, notes=notes)
 
 
 def _resumed(subject: Subject, lora: Asked, files: tuple[AdapterFile, ...], step: Step) -> Subject:
@@ -220,6 +221,6 @@ def _with_inputs(subject: Subject, request: Request, code: UserCode) -> Subject:
         subject,
         **own,
         loss=None if request.loss is None else read_loss(request.loss, code),
-        optimizer=None if request.optimizer is None else read_optimizer(request.optimizer, code, subject.model),
+        optimizer=subject.optimizer if request.optimizer is None else read_optimizer(request.optimizer, code, subject.model),
         content=content,
     )

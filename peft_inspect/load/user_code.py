@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from peft_inspect.load.words import did_you_mean, listed
 from peft_inspect.reading import read_text
 from peft_inspect.records import InspectionError, Source, text_of
+from peft_inspect.reversible import patched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,14 +79,20 @@ class UserCode:
         return self._modules[name]
 
 
-def call(what: str, function: Callable[..., _T], *args: Any) -> _T:
+def call(what: str, function: Callable[..., _T], *args: Any, otherwise: str = "") -> _T:
     """Call the user's function; what it prints goes to stderr, since stdout belongs to the report.
 
     Raises:
-        InspectionError: it raised; the detail is its own traceback.
+        InspectionError: it wants other arguments, and `otherwise` says what to do; or it raised, and the detail is its own traceback.
     """
-    _require_arguments(what, function, len(args))
+    _require_arguments(what, function, len(args), otherwise)
     return guarded(f"{what} raised", lambda: function(*args))
+
+
+def whole_program(reference: str) -> str:
+    """The command that inspects the program that `reference` points into, as it runs."""
+    module = reference.rpartition(":")[0]
+    return f"peft-inspect run {module if module.endswith('.py') else f'-m {module}'}"
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -106,7 +113,7 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses and pickles look their module up while it does
     try:
-        guarded(f"importing {path} raised", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        guarded(f"importing {path} raised", lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
     except BaseException:
         del sys.modules[name]
         raise
@@ -132,7 +139,7 @@ def _import_package(name: str) -> ModuleType:
     return module
 
 
-def _require_arguments(what: str, function: Callable[..., Any], given: int) -> None:
+def _require_arguments(what: str, function: Callable[..., Any], given: int, otherwise: str) -> None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a builtin without a signature: the call itself will tell
@@ -142,30 +149,42 @@ def _require_arguments(what: str, function: Callable[..., Any], given: int) -> N
     except TypeError as error:
         raise InspectionError(
             f"{what} is called with {given or 'no'} argument{'s' if given != 1 else ''}, and takes {signature}: {error}"
+            + (f"; {otherwise}" if otherwise else "")
         ) from None
 
 
-def guarded(what: str, run: Callable[[], _T]) -> _T:
-    """Run code that is not ours; what it prints goes to stderr.
+def guarded(what: str, run: Callable[[], _T], script: str = "") -> _T:
+    """Run code that is not ours, on an empty command line; what it prints goes to stderr.
 
     Args:
         what: the start of the error, such as "importing train.py raised".
         run: called without arguments.
+        script: the script that it is, if it is one.
 
     Raises:
         InspectionError: it raised, or left the program; the detail is its own traceback.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), patched((sys, "argv", lambda own: [script or own[0]])):
             return run()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also what ends a program, or a task: it must not pass for a verdict
         said = text_of(error)
+        if script and isinstance(error, SystemExit):
+            raise InspectionError(f"{what} {said}{_on_leaving(error, script)}") from error
         detail = "this is the traceback of your code:\n" + "".join(
             traceback.format_exception(type(error), error, _users_part(error.__traceback__))
         )
         raise InspectionError(f"{what} {said}", detail=detail.rstrip()) from error
+
+
+def _on_leaving(error: SystemExit, script: str) -> str:
+    """Where a script ended itself, and what to do: mostly one that parses its arguments."""
+    frames = traceback.extract_tb(_users_part(error.__traceback__))
+    where = next((f" at {script}:{frame.lineno} ({frame.line})" for frame in frames if Path(frame.filename) == Path(script).resolve()), "")
+    whole = whole_program(f"{script}:")
+    return f'{where}: put that under `if __name__ == "__main__":`, or inspect the program as it runs: {whole} ARGUMENTS'
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
@@ -185,10 +204,12 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def defined_callables(path: Path) -> list[str]:
-    """Names of the top-level functions and classes of a Python file, without running it."""
+def defined_names(path: Path) -> list[str]:
+    """Names of the top-level functions and classes of a Python file, then of variables called like a model, without running it."""
     try:
         tree = ast.parse(read_text(path))
     except (InspectionError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assigned = [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)]
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return list(dict.fromkeys((*defined, *(name for name in assigned if "model" in name.lower()))))

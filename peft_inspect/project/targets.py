@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,8 +13,10 @@ from typing import Any
 
 from peft_inspect.inspection import Depth, Report, Step, inspect
 from peft_inspect.lock import FILE, read_lock
-from peft_inspect.project.config import Config, Target
+from peft_inspect.project.config import Config, Target, read_config
 from peft_inspect.records import InspectionError, Lock, Pins, Request
+
+_NAME = re.compile(r"[^:/\\]+")  # of a target, unlike most forms of MODEL
 
 
 def chosen(
@@ -55,6 +58,24 @@ def chosen(
         )
         for target in targets
     )
+
+
+def one_target(
+    request: Request, depth: Depth, select: Iterable[str] = (), ignore: Iterable[str] = (), fail_on: str | None = None
+) -> Target:
+    """What a command for one model inspects: the configured target that MODEL names, the only one where none is named, or MODEL itself.
+
+    Raises:
+        InspectionError: nothing is named, and several targets are configured or none.
+    """
+    name = request.model
+    if (name is None and request.lora is None) or (name is not None and _NAME.fullmatch(name) and not Path(name).exists()):
+        config = read_config(Path.cwd())
+        if name is None and len(config.targets) > 1:
+            raise InspectionError(f"{depth} inspects one model: name one of the targets {', '.join(config.targets)}, or another MODEL")
+        if name is None or name in config.targets:
+            return chosen(config, request, select, ignore, fail_on)[0]
+    return chosen(Config(), request, select, ignore, fail_on)[0]
 
 
 def inspect_target(
@@ -108,10 +129,10 @@ class Inspected:
         return InspectionError("\n".join(messages), detail="\n".join(details) or None)
 
     @property
-    def red(self) -> bool:
-        """Whether any target has a finding at or above what it fails on."""
+    def red(self) -> tuple[str, ...]:
+        """The targets with a finding at or above what they fail on."""
         limits = {target.name: target.fail_on or "error" for target in self.targets}
-        return any(report.at_or_above(limits[name]) for name, report in self.reports.items())
+        return tuple(name for name, report in self.reports.items() if report.at_or_above(limits[name]))
 
 
 def inspect_targets(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from peft_inspect.formats.answer import answer
+from peft_inspect.formats.answer import answer, answer_of_several
 from peft_inspect.records import AdapterFile, Finding, GradientInfo, MergedTensor, MergedWeights, Outcome, Severity, Source
 
 
@@ -39,6 +39,22 @@ def test_without_weights_connection_is_what_is_known(make_llama, make_trace, mak
     structure = replace(make_llama(), weights="none")
     report = make_report(structure, make_trace(structure, loss=None, norm=None), outcomes=COVERAGE_JUDGED)
     assert said(report) == "all 16 adapter parameters are connected to the loss"
+
+
+def test_without_weights_and_with_an_error_of_the_config_nothing_is_said_of_gradients(make_llama, make_trace, make_report):
+    structure = replace(make_llama(), weights="none")
+    unmatched = Finding("PI101", "unmatched-target-module", Severity.ERROR, "'key_proj' matched nothing")
+    report = make_report(structure, make_trace(structure, loss=None, norm=None), (unmatched,), COVERAGE_JUDGED)
+    assert said(report) == (
+        "all 16 adapter parameters are connected to the loss, and something is wrong all the same: 'key_proj' matched nothing"
+    )
+
+
+def test_several_targets_end_with_those_that_failed():
+    assert answer_of_several("targets", {"a": None, "b": None}, (), ()).plain == "none of 2 targets failed"
+    assert answer_of_several("targets", {"a": None, "b": None}, {"c": "…"}, ("b",)).plain == (
+        "1 of 3 targets failed: b; 1 of 3 could not be inspected: c"
+    )
 
 
 def test_the_cause_has_its_line_and_one_with_a_line_comes_first(make_llama, make_trace, make_report):

@@ -59,14 +59,34 @@ def test_files_that_are_no_batch(load, tiny_llama, tmp_path, name, text, message
             "no_optimizer",
             r"no_optimizer returned a Linear|returned a LlamaForCausalLM: it must return a torch.optim.Optimizer",
         ),
-        ("optimizer", "make", r"make is called with 1 argument, and takes \(\)"),
+        ("optimizer", "make", r"make returned a list: it must return a torch.optim.Optimizer"),
+        ("optimizer", "two", r"two is called with 1 argument, and takes \(model, rate\).*; write a callable optimizer\(model\)"),
+        ("optimizer", "of_another", r"of_another holds no parameter of this model, so it was made for another one"),
+        ("optimizer", "SGD", r"SGD is given its parameters by whoever calls it"),
+        ("batch", "two", r"two is called with no arguments.*; write one that needs none"),
     ],
 )
 def test_callables_that_give_something_else(load, tiny_llama, tmp_path, option, value, message):
     script = tmp_path / "inputs.py"
-    script.write_text("number = 3\ndef make(): return [1]\ndef raises(): 1 / 0\ndef no_optimizer(model): return model\n")
+    script.write_text(
+        "import torch\nfrom torch.optim import SGD\nnumber = 3\ndef make(): return [1]\ndef raises(): 1 / 0\n"
+        "def no_optimizer(model): return model\ndef two(model, rate): ...\nof_another = SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)\n"
+    )
     with pytest.raises(InspectionError, match=message):
         load(str(tiny_llama), **{option: f"{script}:{value}"})
+
+
+def test_an_optimizer_object_and_a_loader_are_taken_for_what_they_hold(load, tmp_path):
+    script = tmp_path / "inputs.py"
+    script.write_text(
+        "import torch\nmodel = torch.nn.Linear(2, 1)\noptimizer = torch.optim.SGD(model.parameters(), lr=1.0)\n"
+        "def made(): return optimizer\n"
+        "loader = torch.utils.data.DataLoader([{'input': torch.ones(2)}] * 4, batch_size=2)\n"
+    )
+    for name in ("optimizer", "made"):
+        subject = load(f"{script}:model", optimizer=f"{script}:{name}", batch=f"{script}:loader")
+        assert subject.optimizer.param_groups[0]["params"] == list(subject.model.parameters())
+    assert subject.batch["input"].shape == (2, 2)
 
 
 def test_a_dict_in_the_code_is_a_batch(load, tiny_llama, tmp_path):

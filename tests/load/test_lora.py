@@ -82,6 +82,8 @@ def test_a_saved_adapter_config_is_a_lora_config_and_names_its_base(load, tiny_l
     ("fields", "message"),
     [
         ({"lora_aplha": 1}, r"LoraConfig has no field 'lora_aplha'; the closest are 'lora_alpha'"),
+        ({"rank": 16}, r"LoraConfig has no field 'rank'; PEFT calls it 'r'"),
+        ({"dropout": 0.1}, r"LoraConfig has no field 'dropout'; PEFT calls it 'lora_dropout'"),
         ({"peft_type": "lorra"}, r"PEFT knows no type 'LORRA'; the closest"),
         ({"task_type": "SEQ_CLASS", "target_modules": "q_proj"}, r"PEFT refuses this LORA config: Invalid task type: 'SEQ_CLASS'"),
         ({"r": 0, "target_modules": "q_proj"}, r"`r` should be a positive integer"),

@@ -44,6 +44,48 @@ def test_a_callable_in_a_file_gives_its_model_in_the_mode_it_was_handed_over(loa
     assert path.read_text().splitlines()[subject.entry.line - 1] == subject.entry.code == "def build_model():"
 
 
+@pytest.mark.parametrize(
+    "returned",
+    ["(net, 'tokenizer')", "['tokenizer', net]", "{'model': net, 'tokenizer': 3}", "type('Trainer', (), {'model': net})()"],
+)
+def test_the_one_model_in_what_is_returned_is_inspected_and_the_report_says_so(load, script, returned):
+    subject = load(f"{script(f'import torch{chr(10)}net = torch.nn.Linear(2, 3){chr(10)}def load(): return {returned}')}:load")
+    assert subject.model.out_features == 3
+    assert "train.py:load returned a" in subject.notes[0]
+
+
+def test_of_several_models_the_one_with_adapters_is_inspected(load, script):
+    path = script(
+        "import torch\nfrom peft import LoraConfig, get_peft_model\n"
+        "def both():\n"
+        "    student = get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 2)), LoraConfig(target_modules=['0']))\n"
+        "    return torch.nn.Linear(1, 1), student\n"
+    )
+    assert type(load(f"{path}:both").model).__name__ == "PeftModel"
+
+
+def test_an_optimizer_that_comes_with_the_model_is_its_optimizer_until_it_is_wrapped(load, script):
+    path = script(
+        "import torch\n"
+        "def build():\n"
+        "    model = torch.nn.Sequential(torch.nn.Linear(2, 2))\n"
+        "    return model, torch.optim.SGD(model.parameters(), lr=1.0)\n"
+    )
+    subject = load(f"{path}:build")
+    assert subject.optimizer.param_groups[0]["params"] == list(subject.model.parameters())
+    assert load(f"{path}:build", lora_fields={"target_modules": "0"}).optimizer is None
+
+
+def test_a_script_that_parses_its_arguments_is_imported_with_none(load, script):
+    source = (
+        "import argparse, torch\nparser = argparse.ArgumentParser()\nparser.add_argument('--width', type=int, {})\n"
+        "width = parser.parse_args().width\ndef build(): return torch.nn.Linear(width, 1)\n"
+    )
+    assert load(f"{script(source.format('default=3'))}:build").model.in_features == 3
+    with pytest.raises(InspectionError, match=r"SystemExit: 2 at .*train.py:4 \(width = .*__main__.*peft-inspect run .*train.py ARGUMENTS"):
+        load(f"{script(source.format('required=True'), 'wants.train.py')}:build")
+
+
 def test_what_the_code_prints_stays_off_stdout(load, script, capsys):
     load(f"{script('import torch; print(1)' + chr(10) + 'def build():' + chr(10) + '    print(2); return torch.nn.Linear(1, 1)')}:build")
     printed = capsys.readouterr()
@@ -108,10 +150,15 @@ def test_a_script_that_fails_or_leaves_on_import_is_reported_the_same_way(load, 
     ("source", "name", "message"),
     [
         ("def build_model(): ...", "build_modle", r"train.py has no 'build_modle'; the closest is 'build_model'"),
-        ("def build_model(): ...", "build_model", r"build_model returned a NoneType: it must return the torch.nn.Module"),
+        ("def build_model(): ...", "build_model", r"build_model returned nothing: name .* or peft-inspect run .*train.py"),
         ("def build_model(): return 1, 2", "build_model", r"build_model returned a tuple"),
-        ("lr = 0.1", "lr", r"lr is a float: name a torch.nn.Module, or a callable that returns one"),
-        ("def build_model(config): ...", "build_model", r"called with no arguments, and takes \(config\)"),
+        ("lr = 0.1", "lr", r"lr is a float: name a torch.nn.Module or a callable that returns the one that is trained"),
+        (
+            "import torch\ndef build_model(): return torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)",
+            "build_model",
+            r"a tuple with 2 models \(Linear, Linear\): name a callable that returns the one that is trained",
+        ),
+        ("def build_model(config): ...", "build_model", r"called with no arguments, and takes \(config\).*peft-inspect run .*train.py"),
     ],
 )
 def test_what_is_no_model_is_named_for_what_it_is(load, script, source, name, message):
@@ -121,7 +168,8 @@ def test_what_is_no_model_is_named_for_what_it_is(load, script, source, name, me
 
 def test_a_file_without_a_callable_lists_those_it_has(load, script):
     with pytest.raises(
-        InspectionError, match=r"say which callable of .*train.py builds the model, as .*train.py:build_model: it defines build_model, Net"
+        InspectionError,
+        match=r"say which callable of .*train.py builds the model, as .*train.py:build_model: it defines build_model, Net; or inspect",
     ):
         load(str(script("def build_model(): ...\nclass Net: ...\n")))
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 # Fields that hold lists: a plain name or `a,b` from a flag is a list, anything else a regular expression or shorthand.
 _LISTS = ("target_modules", "target_parameters", "exclude_modules", "modules_to_save", "layers_pattern")
 _SAVED = "adapter_config.json"
+_IN_PEFTS_SPELLING = {
+    **dict.fromkeys(("rank", "lora_rank", "lora_r", "lora_dim", "r_lora"), "r"),
+    **dict.fromkeys(("alpha", "lora_scaling"), "lora_alpha"),
+    **dict.fromkeys(("dropout",), "lora_dropout"),
+    **dict.fromkeys(("targets", "lora_target", "lora_targets", "lora_target_modules", "lora_modules", "modules"), "target_modules"),
+}
 _OF_OLDER_VERSIONS = ("enable_lora", "merge_weights")
 _NAMES = re.compile(r"[\w.-]+(?:,[\w.-]+)*")
 
@@ -73,7 +79,7 @@ def asked(request: Request) -> Asked | None:
 def _looks_like_one(fields: Mapping[str, Any]) -> bool:
     """Whether anything in a file is a field of a PEFT config, be it a misspelt one."""
     names = _field_names({"peft_type": "LORA", **fields})
-    return "peft_type" in fields or any(name in names or did_you_mean(name, names) for name in fields)
+    return "peft_type" in fields or any(name in names or name in _IN_PEFTS_SPELLING or did_you_mean(name, names) for name in fields)
 
 
 def _as_peft_reads(fields: Mapping[str, Any], *, saved: bool) -> tuple[dict[str, Any], list[str]]:
@@ -143,6 +149,8 @@ def _checked(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     names = _field_names(fields)
     for name in fields:
         if name not in names:
-            raise InspectionError(f"{where}: {_config_class(fields).__name__} has no field {name!r}{did_you_mean(name, names)}")
+            meant = _IN_PEFTS_SPELLING.get(name.lower().replace("-", "_"))
+            hint = f"; PEFT calls it {meant!r}" if meant in names else did_you_mean(name, names)
+            raise InspectionError(f"{where}: {_config_class(fields).__name__} has no field {name!r}{hint}")
     check_values(fields, where)
     return dict(fields)

@@ -8,10 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from peft_inspect.load.files import read_mapping
-from peft_inspect.load.lora.wrap import is_weightless
 from peft_inspect.load.model import libraries
 from peft_inspect.load.model.alternatives import alternatives
 from peft_inspect.load.model.build import Blueprint, Weights, build
@@ -21,9 +18,10 @@ from peft_inspect.load.model.location import Folder, Location
 from peft_inspect.load.model.model_class import model_class
 from peft_inspect.load.model.model_config import config_from, default_config
 from peft_inspect.load.model.named import Architecture, Code, HubRepo, LocalFile, LocalFolder, Named
+from peft_inspect.load.model.own_code import model_of_code
 from peft_inspect.load.model.remote_code import has_code, remote_classes
 from peft_inspect.load.model.valid_config import make_valid
-from peft_inspect.load.user_code import UserCode, call
+from peft_inspect.load.user_code import UserCode
 from peft_inspect.records import InspectionError, Request, Subject
 
 if TYPE_CHECKING:
@@ -61,37 +59,11 @@ def base_model(name: str, form: Named, request: Request, task_type: str | None, 
         InspectionError: it cannot be built; the message says what to do.
     """
     if isinstance(form, Code):
-        return _from_code(name, request, code, step)
+        step(f"calling {name}")
+        return model_of_code(name, request, code)
     if isinstance(form, Architecture):
         return _from_type(name, form.model_type, request, task_type, step)
     return _from_files(name, form, request, task_type, step)
-
-
-def _from_code(name: str, request: Request, code: UserCode, step: Step) -> Subject:
-    for option, given in (("--config-set", request.config_fields), ("--weights", request.weights), ("--reduce", request.reduce)):
-        if given:
-            raise InspectionError(f"{option} has no say over a model that your own code builds: leave it out, or change {name}")
-    step(f"calling {name}")
-    model = code.object(name)
-    if not isinstance(model, torch.nn.Module):
-        if not callable(model):
-            raise InspectionError(f"{name} is a {type(model).__name__}: name a torch.nn.Module, or a callable that returns one")
-        model = call(name, model)
-    if not isinstance(model, torch.nn.Module):
-        raise InspectionError(f"{name} returned a {type(model).__name__}: it must return the torch.nn.Module that is trained")
-    _require_tree(model, name)
-    return Subject(model, name, "none" if is_weightless(model) else "user", source_file=code.file(name), entry=code.entry(name))
-
-
-def _require_tree(model: torch.nn.Module, name: str) -> None:
-    """Refuse a module that holds itself, which nothing that walks a model survives, and layers whose shapes are not known yet."""
-    try:
-        model.apply(lambda _: None)
-    except RecursionError as error:
-        raise InspectionError(f"{name} returned a {type(model).__name__} that holds itself, directly or in its modules") from error
-    lazy = next((path for path, parameter in model.named_parameters() if torch.nn.parameter.is_lazy(parameter)), None)
-    if lazy is not None:
-        raise InspectionError(f"{name}: {lazy} is lazy and has no shape yet: run one batch through the model before returning it")
 
 
 def _from_type(name: str, model_type: str, request: Request, task_type: str | None, step: Step) -> Subject:

@@ -12,6 +12,7 @@ from peft_inspect.load.quiet import quiet
 from peft_inspect.load.words import closest
 from peft_inspect.records import InspectionError
 
+_ADAPTER = "adapter_config.json"
 _PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "*processor*.json", "chat_template*")
 
 
@@ -91,7 +92,8 @@ class Repository:
             return InspectionError(f"{self.name} is gated: accept its conditions on {constants.ENDPOINT}/{self.repo}; {how}")
         if isinstance(error, errors.RepositoryNotFoundError):
             return InspectionError(
-                f"the hub has no model {self.repo!r}{self._other_meaning()}, or it is private and {_without_access(token)}"
+                f"there is no folder {self.repo} here, and the hub has no model {self.repo!r}{self._other_meaning(file)}, "
+                f"or it is private and {_without_access(token)}"
             )
         if isinstance(error, errors.RevisionNotFoundError):
             return InspectionError(f"{self.repo} on the hub has no revision {self.revision!r}: give a branch, a tag or a commit")
@@ -108,14 +110,18 @@ class Repository:
             )
         cause = error.__cause__ or error
         reason = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        offline = "" if file == _ADAPTER else f"; arch:TYPE works without a network{self._other_meaning(file)}"
         return InspectionError(
-            f"{file} of {self.name} could not be fetched from {constants.ENDPOINT} ({reason}): check the network, HF_ENDPOINT and proxies; "
-            f"arch:TYPE works without a network{self._other_meaning()}"
+            f"there is no folder {self.repo} here, and {file} of {self.name} could not be fetched from {constants.ENDPOINT} ({reason}): "
+            f"check the name, the network, HF_ENDPOINT and proxies{offline}"
         )
 
-    def _other_meaning(self) -> str:
+    def _other_meaning(self, file: str) -> str:
         """A bare name that is no model may be a model type or a misspelt file."""
         from transformers import CONFIG_MAPPING
+
+        if file == _ADAPTER:
+            return ""
 
         types = closest(self.repo, CONFIG_MAPPING.keys(), limit=1) if "/" not in self.repo else []
         return f" (did you mean arch:{types[0]}?)" if types else ""

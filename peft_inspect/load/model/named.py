@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_inspect.load.user_code import defined_callables, is_reference
+from peft_inspect.load.user_code import defined_names, is_reference, whole_program
 from peft_inspect.load.words import listed
 from peft_inspect.reading import user_path
 from peft_inspect.records import InspectionError
@@ -83,9 +83,13 @@ def _file(path: Path) -> Named:
     if path.suffix == ".json":
         return LocalFile(path)
     if path.suffix == ".py":
-        names = defined_callables(path)
+        names = defined_names(path)
         found = f": it defines {listed(names)}" if names else ""
-        raise InspectionError(f"say which callable of {path} builds the model, as {path}:{names[0] if names else 'build_model'}{found}")
+        likely = next((name for name in names if "model" in name.lower()), names[0] if names else "build_model")
+        raise InspectionError(
+            f"say which callable of {path} builds the model, as {path}:{likely}{found}; "
+            f"or inspect the program as it runs: {whole_program(f'{path}:')}"
+        )
     raise InspectionError(
         f"{path} is no model: give its folder, its config.json, or a Python file with a callable, as train.py:build_model"
     )
