@@ -17,7 +17,7 @@ from peft_inspect.program.followed import FollowedStep, Manner, Values, is_nonfi
 from peft_inspect.program.ranks import Ranks
 from peft_inspect.program.roots import Root, optimizers_of
 from peft_inspect.program.together import all_go_on, share_findings, share_gradients, share_updates
-from peft_inspect.records import AdapterFile, Diagnosis, Finding, LossInfo, Remedy, Stationary, Subject, Trace
+from peft_inspect.records import AdapterFile, Diagnosis, Finding, LossInfo, Remedy, Stationary, Structure, Subject, Trace, Unexplained
 from peft_inspect.rules import Rule
 from peft_inspect.rules.updates import begins_with_nothing
 from peft_inspect.run.gradients import zeros_at_init
@@ -71,11 +71,12 @@ class Inquiry:
         self._source = source
         self._rules = rules
         self._ignore = ignore
-        self._steps = steps
+        self.steps = steps
         self._verify = verify
         self._ends = ends
         self._used: list[str] = []
         self._models: list[Judged] = []
+        self._unadapted: dict[str, Diagnosis] = {}
         self._left: list[tuple[Judged, Finding, tuple[Finding, ...]]] | None = None
         self.trial: Trial | None = None
         self._tried: tuple[Judged, Finding] | None = None
@@ -159,12 +160,19 @@ class Inquiry:
 
     def diagnoses(self) -> dict[str, Diagnosis]:
         """What is known by now, by model."""
-        return {judged.name: replace(judged.diagnosis, steps=tuple(self._used)) for judged in self._models}
+        seen = {judged.name: judged.diagnosis for judged in self._models} or self._unadapted
+        return {name: replace(diagnosis, steps=tuple(self._used)) for name, diagnosis in seen.items()}
 
     @property
     def found(self) -> bool:
         """Whether anything is wrong."""
         return any(judged.diagnosis.findings for judged in self._models)
+
+    def take_unadapted(self, structures: Mapping[str, Structure]) -> None:
+        """The program trains these models, and none with an adapter."""
+        missing: Mapping[type, str] = dict.fromkeys((Trace, Unexplained, AdapterFile), "the model that is trained holds no adapter")
+        for name, structure in structures.items():
+            self._unadapted[name] = diagnose(self._source, Evidence(structure, missing=missing), self._rules, self._ignore)
 
     def _watch(self, roots: Iterable[Root]) -> None:
         """One step of each model; a further one takes the place of one that could not be judged."""
@@ -212,7 +220,7 @@ class Inquiry:
 
     def _next(self) -> Phase:
         """What the next step is for."""
-        if len(self._used) >= self._steps:
+        if len(self._used) >= self.steps:
             return "done"
         if self.phase == "watch" and any(_is_open(judged.trace) for judged in self._models):
             return "watch"
@@ -222,7 +230,7 @@ class Inquiry:
             return "follow"
         if self.phase == "follow" and any(judged.trace.zero_for_good for judged in self._models):
             looks = [self._look(judged) for judged in self._models if judged.trace.zero_for_good]
-            if any(look != "flow" for look in looks) or len(self._used) + 1 < self._steps:
+            if any(look != "flow" for look in looks) or len(self._used) + 1 < self.steps:
                 return "follow"  # a batch alone can be the cause of zeros: the next one may tell
         return self._try()
 

@@ -74,12 +74,14 @@ def run(
     waiting = AfterImport("peft", watch)
     prepared = prepare(launch)
     waiting.begin()
+    completed = False
     try:
         ended = execute(prepared)
+        completed = ended.how == "returned" or (ended.how == "exited" and ended.code == 0)
     finally:
         waiting.end()
     if sessions:
-        sessions[0].finish()
+        sessions[0].finish(to_the_end=completed)
     if failures:
         raise failures[0]
     if not sessions:

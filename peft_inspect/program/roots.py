@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import math
 import sys
 import weakref
 from dataclasses import dataclass, field, replace
@@ -97,6 +98,7 @@ class Root:
     trains: bool = False  # it was called with gradients on
     backwards: int = 0
     ended: bool = False
+    never_stepped: bool = False
     arrivals: Arrivals | None = None
     batch: BatchInfo | None = None
     losses: list[LossInfo] = field(default_factory=list)
@@ -126,6 +128,7 @@ class Root:
         root = cls(model, source(line_above(sys._getframe(1))), structure, layers, watchers, Updates(structure, layers.parameters))
         root._stale = frozenset(id(parameter) for parameter in layers.parameters.values() if parameter.grad is not None)
         root._versions = {path: version_of(parameter) for path, parameter in root.adapter_parameters.items()}
+        root.updates.made = notes.changes.made_by
         root.updates.begin()
         root._files = tuple(compared(file, model, structure) for file in notes.loads.files(model))
         root._changes = notes.changes
@@ -254,6 +257,11 @@ class Root:
                 if not bool(torch.isfinite(self.layers.parameters[path]).all()):
                     self.layers.parameters[path].copy_(values)
 
+    @property
+    def has_no_loss(self) -> bool:
+        """Whether the loss is no number, whatever a gradient scaler multiplies it with."""
+        return any(loss.value is not None and not math.isfinite(loss.value) for loss in self.losses)
+
     def end(self) -> None:
         """Watch no longer."""
         if self.followed is not None:
@@ -276,7 +284,11 @@ class Root:
                 frozen[layer.path] = line
         by = None if self._changes is None else self._changes.checkpointing_by
         update = None if self._is_taken else self.updates.found(arrived)
-        return replace(trace, update=update, adapter_files=self._files, frozen_by=frozen, checkpointing_by=by)
+        optimizer = self._changes.optimizer_by if self._changes is not None else None
+        unstepped = self.backwards if optimizer is not None and self.never_stepped and not self.updates.stepped else 0
+        if unstepped:
+            trace = replace(trace, structure=replace(trace.structure, optimizer_by=optimizer))
+        return replace(trace, unstepped=unstepped, update=update, adapter_files=self._files, frozen_by=frozen, checkpointing_by=by)
 
     @property
     def _is_taken(self) -> bool:
@@ -291,7 +303,16 @@ class Root:
         known = frozenset(path for path, parameter in parameters.items() if id(parameter) in held)
         reasons = (unknown_holder(optimizer, parameters.values()) for optimizer in optimizers)
         unknown = None if known else next((reason for reason in reasons if reason), None)
-        return replace(self.structure, optimizer=known if optimizers and unknown is None else None, optimizer_unknown=unknown)
+        holding = {id(parameter) for parameter in parameters.values()}
+        first = next((other for other in optimizers if holds(other, holding)), next(iter(optimizers), None))
+        by, older = (None, False) if self._changes is None else (self._changes.made_by(first), self._changes.is_older(first))
+        return replace(
+            self.structure,
+            optimizer=known if optimizers and unknown is None else None,
+            optimizer_unknown=unknown,
+            optimizer_by=by,
+            optimizer_older=older,
+        )
 
     @property
     def loss(self) -> LossInfo:

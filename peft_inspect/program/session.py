@@ -14,6 +14,7 @@ from peft_inspect.program.inquiry import Inquiry
 from peft_inspect.program.ranks import NoVerdictError, Ranks
 from peft_inspect.program.roots import Notes, Root, holds, optimizers_of, root_of
 from peft_inspect.program.together import all_have_ended
+from peft_inspect.program.unadapted import Unadapted
 from peft_inspect.records import Diagnosis
 from peft_inspect.reversible import Apart
 from peft_inspect.run.loads import Loads
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 _DEAF = 1000  # times that a program is stopped and goes on to train all the same, before its process is ended
-_PATIENCE = 10  # steps of other optimizers that an optimizer which holds the adapters is waited for
+_PATIENCE = 10  # steps of other optimizers that one which holds the adapters is waited for; for a model with any, so many times --steps
 
 
 class Session:
@@ -66,6 +67,7 @@ class Session:
         self._told = 0
         self.concluded = False
         self._with_adapters = self._without_adapters = self._skipped = 0
+        self._unadapted: Unadapted | None = Unadapted(self._notes.changes)  # until a model with adapters is trained
 
     def begin(self) -> None:
         """Watch the process from now on."""
@@ -84,14 +86,17 @@ class Session:
         self._trial.close()
         self._hooks.remove()
         self._watching.end()
-        self._calling = None
+        self._calling = self._unadapted = None
         self._inquiry.forget()
 
-    def finish(self) -> None:
-        """The program has ended: judge what was seen of it, if anything was."""
+    def finish(self, *, to_the_end: bool = False) -> None:
+        """The program has ended: judge what was seen of it, if anything was. `to_the_end` says that nothing cut it short."""
         if not self.concluded:
             if self._seen:
+                for root in self._roots:
+                    root.never_stepped = to_the_end and root.backwards > 1 and not root.changed_by_hand
                 self._step_over()
+            self._take_unadapted()
             if not self.concluded and self._inquiry.diagnoses():
                 self._over()
         if self.ranks is not None:
@@ -124,7 +129,11 @@ class Session:
         model = root_of(module)
         if model is None:
             self._without_adapters += 1
+            if self._unadapted is not None:
+                self._unadapted.called(module)
             return
+        if torch.is_grad_enabled():
+            self._unadapted = None
         self._with_adapters += 1
         with self._telling():
             self._calling = root = self._root(model, module, args)
@@ -238,6 +247,11 @@ class Session:
         if self.concluded:
             return
         with self._telling():
+            if self._unadapted is not None:
+                self._unadapted.step_ended()
+                if self._unadapted.steps >= _PATIENCE * self._inquiry.steps:
+                    self._take_unadapted()
+                    self._over()
             for root in self._roots:
                 if root.backwards and not root.ended:
                     root.ended = _ends(root, optimizer)
@@ -246,15 +260,24 @@ class Session:
                 self._step_over()
         self._go_on_or_stop()
 
+    def _take_unadapted(self) -> None:
+        if self._unadapted is not None and not self.concluded and not torch.distributed.is_initialized():
+            with self._telling():
+                self._inquiry.take_unadapted(self._unadapted.structures())
+
     def _has_ended(self) -> bool:
         """Whether the step has ended: in every process, those included that have nothing to watch."""
         ended = all(root.ended for root in self._roots if root.backwards)
         return self._seen and ended if self.ranks is None else all_have_ended(self.ranks, seen=self._seen, ended=ended)
 
     def step_skipped(self, optimizer: Optimizer) -> None:  # noqa: ARG002
-        """A step that was left out says nothing of the gradients: scalers begin high and come down."""
+        """A step that was left out says nothing of the gradients, as scalers begin high and come down; but for one whose loss is none."""
         self._skipped += 1
-        self._drop()
+        if self._seen and (self._skipped > _PATIENCE or any(root.has_no_loss for root in self._roots)):
+            self._step_over()
+            self._go_on_or_stop()
+        else:
+            self._drop()
 
     @property
     def _seen(self) -> bool:

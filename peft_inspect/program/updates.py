@@ -15,7 +15,7 @@ from peft_inspect.structure.optimizers import held_by
 from peft_inspect.structure.shards import is_part, numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -37,6 +37,8 @@ class Updates:
     _optimizer: str = ""
     _schedule: int | None = None
     stepped: bool = False
+    made: Callable[[Any], Source | None] = lambda _: None  # the line that made an optimizer or a schedule
+    _by: tuple[Source | None, Source | None] = (None, None)
 
     def begin(self) -> None:
         """Before the first forward. Not more than a sample of a large weight is kept."""
@@ -61,7 +63,9 @@ class Updates:
             self._settings.update(dict.fromkeys(map(id, group["params"]), settings))
         self._settings.update({id(tensor): {} for tensor in held_by(optimizer) if id(tensor) not in self._settings})
         rates = [settings.get("lr") for settings in self._settings.values()]
-        self._schedule = _schedule_of(optimizer) if rates and not any(rates) else None
+        schedule = _schedule_of(optimizer) if rates and not any(rates) else None
+        self._schedule = schedule.last_epoch if schedule is not None else None
+        self._by = self.made(optimizer), self.made(schedule)
 
     def found(self, arrived: frozenset[str]) -> OptimizerStep | None:
         """What the step did; None where no optimizer stepped. `arrived` are paths that a gradient other than zero had reached."""
@@ -72,7 +76,8 @@ class Updates:
         updates = tuple(self._update(path, change, counts, path in arrived) for path, change in changes.items())
         frozen = [info.path for info in self.structure.parameters if info.role == "base" and not info.requires_grad]
         moved = tuple(path for path in frozen if version_of(self.parameters[path]) != self._versions[path])
-        return OptimizerStep(self._optimizer, updates, moved, self.cleared, self._schedule)
+        made, schedule = self._by
+        return OptimizerStep(self._optimizer, updates, moved, self.cleared, self._schedule, schedule, made)
 
     def _change(self, path: str) -> _Change:
         before, after, gradient = self._values[path], _sample(self.parameters[path]), self._gradients.get(path)
@@ -111,10 +116,11 @@ class _Change:
         return {"asked": self.asked.sum(), "stayed": (self.asked & self.same).sum(), "moved": (~self.same).sum()}
 
 
-def _schedule_of(optimizer: Optimizer) -> int | None:
-    """How far the schedule of its learning rate has gone; an optimizer does not know who schedules it. None where nobody does."""
+def _schedule_of(optimizer: Optimizer) -> LRScheduler | None:
+    """The schedule of its learning rate that has gone furthest; an optimizer does not know who schedules it. None where nobody does."""
     schedules = (other for other in gc.get_objects() if issubclass(type(other), LRScheduler))
-    return max((schedule.last_epoch for schedule in schedules if schedule.optimizer is optimizer), default=None)
+    own = (schedule for schedule in schedules if schedule.optimizer is optimizer)
+    return max(own, key=lambda schedule: schedule.last_epoch, default=None)
 
 
 def _is_plain(parameter: Tensor) -> bool:

@@ -202,6 +202,10 @@ class Structure:
     model_config: Mapping[str, Any] = field(default_factory=dict)  # the base model's config as plain JSON values
     optimizer: frozenset[str] | None = None  # paths of the parameters that the optimizer holds; None: no optimizer given
     optimizer_unknown: str | None = None  # why it cannot be told what the optimizer holds
+    optimizer_by: Source | None = None  # the line that made it
+    optimizer_older: bool = False  # than every adapter
+    called_by: Source | None = None  # the line of a program that trains this model, which holds no adapter
+    adapted_by: Source | None = None  # the line that put an adapter on another model than this one
     source_file: str | None = None
     entry: Source | None = None
     notes: tuple[str, ...] = ()

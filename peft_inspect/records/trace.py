@@ -238,6 +238,8 @@ class OptimizerStep:
     base_moved: tuple[str, ...] = ()  # paths of frozen base weights that it wrote into
     cleared: Source | None = None  # the line that cleared gradients between the backward and the step
     schedule: int | None = None  # where a schedule stands that gives a learning rate of 0
+    schedule_by: Source | None = None  # the line that made this schedule
+    made_by: Source | None = None  # the line that made the optimizer
     stays_zero: bool = False  # it went on over several steps, and the learning rate is 0 still
 
 
@@ -263,6 +265,7 @@ class Trace:
     frozen_by: Mapping[str, Source] = field(default_factory=dict)  # adapter layers, by the line that froze their weights
     checkpointing_by: Source | None = None  # the line that switched activation checkpointing on
     update: OptimizerStep | None = None  # None: no optimizer stepped, because the step was not that of a training program
+    unstepped: int = 0  # backwards of a program that came to its end without a step of its optimizer
     targets: LossTargets | None = None  # looked at where gradients are zero or not finite
     underflow: frozenset[str] = frozenset()  # adapter layers whose gradients appear once the loss is scaled up
     dead_after_perturbing: frozenset[str] = frozenset()  # adapter layers with exact zeros that stay zero for any weights

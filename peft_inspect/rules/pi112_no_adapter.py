@@ -19,10 +19,15 @@ def check(structure: Structure) -> Iterator[Finding]:
     """No adapter layer, and no adapter of a kind that works without layers."""
     if not structure.adapter_layers and not any(adapter.prompt_learning for adapter in structure.adapters):
         trainable = sum(parameter.numel for parameter in structure.parameters if parameter.requires_grad)
+        other = ", and the adapter that the line shown puts on is on another object" if structure.adapted_by else ""
+        trained = " is trained and" if structure.called_by else ""
         yield RULE.finding(
-            f"{structure.root_type} has no adapter layer: none of its {len(structure.modules):,} modules is one",
+            f"{structure.root_type}{trained} has no adapter layer: none of its {len(structure.modules):,} modules is one{other}",
+            source=structure.adapted_by or structure.called_by,
             facts={"modules": len(structure.modules), "trainable": trainable},
-            fix="wrap the model, model = get_peft_model(model, config), and train what it returns; on the command line, "
+            fix="train what the wrapping returns: model = get_peft_model(model, config)"
+            if structure.called_by
+            else "wrap the model, model = get_peft_model(model, config), and train what it returns; on the command line, "
             "--lora FILE or --target-modules NAMES wraps it for the inspection",
         )
 

@@ -76,7 +76,9 @@ def _fix(birth: Birth | None) -> str:
     if birth.how == "cancellation":
         return at_line(birth.source, "change what is compared here: both sides of it move together with these weights")
     return at_line(
-        birth.source, "make the factor at this line other than zero: a mask, a weight of the loss, a saturated or constant function"
+        birth.source,
+        "make the factor at this line other than zero: a mask, a weight of the loss, a saturated or constant function, "
+        "advantages of rewards that are all alike",
     )
 
 

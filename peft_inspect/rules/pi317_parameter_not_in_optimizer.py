@@ -24,11 +24,15 @@ def check(structure: Structure) -> Iterator[Finding]:
         paths = {parameter.path for parameter in missing}
         layers = [layer.path for layer in structure.adapter_layers if not paths.isdisjoint(layer.parameters)]
         copies = [parameter.module for parameter in missing if parameter.role == "saved"]
+        older = ": it is older than the adapter" if structure.optimizer_older else ""
         yield RULE.finding(
-            f"the optimizer holds {len(trainable) - len(missing)} of {len(trainable)} trainable adapter parameters",
+            f"the optimizer holds {len(trainable) - len(missing)} of {len(trainable)} trainable adapter parameters{older}",
             (*layers, *copies),
+            source=structure.optimizer_by,
             facts={"trainable": len(trainable), "missing": len(missing), "held": len(held)},
-            fix="build the optimizer after wrapping, from [p for p in model.parameters() if p.requires_grad]",
+            fix="build the optimizer after wrapping, from [p for p in model.parameters() if p.requires_grad]"
+            if structure.optimizer_by is None or structure.optimizer_older
+            else "give it all that is trained, as a list: [p for p in model.parameters() if p.requires_grad]; a generator is empty once read",
         )
 
 

@@ -1,7 +1,8 @@
-"""The optimizer stepped, and the adapter is what it was.
+"""The optimizer stepped, and the adapter is what it was; or it never stepped.
 
 The learning rate is 0, the gradients were scaled to nothing before the step, or it was another optimizer that stepped:
-one that was built first and is still the one that the loop, or the schedule, calls.
+one that was built first and is still the one that the loop, or the schedule, calls. With more steps to accumulate than
+there are batches, none steps at all.
 
 Look at what stands between the backward and the step. A schedule that starts at 0 and warms up is no fault; one that stays at 0
 while it goes on is.
@@ -11,14 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from peft_inspect.records import Finding, OptimizerStep, Severity, Trace, Update
+from peft_inspect.records import Finding, OptimizerStep, Severity, Source, Trace, Update
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.updates import is_cleared, is_rounded_away, modules, no_step, trained
+from peft_inspect.rules.words import counted
 
 
 def check(trace: Trace) -> Iterator[Finding]:
     """No value of any adapter weight with a gradient has changed."""
+    if trace.unstepped:
+        rows = [row for row in trace.gradients if row.arrived and row.layer]
+        yield RULE.finding(
+            f"the program ran {counted(trace.unstepped, 'backward')} and came to its end without one step of its optimizer: none of "
+            f"{counted(len(rows), 'adapter parameter')} with a gradient was updated",
+            dict.fromkeys(row.layer for row in rows if row.layer),
+            source=trace.structure.optimizer_by,
+            facts={"backwards": trace.unstepped},
+            fix="call optimizer.step(): where gradients accumulate, also after the last batches that do not fill a step",
+        )
     updates = trained(trace)
     if trace.update is None or not updates or any(update.moved for update in updates) or is_cleared(trace) or is_rounded_away(trace):
         return
@@ -27,27 +39,33 @@ def check(trace: Trace) -> Iterator[Finding]:
         yield RULE.finding(
             f"{trace.update.optimizer} stepped, and all {len(updates)} adapter parameters with a gradient are what they were: {why[0]}",
             modules(trace, updates),
+            source=why[2],
             facts={"parameters": len(updates), "held": sum(update.held for update in updates)},
             fix=why[1],
         )
 
 
-def _why(step: OptimizerStep, updates: Sequence[Update]) -> tuple[str, str] | None:
-    """The reason and what to do; None where a schedule begins with nothing."""
+def _why(step: OptimizerStep, updates: Sequence[Update]) -> tuple[str, str, Source | None] | None:
+    """The reason, what to do and where; None where a schedule begins with nothing."""
     held = [update for update in updates if update.held]
     if not held:
-        return "it is another optimizer that holds them", "call step() on the optimizer that was built from the adapter's parameters"
+        return (
+            "it is another optimizer that holds them",
+            "call step() on the optimizer that was built from the adapter's parameters",
+            step.made_by,
+        )
     if all(update.lr == 0 for update in held):
         if any(update.scheduled_lr for update in held):
             stays = "its schedule goes on, and the learning rate that it gives stays 0", "look at what the schedule computes step by step"
-            return stays if step.stays_zero else None
-        return "its learning rate is 0", f"give {step.optimizer} a learning rate, and look at what its schedule makes of it"
+            return (*stays, step.schedule_by) if step.stays_zero else None
+        return "its learning rate is 0", f"give {step.optimizer} a learning rate, and look at what its schedule makes of it", step.made_by
     if all(update.asked == 0 for update in held):
         return (
             "their gradients were scaled to nothing between the backward and the step",
             "look at the clipping: a max_norm of 0 leaves nothing of any gradient",
+            None,
         )
-    return "its step wrote nothing", "look at the step of this optimizer, and at what is wrapped around it"
+    return "its step wrote nothing", "look at the step of this optimizer, and at what is wrapped around it", step.made_by
 
 
 def broken() -> Example:
@@ -91,5 +109,5 @@ RULE = Rule(
     gives_way_to=("PI317",),
     because="What no optimizer holds is updated by none.",
     needs_values=True,
-    skip=no_step,
+    skip=lambda trace: None if trace.unstepped else no_step(trace),
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import peft_model
+from peft.tuners.tuners_utils import BaseTuner
 from torch.utils import checkpoint
 from transformers import PreTrainedModel
 
@@ -35,6 +36,11 @@ SCALER_STEP: Place = (torch.amp.GradScaler, "step")
 REQUIRES_GRAD: Place = (torch.nn.Parameter, "requires_grad")
 REQUIRES_GRAD_CALLED: Place = (torch.nn.Parameter, "requires_grad_")
 CHECKPOINTING_ENABLED: Place = (PreTrainedModel, "gradient_checkpointing_enable")
+
+# Who puts an adapter on a model, and who makes what trains it.
+ADAPTER_INJECTED: Place = (BaseTuner, "inject_adapter")
+OPTIMIZER_MADE: Place = (torch.optim.Optimizer, "__init__")
+SCHEDULE_MADE: Place = (torch.optim.lr_scheduler.LRScheduler, "__init__")
 
 # Who loads an adapter: the folder it comes from, and the keys that found a place.
 LOAD_WEIGHTS: Place = (peft_model, "load_peft_weights")
@@ -75,6 +81,9 @@ PLACES: tuple[Place, ...] = (
     REQUIRES_GRAD,
     REQUIRES_GRAD_CALLED,
     CHECKPOINTING_ENABLED,
+    ADAPTER_INJECTED,
+    OPTIMIZER_MADE,
+    SCHEDULE_MADE,
     LOAD_WEIGHTS,
     LOAD_STATE_DICT,
     REENTRANT_CHECKPOINT,

@@ -153,7 +153,8 @@ class Measured:
             measures = self.flow.measures.get(event)
             if measures is None:
                 break
-            named = (self._name(tensor) for tensor, maker in zip(measures.zeros, measures.zero_events, strict=True) if maker is None)
+            zeros = zip(measures.zeros, measures.zero_events, measures.zero_names, strict=True)
+            named = (self._name(tensor) or (local and f"{local!r} as it comes in") for tensor, maker, local in zeros if maker is None)
             if name := next(filter(None, named), ""):
                 return name, event.line, ""
             makers = [maker for maker in measures.zero_events if maker is not None]

@@ -6,6 +6,7 @@ what it hands on. Looking at every value costs more than the run itself: only a 
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from peft_inspect.internals import DisableTorchFunction
 from peft_inspect.reversible import patched
 from peft_inspect.run import patches
 from peft_inspect.run.graph import Node, upstream
-from peft_inspect.structure.source.lines import Line, nearest_line
+from peft_inspect.structure.source.lines import Line, frames, is_machinery, is_peft, nearest_line
 from peft_inspect.trace.flow import LIKE, DataFlow, Event, Operand, with_values
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Measures:
     given_finite: bool = True
     zeros: list[Tensor] = field(default_factory=list)  # operands that hold nothing but zeros
     zero_events: list[Event | None] = field(default_factory=list)  # the events that made these; None for those that came in
+    zero_names: list[str] = field(default_factory=list)  # what those are called where they came in
     by_zero: bool = False  # a Python number among its arguments is zero
     unsound: Tensor | None = None  # an operand that came in, not finite as it was
 
@@ -177,11 +179,22 @@ def _given(measures: Measures, tensor: Tensor, maker: Event | None) -> None:
     if values == "zero":
         measures.zeros.append(tensor)
         measures.zero_events.append(maker)
+        measures.zero_names.append("" if maker is not None else _local_name(tensor))
     if values == "nonfinite":
         measures.given_finite = False
         measures.given_sound &= _is_sound(tensor)
         if maker is None and not _is_sound(tensor):
             measures.unsound = tensor
+
+
+def _local_name(tensor: Tensor) -> str:
+    """What a tensor is called in the nearest line's function; empty where it has no name there."""
+    for frame in frames(sys._getframe(2)):
+        if not is_machinery(frame.f_code) and not is_peft(frame.f_code):
+            local = frame.f_locals
+            inside = ((f"{name}[{key!r}]", item) for name, value in local.items() if isinstance(value, dict) for key, item in value.items())
+            return next((name for name, value in (*local.items(), *inside) if value is tensor), "")
+    return ""
 
 
 def _add(values: dict[int, Values], gradients: tuple[Tensor | None, ...]) -> None:

@@ -13,7 +13,7 @@ if "optimizer-first" in sys.argv:
     from tiny import llama, lora
 
     base = llama()
-    optimizer = torch.optim.AdamW(base.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(base.parameters(), lr=1e-3)  # <- cause optimizer-first
     model = get_peft_model(base, lora())
 else:
     optimizer = torch.optim.AdamW(trained(model), lr=1e-3)

@@ -81,12 +81,43 @@ def warmup():
 def unwarmed():
     """Integer division: the factor is 0 until the warm-up is over, which it never is."""
     optimizer = torch.optim.AdamW(trained(model), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step // 100)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step // 100)  # <- cause unwarmed
     for _ in range(4):
         optimizer.zero_grad()
         loss_of().backward()
         optimizer.step()
         schedule.step()
+
+
+def emptied():
+    """A generator is empty once it has been read."""
+    parameters = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    print("training", sum(parameter.numel() for parameter in parameters))
+    head = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW([{"params": parameters}, {"params": head.parameters()}])  # <- cause emptied
+    for _ in range(4):
+        loss_of().backward()
+        optimizer.step()
+
+
+def unstepped():
+    """More steps to accumulate than there are batches."""
+    optimizer = torch.optim.AdamW(trained(model), lr=1e-3)  # <- cause unstepped
+    for batch in range(1, 7):
+        loss_of().backward()
+        if batch % 8 == 0:
+            optimizer.step()
+
+
+def scaled():
+    """A loss that is NaN whatever a scaler makes of it: every step is left out."""
+    optimizer, scaler = torch.optim.AdamW(trained(model), lr=1e-3), torch.amp.GradScaler("cpu")
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = loss_of()
+        scaler.scale(loss * torch.sqrt(-loss.detach())).backward()  # <- cause scaled
+        scaler.step(optimizer)
+        scaler.update()
 
 
 def clipped():
