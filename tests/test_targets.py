@@ -230,6 +230,21 @@ def test_the_github_action_installs_every_word_and_evaluates_none(tmp_path: Path
     assert done.stdout.split("\n")[3:-1] == ["--quiet", "-e", ".", "peft-inspect[lightning]", "$(exit", "3)", "*"]
 
 
+def test_what_is_accepted_fails_no_more_and_what_is_new_does(project: Path) -> None:
+    written = call(project, "check", "--write-baseline", "known.json", "--no-verify")
+    assert (written.returncode, written.stderr) == (0, "peft-inspect: wrote known.json: 1 accepted\n")
+    assert written.stdout.splitlines()[-1] == "none of 2 targets failed"
+    (project / "peft-inspect.toml").write_text('baseline = "known.json"\n' + CONFIG)
+    done = call(project, "check", "bad", "--format", "sarif", "--also", "json=report.json")
+    assert done.returncode == 0, done.stderr
+    assert [result["suppressions"] for result in json.loads(done.stdout)["runs"][0]["results"]] == [[{"kind": "external"}]]
+    report = json.loads((project / "report.json").read_text())
+    assert ([finding["code"] for finding in report["accepted"]], report["findings"]) == (["PI302"], [])
+    jsonschema.validate(report, json.loads((Path(peft_inspect.__file__).parent / "formats" / "report.schema.json").read_text()))
+    (project / "train.py").write_text(TRAIN.replace('["q_proj", "v_proj"]', '["q_proj"]'))
+    assert call(project, "check", "bad", "-q").returncode == 1
+
+
 def test_a_target_is_drawn_and_its_gradients_are_checked_by_its_name(project: Path) -> None:
     done = call(project, "gradcheck", "bad", "-q")
     assert (done.returncode, done.stdout.splitlines()[0]) == (1, "train.py:frozen"), done.stderr

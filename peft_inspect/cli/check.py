@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from peft_inspect.cli.help import GroupedCommand
-from peft_inspect.cli.options import JOBS, REPORT, RUN, Reporting, with_shared_options
+from peft_inspect.cli.options import BASELINE, JOBS, REPORT, RUN, WRITE_BASELINE, Reporting, with_shared_options
 from peft_inspect.records import Request
 
 
@@ -38,6 +38,8 @@ def check(
             rich_help_panel=REPORT,
         ),
     ] = None,
+    baseline: BASELINE = None,
+    write_baseline: WRITE_BASELINE = None,
     processes: JOBS = 1,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=REPORT)] = False,
 ) -> None:
@@ -45,10 +47,21 @@ def check(
 
     Without MODEL: all targets of the configuration. MODEL may be the name of one.
     """
+    from peft_inspect.cli.accepting import Accepting
     from peft_inspect.cli.checking import check_targets
     from peft_inspect.project.suggesting import is_folder
 
     folder = Path(suggest) if suggest and is_folder(suggest) else None
     formats = [*(also or ()), *([f"lora-config={suggest}"] if suggest and folder is None else ())]
     view = reporting.view("check", ascii=ascii_)
-    check_targets(request, reporting, view, locked=locked, config=config, also=formats, processes=processes, converted=folder)
+    check_targets(
+        request,
+        reporting,
+        view,
+        locked=locked,
+        config=config,
+        also=formats,
+        processes=processes,
+        converted=folder,
+        accepting=Accepting(baseline, write_baseline),
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from peft_inspect.cli.accepting import Accepting
 from peft_inspect.cli.inspecting import at_work, failures, prepared
 from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output
@@ -30,12 +31,15 @@ def check_targets(
     config: str | None,
     also: Sequence[str],
     processes: int,
+    accepting: Accepting,
     converted: Path | None = None,
 ) -> None:
     """Inspect what was named, or all targets of the configuration; write the report in every format asked for, exit."""
     with failures(debug=reporting.debug):
         outputs = [(reporting.format, prepared(reporting, view)), *further_outputs(also, reporting, view)]
         project = read_config(Path.cwd(), config)
+        accepting = replace(accepting, baseline=accepting.baseline or project.baseline)
+        accepting.known()  # a file that is none is said before the time is spent
         targets = chosen(project, request, reporting.select, reporting.ignore, reporting.fail_on)
         with at_work() as step:
             inspected = inspect_targets(
@@ -48,6 +52,7 @@ def check_targets(
                 debug=reporting.debug,
                 step=step,
             )
+        inspected = replace(inspected, reports=accepting.of(inspected.reports, whole=not inspected.failed))
         if inspected.reports or len(targets) > 1:
             why = {name: str(error) for name, error in inspected.failed.items()}
             for name, output in outputs:

@@ -21,6 +21,14 @@ JOBS = Annotated[
 ]
 
 
+BASELINE = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Accepted findings: only those that are not in it fail.", rich_help_panel=REPORT)
+]
+WRITE_BASELINE = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Accept all that is found now, for --baseline.", rich_help_panel=REPORT)
+]
+
+
 @dataclass(frozen=True)
 class Reporting:
     """What to judge by, and where the report goes."""

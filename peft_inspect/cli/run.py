@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from peft_inspect.cli.help import GroupedCommand
-from peft_inspect.cli.options import REPORT, RUN, Reporting, with_reporting_options
+from peft_inspect.cli.options import BASELINE, REPORT, RUN, WRITE_BASELINE, Reporting, with_reporting_options
 
 
 class ProgramCommand(GroupedCommand):
@@ -66,6 +66,8 @@ def run(
         list[str] | None,
         typer.Option(metavar="FORMAT=FILE", help="Write the same report in another format as well; repeatable.", rich_help_panel=REPORT),
     ] = None,
+    baseline: BASELINE = None,
+    write_baseline: WRITE_BASELINE = None,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=REPORT)] = False,
 ) -> None:
     """Run a training program as Python would, watch its first step, report, and stop it.
@@ -73,6 +75,7 @@ def run(
     A script, an installed command by its name, or with -m a module. The model, its batch, loss, optimizer and adapters are
     the program's own. Where something is wrong, its next steps show where the gradient ends and whether the fix works.
     """
+    from peft_inspect.cli.accepting import Accepting
     from peft_inspect.cli.running import run_program
 
     given = tuple(program or ())
@@ -80,4 +83,15 @@ def run(
         raise typer.BadParameter("name the script to run, or a module with -m", param_hint="SCRIPT")
     view = reporting.view("check", ascii=ascii_)
     script = None if module is not None else given[0]
-    run_program(script, module, given[script is not None :], reporting, view, steps=steps, keep_going=keep_going, also=also or ())
+    accepting = Accepting(baseline, write_baseline)
+    run_program(
+        script,
+        module,
+        given[script is not None :],
+        reporting,
+        view,
+        steps=steps,
+        keep_going=keep_going,
+        also=also or (),
+        accepting=accepting,
+    )

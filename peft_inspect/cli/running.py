@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from peft_inspect.api import Report
+from peft_inspect.cli.accepting import Accepting
 from peft_inspect.cli.checking import further_outputs
 from peft_inspect.cli.inspecting import failures, prepared
 from peft_inspect.cli.options import Reporting
@@ -20,6 +21,7 @@ from peft_inspect.formats.several import write_all
 from peft_inspect.library_warnings import as_the_program_has_them
 from peft_inspect.program.launch import Launch
 from peft_inspect.programs import ProgramRun, run
+from peft_inspect.project.baseline import Baseline
 from peft_inspect.records import Diagnosis, InspectionError
 
 
@@ -33,6 +35,7 @@ def run_program(
     steps: int,
     keep_going: bool,
     also: Sequence[str],
+    accepting: Accepting,
 ) -> NoReturn:
     """Run the program under watch, and exit with the code that the contract gives."""
     launch = Launch(script, module, arguments)
@@ -41,20 +44,26 @@ def run_program(
     with failures(debug=reporting.debug):
         outputs = [(reporting.format, prepared(reporting, view)), *further_outputs(also, reporting, view)]
 
+        known = accepting.known()
+
+        def fails(diagnoses: Iterable[Diagnosis]) -> bool:
+            return accepting.write is None and _fails((_accepted(known, each) for each in diagnoses), reporting)
+
         def tell(reports: Mapping[str, Report]) -> None:
             told.append(reports)
             sys.stdout.flush()
             sys.stderr.flush()
+            reports = accepting.of(reports)
             red = [name for name, report in reports.items() if _fails((report,), reporting)]
             for name, output in outputs:
                 output.write(partial(write_all, name, reports, {}, view=view, red=red, what="models"))
 
         def abandon(reports: Mapping[str, Report]) -> None:
             tell(reports)
-            os._exit(FOUND if _fails(reports.values(), reporting) else 0)
+            os._exit(FOUND if fails(reports.values()) else 0)
 
         def ends(diagnoses: Iterable[Diagnosis]) -> bool:
-            return not keep_going or _fails(diagnoses, reporting)
+            return not keep_going or fails(diagnoses)
 
         judging: Mapping[str, Any] = {"select": reporting.select, "ignore": reporting.ignore, "verify": reporting.verify}
         done = run(launch, **judging, steps=steps, ends=ends, tell=tell, abandon=abandon)
@@ -62,7 +71,7 @@ def run_program(
             sys.exit(done.ended.code)
         if done.reports:
             _in_one_process(done, tell)
-        _leave(done, reporting)
+        _leave(done, fails)
 
 
 def _in_one_process(done: ProgramRun, tell: Callable[[Mapping[str, Report]], None]) -> None:
@@ -75,18 +84,27 @@ def _in_one_process(done: ProgramRun, tell: Callable[[Mapping[str, Report]], Non
         done.ranks.wait_for_report()
 
 
+def _accepted(known: Baseline, diagnosis: Diagnosis) -> Diagnosis:
+    """What is left of a diagnosis, before the models of the program have names: several of one class have its line as well."""
+    kind = diagnosis.structure.root_type
+    for target in {entry["target"] for entry in known.entries}:
+        if target == kind or target.startswith(f"{kind} ("):
+            diagnosis = known.applied(target, diagnosis)
+    return diagnosis
+
+
 def _fails(diagnoses: Iterable[Diagnosis], reporting: Reporting) -> bool:
     return any(diagnosis.incomplete or diagnosis.at_or_above(reporting.fail_on or "error") for diagnosis in diagnoses)
 
 
-def _leave(done: ProgramRun, reporting: Reporting) -> NoReturn:
+def _leave(done: ProgramRun, fails: Callable[[Iterable[Diagnosis]], bool]) -> NoReturn:
     if not done.reports:
         if done.ended.how == "interrupted":
             sys.exit(INTERRUPTED)
         raise InspectionError(_without_step(done))
     if trouble := "; ".join(report.incomplete for report in done.reports.values() if report.incomplete):
         raise InspectionError(trouble)
-    raise typer.Exit(FOUND if _fails(done.reports.values(), reporting) else 0)
+    raise typer.Exit(FOUND if fails(done.reports.values()) else 0)
 
 
 def _without_step(done: ProgramRun) -> str:

@@ -18,6 +18,8 @@ def answer(report: Diagnosis) -> Text:
     said = _of_structure(report, errors) if report.trace is None else _of_step(report, report.trace, errors)
     if warnings and not errors:
         said += f"; {_counted(len(warnings), 'warning')} above"
+    if report.accepted:
+        said += f"; {_counted(len(report.accepted), 'finding')} accepted"
     return Text(visible(said), style="bold red" if errors else "yellow" if warnings else "green")
 
 

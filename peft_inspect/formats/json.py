@@ -57,6 +57,8 @@ def document(diagnosis: Diagnosis, timings: Mapping[str, float]) -> dict[str, An
     if diagnosis.steps:
         found["steps"] = {"watched": len(diagnosis.steps), "for": list(diagnosis.steps)}
     found["findings"] = [_finding(finding) for finding in diagnosis.findings]
+    if diagnosis.accepted:
+        found["accepted"] = [_finding(finding) for finding in diagnosis.accepted]
     found["outcomes"] = [_outcome(outcome) for outcome in diagnosis.outcomes]
     found["notes"] = list(structure.notes)
     found["same_object"] = [{"path": short, "is": live} for short, live in same_object(structure)]

@@ -22,7 +22,7 @@ from peft_inspect.records import Diagnosis, GradientInfo, Trace
 
 LONG = 40  # lines below the heading from which the answer stands above them as well
 _WEIGHTS = {"none": "without weights", "random": "random weights", "pretrained": "pretrained weights", "user": "your weights"}
-_MADE_BY = {"user": "yours", "signature and config": "made from what the model's forward takes"}
+_MADE_BY = {"user": "yours", "signature and config": "made from what the model's forward takes", "the program": "the program's"}
 
 
 def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:

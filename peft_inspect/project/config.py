@@ -51,6 +51,7 @@ class Config:
     ignore: Mapping[str, str] = field(default_factory=dict)
     fail_on: str | None = None
     targets: Mapping[str, Target] = field(default_factory=dict)
+    baseline: str | None = None
 
     def target(self, name: str, request: Request) -> Target:
         """A request that no target names, judged as the project wants everything judged."""
@@ -111,11 +112,12 @@ def _config(path: Path, table: Mapping[str, Any]) -> Config:
     where = f"{path} [{TABLE}]" if path.name == PROJECT_FILE else str(path)
     values = _values(table, _TOP, where)
     common = Config(path, tuple(values.get("select", ())), values.get("ignore", {}), values.get("fail-on"))
+    baseline = values.get("baseline")
     tables = values.get("targets", {})
     if "" in tables:
         raise InspectionError(f"{where}: a target needs a name")
     targets = {name: _target(name, keys, common, f"{where} targets.{name}") for name, keys in tables.items()}
-    return replace(common, targets=targets)
+    return replace(common, targets=targets, baseline=baseline and str(path.parent / baseline))
 
 
 def _target(name: str, keys: Any, common: Config, where: str) -> Target:
@@ -243,7 +245,7 @@ _REQUEST: Mapping[str, Callable[[Any, str], Any]] = {
     "trust-remote-code": _is_flag,
 }
 _JUDGE: Mapping[str, Callable[[Any, str], Any]] = {"select": _is_names, "ignore": _is_reasons, "fail-on": _FAIL_ON}
-_TOP = {**_JUDGE, "targets": _is_table}
+_TOP = {**_JUDGE, "targets": _is_table, "baseline": _is_text}
 _TARGET = {**_REQUEST, **_JUDGE, "lora-fields": _is_table, "config-fields": _is_table, "expect": _is_table}
 _LORA_FLAGS = (
     *("target-modules", "target-parameters", "exclude-modules", "modules-to-save", "r", "rank", "lora-alpha", "task-type"),

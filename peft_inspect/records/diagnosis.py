@@ -81,6 +81,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
+    accepted: tuple[Finding, ...] = ()  # found, and known: they fail nothing
     steps: tuple[str, ...] = ()  # of the user's own program: what each of those that were watched was for
 
     def at_or_above(self, severity: Severity | str) -> tuple[Finding, ...]:

@@ -53,6 +53,7 @@ RESULT = closed(
     locations={"type": "array", "items": LOCATION, "minItems": 1},
     relatedLocations=unique(LOCATION),
     partialFingerprints={"type": "object", "minProperties": 1, "additionalProperties": TEXT},
+    suppressions=unique(closed("kind", kind={"enum": ["inSource", "external"]})),
     properties=BAG,
 )
 RULE = closed(

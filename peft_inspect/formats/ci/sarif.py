@@ -29,10 +29,11 @@ def document(report: Diagnosis) -> dict[str, Any]:
     index = {outcome.code: number for number, outcome in enumerate(rules)}
     seen: Counter[str] = Counter()
     results = []
-    for finding in report.findings:
+    for finding in (*report.findings, *report.accepted):
         print_ = fingerprint(finding, report)
         seen[print_] += 1
-        results.append(_result(finding, report, index, f"{print_}:{seen[print_]}"))
+        result = _result(finding, report, index, f"{print_}:{seen[print_]}")
+        results.append(result if finding in report.findings else {**result, "suppressions": [{"kind": "external"}]})
     driver = {
         "name": "peft-inspect",
         "version": __version__,
