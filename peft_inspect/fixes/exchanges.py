@@ -17,7 +17,9 @@ from peft_inspect.internals import OpOverload
 from peft_inspect.reversible import hooked, patched
 from peft_inspect.run import patches
 from peft_inspect.run.weightless import storage_key
+from peft_inspect.structure.adapter_layers import prompted
 from peft_inspect.structure.source.lines import nearest_line, source
+from peft_inspect.structure.wrappers import inside
 from peft_inspect.trace.copies import copied_from
 from peft_inspect.trace.flow import DETACHING, function_name
 
@@ -170,11 +172,17 @@ def through_layer(candidate: Candidate) -> Iterator[Exchange]:
         if "forward" in vars(layer):
             del layer.forward
             exchange.acted = True
-    around = {id(layer.base_layer): layer for layer in candidate.layers} | {
+    around = dict(map(partial(_base_and_around, candidate.subject.model), candidate.layers)) | {
         id(wrapper.original_module): wrapper for wrapper in candidate.wrappers
     }
     with _redirected(around.values(), lambda module: around.get(id(module)), exchange), exchange.running():
         yield exchange  # a kept method of the base layer is no call of a module: there the weight is what can be exchanged
+
+
+def _base_and_around(model: nn.Module, layer: Any) -> tuple[int, nn.Module]:
+    """What stands for the base of an adapter layer, by `id`, and what is to be called instead: for a prompt, the model that prepends it."""
+    holder = prompted(layer, model.modules())
+    return (id(layer.base_layer), layer) if holder is None else (id(inside(holder.base_model)), holder)
 
 
 @contextmanager

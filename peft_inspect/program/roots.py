@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from peft_inspect.batch.describe import describe
@@ -28,6 +27,7 @@ from peft_inspect.run.gradients import read_gradients
 from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.structure import read_structure
 from peft_inspect.structure.adapter_files import compared
+from peft_inspect.structure.adapter_layers import holds_adapter
 from peft_inspect.structure.optimizers import held_by, unknown_holder
 from peft_inspect.structure.source.lines import line_above, source
 from peft_inspect.structure.wrappers import class_of, inside
@@ -59,7 +59,7 @@ def root_of(module: nn.Module) -> nn.Module | None:
     if known is not None and (root := known()) is not None:
         return root
     parts = list(module.modules())
-    if not any(isinstance(part, BaseTunerLayer) for part in parts):
+    if not any(map(holds_adapter, parts)):
         return None
     root = module
     if not any(isinstance(part, PeftModel) for part in parts):

@@ -228,6 +228,10 @@ class Structure:
         """Whether any weight of this adapter in this layer requires a gradient."""
         return any(self.parameter[path].requires_grad for path in layer.parameters)
 
+    def is_prompt(self, path: str) -> bool:
+        """Whether the adapter weights at `path` stand beside all layers of the base model: a prompt, a prefix."""
+        return any(layer.path == layer.base_path == path for layer in self.adapter_layers)
+
     def training_of(self, path: str) -> bool:
         """Whether the module at `path` is in train mode."""
         return path in self.module and self.module[path].training

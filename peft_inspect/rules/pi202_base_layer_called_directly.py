@@ -3,7 +3,8 @@
 PEFT puts its layer in the place of the original one; the original becomes `base_layer`
 inside. Whoever kept a reference to the original from before the wrapping (a list, a dict, a
 closure, a second attribute), asks for `get_base_layer()`, or replaced the layer's `forward`,
-calls the base alone.
+calls the base alone. So it is with the base model of a prompt-learning method: only the
+PeftModel puts the prompt before its inputs.
 
 Look the module up when it is called (`getattr(self, name)`), or build such tables after
 `get_peft_model`. References to *containers* are fine: PEFT swaps the layers inside them.
@@ -14,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import Finding, Remedy, Severity, Trace, by_place
+from peft_inspect.records import Finding, Remedy, Severity, Source, Trace, by_place
 from peft_inspect.rules.examples import on_two_layers
 from peft_inspect.rules.rule import Example, Rule, Tier
-from peft_inspect.rules.words import agreed, passed_by
+from peft_inspect.rules.words import agreed, counted, passed_by
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -29,6 +30,9 @@ def check(trace: Trace) -> Iterator[Finding]:
     for source, of_place in by_place(calls):
         layers = list(dict.fromkeys(call.layer for call in of_place))
         partly = sum(layer not in dead for layer in layers)
+        if all(trace.structure.is_prompt(layer) for layer in layers):
+            yield _without_prompt(layers, source)
+            continue
         how = "a forward that is not PEFT's" if of_place[0].patched else "this line"
         also = f" ({partly} of them {agreed(partly, 'trains through its', 'train through their')} other calls)" if partly else ""
         yield RULE.finding(
@@ -39,6 +43,16 @@ def check(trace: Trace) -> Iterator[Finding]:
             fix="call the adapter layer: look the module up at call time, or keep references only after get_peft_model",
             remedy=Remedy.THROUGH_LAYER,
         )
+
+
+def _without_prompt(layers: list[str], source: Source | None) -> Finding:
+    return RULE.finding(
+        f"this line calls the base model directly: the prompt of {counted(len(layers), 'adapter')} is not put before its inputs",
+        layers,
+        source=source,
+        fix="call the PeftModel, which makes the prompt and puts it before the inputs",
+        remedy=Remedy.THROUGH_LAYER,
+    )
 
 
 def broken() -> Example:

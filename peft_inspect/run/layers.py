@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
 
 from peft_inspect.run.weightless import storage_key
+from peft_inspect.structure.adapter_layers import prompted
 from peft_inspect.structure.shards import flattened, own_name
 from peft_inspect.structure.wrappers import ADDED, around, inside
 
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from peft_inspect.records import Structure
+
+
+class State(NamedTuple):
+    """How an adapter layer stands at one moment."""
+
+    enabled: bool
+    merged: bool
+    active: tuple[str, ...]
 
 
 class AdapterLayers:
@@ -40,16 +50,29 @@ class AdapterLayers:
         self.enclosing: dict[int, tuple[int, ...]] = {}  # adapter layer → adapter layers further out that hold it
         self.base_weights: dict[int, frozenset[tuple[int, str]]] = {}  # storage → (adapter layer, parameter name)
         self.adapter_weights: dict[int, tuple[int, str]] = {}  # storage → (adapter layer, adapter)
+        self.before: dict[int, nn.Module] = {}  # prompt encoder → the model that puts the prompt before the inputs of its base
         self.wrapper: dict[int, nn.Module] = {}  # around a module of `modules_to_save` and its trained copies
         for layer in self.module.values():
             self._add_bases(layer)
+            if isinstance(around := prompted(layer, modules.values()), PeftModel):
+                self.before[id(layer)] = around
+                self.bases[id(inside(around.base_model))] = (id(layer),)
         for path, module in modules.items():
             if isinstance(module, ModulesToSaveWrapper):
                 self._add_wrapper(path, module)
+        self._held: dict[int, tuple[str, ...]] = {}  # the adapters in each
         for row in structure.adapter_layers:
+            key = id(modules[row.path])
+            self._held[key] = (*self._held.get(key, ()), row.adapter)
             for path in row.parameters:
                 self.adapter_weights[storage_key(self.parameters[path])] = (id(modules[row.path]), row.adapter)
         self._add_enclosing()
+
+    def state(self, layer: Any) -> State:
+        """The state of one of them. What holds weights beside the layers, such as a prompt, has none of its own."""
+        if isinstance(layer, BaseTunerLayer):
+            return State(not layer.disable_adapters, layer.merged, tuple(layer.active_adapters))
+        return State(enabled=True, merged=False, active=self._held[id(layer)])
 
     def _add_modules(self, model: nn.Module) -> None:
         held = tuple(f"{name}." for name in ADDED)

@@ -1,4 +1,4 @@
-"""What was built: one row per (module path, adapter), whatever the tuner."""
+"""What was built: one row per (module path, adapter), whatever the tuner; prompts and the like have one per module of weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import PeftMixedModel, PeftModel
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
@@ -27,8 +28,9 @@ Built = Mapping[str, Mapping[str, tuple[nn.Parameter, ...]]]
 
 
 def adapter_weights(inventory: Inventory) -> Built:
-    """What the adapter layers of a model hold."""
-    return {path: _weights(module) for path, module in inventory.modules.items() if isinstance(module, BaseTunerLayer)}
+    """What the adapter layers of a model hold, and what the prompts, gates and classifiers of tuners without layers do."""
+    layers = {path: _weights(module) for path, module in inventory.modules.items() if isinstance(module, BaseTunerLayer)}
+    return layers | _beside_layers(inventory)
 
 
 def adapter_rows(inventory: Inventory, built: Built, *, values: bool) -> Iterator[AdapterLayerInfo]:
@@ -69,6 +71,8 @@ def innermost_base(module: nn.Module) -> nn.Module:
 def _row(
     path: str, layer: Any, name: str, weights: tuple[torch.Tensor, ...], copy_of: str | None, inventory: Inventory
 ) -> AdapterLayerInfo:
+    if not isinstance(layer, BaseTunerLayer):
+        return _row_beside_layers(path, layer, name, weights, inventory)
     base = innermost_base(layer)
     rank = _of_adapter(layer, "r", name)
     return AdapterLayerInfo(
@@ -92,7 +96,91 @@ def _row(
     )
 
 
-def _tuner(layer: BaseTunerLayer) -> str:
+def _row_beside_layers(
+    path: str, module: nn.Module, name: str, weights: tuple[torch.Tensor, ...], inventory: Inventory
+) -> AdapterLayerInfo:
+    """It has no base layer, and is in use where its adapter is."""
+    return AdapterLayerInfo(
+        path=path,
+        adapter=name,
+        tuner=_tuner(module),
+        type=class_of(module).__name__,
+        base_type=class_of(module).__name__,
+        base_path=path,
+        r=None,
+        lora_alpha=None,
+        scaling=None,
+        active=name == _adapter_in_use(path, inventory),
+        merged=False,
+        enabled=True,
+        parameters=tuple(dict.fromkeys(inventory.parameter_path[id(weight)] for weight in weights)),
+        dtype=dtype_name(weights[0].dtype),
+    )
+
+
+def _beside_layers(inventory: Inventory) -> dict[str, dict[str, tuple[nn.Parameter, ...]]]:
+    """Modules of PEFT's own that hold weights and are no adapter layers: prompt encoders, adaption prompts, X-LoRA's classifier."""
+    found: dict[str, dict[str, tuple[nn.Parameter, ...]]] = {}
+    taken = ""
+    for path, module in inventory.modules.items():
+        if taken and path.startswith(taken):
+            continue
+        if isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
+            taken = f"{path}."
+        elif weights := _own_weights(module):
+            found[path] = {_adapter_of(path, inventory): weights}
+            taken = f"{path}."
+    return found
+
+
+def holds_adapter(module: nn.Module) -> bool:
+    """Whether a module is an adapter layer, or holds adapter weights beside such layers."""
+    return isinstance(module, BaseTunerLayer) or bool(_own_weights(module))
+
+
+def prompted(layer: nn.Module, modules: Iterable[nn.Module]) -> PeftModel | None:
+    """The model that puts what this prompt encoder makes before the inputs of its base model; None for all else."""
+    holders = (module for module in modules if isinstance(module, PeftModel) and "prompt_encoder" in module._modules)
+    return next((holder for holder in holders if any(layer is held for held in holder.prompt_encoder.values())), None)
+
+
+def _own_weights(module: nn.Module) -> tuple[nn.Parameter, ...]:
+    """The weights in a module of PEFT's: those that it registers itself where it stands around one of the model's, else all.
+
+    What it keeps frozen beside trained ones, as CPT does with the embeddings of its tokens, is not meant to be trained.
+    """
+    if type(module).__module__.partition(".")[0] != "peft" or isinstance(module, (PeftModel, PeftMixedModel, BaseTuner)):
+        return ()
+    if any(isinstance(inner, BaseTunerLayer) for inner in module.modules()):  # a wrapper around layers, which have rows of their own
+        return ()
+    around = any(type(inner).__module__.partition(".")[0] not in ("peft", "torch") for inner in module.modules())
+    weights = tuple(module.parameters(recurse=not around))
+    return tuple(weight for weight in weights if weight.requires_grad) or weights
+
+
+def _adapter_of(path: str, inventory: Inventory) -> str:
+    """The adapter that such a module belongs to: the key that it stands under, or the one in use."""
+    name = path.rpartition(".")[2]
+    owner = _owner_of(path, inventory)
+    return name if owner is None or name in owner.peft_config else _adapter_in_use(path, inventory)
+
+
+def _adapter_in_use(path: str, inventory: Inventory) -> str:
+    owner = _owner_of(path, inventory)
+    active: Any = None if owner is None else owner.active_adapter
+    return active if isinstance(active, str) else path.rpartition(".")[2]
+
+
+def _owner_of(path: str, inventory: Inventory) -> PeftModel | BaseTuner | None:
+    """What holds the configs nearest above a path."""
+    while path:
+        path = path.rpartition(".")[0]
+        if isinstance(owner := inventory.modules.get(path), (PeftModel, BaseTuner)):
+            return owner
+    return None
+
+
+def _tuner(layer: nn.Module) -> str:
     """The PEFT type, from the room of PEFT that the class (or the class it is derived from) lives in."""
     for cls in type(layer).__mro__:
         parts = cls.__module__.split(".")

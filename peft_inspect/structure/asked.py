@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from peft.tuners.tuners_utils import BaseTunerLayer
+
 from peft_inspect.records import AdapterInfo, AdapterLayerInfo, Coverage, ParameterInfo, Tie, Tower
 from peft_inspect.structure.bare import bare_model
 from peft_inspect.structure.coverage import coverage_of
@@ -78,7 +80,9 @@ class AskedAndBuilt:
         return [row for row in rows if row.adapter == info.name and row.path in self.bare[info.base].name_of]
 
     def _is_asked(self, row: AdapterLayerInfo, infos: tuple[AdapterInfo, ...]) -> bool:
-        """Tuners other than the config's own (trainable tokens) come from other fields than the targets."""
+        """Tuners other than the config's own (trainable tokens) come from other fields than the targets, prompts from the whole config."""
+        if not isinstance(self.inventory.modules[row.path], BaseTunerLayer):
+            return True
         configs = [info for info in infos if info.name == row.adapter and row.path in self.bare[info.base].name_of]
         return any(info.type != row.tuner or self._ties(info, row) or self._tables[info.owner, info.name].asks_for(row) for info in configs)
 

@@ -94,10 +94,11 @@ class Calls:
     def phase(self, phase: Literal["forward", "backward"]) -> None:
         if phase == "backward" and self._phase == "forward":
             for call in self.calls:
-                layer: Any = self._layers.module[call.layer]
-                gone = call.active if layer.disable_adapters else set(call.active).difference(layer.active_adapters)
+                layer = self._layers.module[call.layer]
+                now = self._layers.state(layer)
+                gone = set(call.active).difference(now.active if now.enabled else ())
                 if call.enabled and not call.per_sample:
-                    self._switched_since.update({(call.layer, name): self._states.line(layer) for name in gone})
+                    self._switched_since.update({(call.layer, name): self._states.line(layer, now) for name in gone})
         self._phase = phase
 
     def switched_since(self) -> dict[tuple[str, str], Source | None]:
@@ -164,17 +165,18 @@ class Calls:
         self._stack.append(module)
 
     def _open_call(self, layer: Any, args: tuple[Any, ...], caller: int | None) -> None:
+        state = self._layers.state(layer)
         call = Call(
             order=next(self._orders),
             layer=id(layer),
             caller=caller,
             phase=self.phase,
             region=self._switches.region(),
-            enabled=not layer.disable_adapters,
-            merged=layer.merged,
-            active=tuple(layer.active_adapters),
+            enabled=state.enabled,
+            merged=state.merged,
+            active=state.active,
             input_requires_grad=any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args),
-            switched=self._states.line(layer),
+            switched=self._states.line(layer, state),
             empty=any(isinstance(arg, torch.Tensor) and not arg.numel() for arg in args[:1]),
         )
         self.calls.append(call)
@@ -185,7 +187,7 @@ class Calls:
     def base_called(self, base: int, line: Callable[[], Line | None], caller: int | None) -> None:
         """A base layer runs: outside its adapter layer, or inside one whose forward is not PEFT's, it is worth its line."""
         layers = self._layers.bases[base]
-        running = [layer for layer in layers if self.inside(layer)]
+        running = [layer for layer in layers if self.inside(layer) or (layer in self._layers.before and layer in self._open)]
         replaced = [layer for layer in running if self.is_replaced(layer)]
         for layer in replaced or (layers if not running else ()):
             self._base_calls[layer, caller, line(), bool(replaced), self.in_reference] += 1

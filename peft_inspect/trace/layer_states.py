@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
+    from peft_inspect.run.layers import State
+
 
 class LayerStates:
     """The line that last called each of the methods that switch an adapter layer."""
@@ -22,9 +24,9 @@ class LayerStates:
     def __init__(self) -> None:
         self._lines: dict[tuple[int, str], Line | None] = {}
 
-    def line(self, layer: Any) -> Line | None:
+    def line(self, layer: Any, state: State) -> Line | None:
         """The line that put the layer into its state, if it was put there while the model ran."""
-        switched = "enable_adapters" if layer.disable_adapters else "merge" if layer.merged else "set_adapter"
+        switched = "merge" if state.enabled and state.merged else "set_adapter" if state.enabled else "enable_adapters"
         return self._lines.get((id(layer), switched))
 
     def watching(self, layers: Iterable[Any]) -> AbstractContextManager[None]:
