@@ -85,20 +85,11 @@ def run(
     return ProgramRun(ended, reports, seen, ranks)
 
 
-class watch:  # noqa: N801  # reads as what it does
-    """Watch one's own training loop, in a script or a notebook: what `peft-inspect run` does, from inside.
-
-        with peft_inspect.watch() as watched:
-            for batch in loader:
-                ...
-        print(watched.report)
-
-    The first step of every model with adapters is watched, and only where something is wrong the next ones too. A
-    healthy training goes on bit for bit as it would have, and later steps cost nothing.
+class Watching:
+    """The watch over the steps of one training, from its beginning to an answer.
 
     Attributes:
-        report: of the model that was trained, or of the first of several; None while no step was seen.
-        reports: of all of them, by class.
+        reports: of the models that are trained, by class; empty while no step was seen.
     """
 
     def __init__(
@@ -127,33 +118,35 @@ class watch:  # noqa: N801  # reads as what it does
         """The report, as soon as there is one."""
         return next(iter(self.reports.values()), None)
 
-    def __enter__(self) -> Self:
+    def begin(self, source: str, runs: Callable[[], bool] = lambda: True) -> None:
+        """Watch from now on. `source` names the training; where it ends without a word, `runs` tells that it is no longer going on."""
         self._started = time.perf_counter()
-        frame = sys._getframe(1)
+        self.reports = {}
         with undrawn():
             from peft_inspect.program.inquiry import Inquiry
             from peft_inspect.program.session import Session
-            from peft_inspect.structure.source.lines import shown
 
-            source = f"{shown(frame.f_code.co_filename)}:{frame.f_lineno}"
             inquiry = Inquiry(source, self._judging.rules, self._judging.ignore, self._steps, verify=self._verify, ends=self._fails)
-            self._session = Session(inquiry, self._conclude, self._log_failure)
+            self._session = Session(inquiry, self._conclude, self._log_failure, runs=runs)
             self._session.begin()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """Judge what was seen, where that was not done before.
+    def end(self, *, to_the_end: bool) -> str:
+        """Leave the process as it would be without this; returns why there is no report, where there is none.
 
-        Raises:
-            FindingsError: something is at or above `fail_on`.
+        What was seen of a training that ended before its answer is judged first. `to_the_end` says that nothing cut it short.
         """
         assert self._session is not None
-        was_told = bool(self.reports)
-        self._session.finish()
-        if error is None and not was_told and (failing := self._failing()) is not None:
+        self._session.finish(to_the_end=to_the_end)
+        return "" if self.reports else self._session.refused or f"no training step was seen: {self._session.seen}"
+
+    def raise_for_findings(self) -> None:
+        """Raise where something is at or above `fail_on`.
+
+        Raises:
+            FindingsError: with the text report as its message.
+        """
+        if (failing := self._failing()) is not None:
             raise FindingsError(str(failing))
-        if not self.reports:
-            log.warning("peft-inspect: %s", self._session.refused or f"no training step was seen: {self._session.seen}")
 
     def _conclude(self, diagnoses: Mapping[str, Diagnosis]) -> BaseException | None:
         with undrawn():
@@ -173,6 +166,44 @@ class watch:  # noqa: N801  # reads as what it does
 
     def _failing(self) -> Report | None:
         return next((report for report in self.reports.values() if report.at_or_above(self._fail_on)), None)
+
+
+class watch(Watching):  # noqa: N801  # reads as what it does
+    """Watch one's own training loop, in a script or a notebook: what `peft-inspect run` does, from inside.
+
+        with peft_inspect.watch() as watched:
+            for batch in loader:
+                ...
+        print(watched.report)
+
+    The first step of every model with adapters is watched, and only where something is wrong the next ones too. A
+    healthy training goes on bit for bit as it would have, and later steps cost nothing.
+
+    Attributes:
+        report: of the model that was trained, or of the first of several; None while no step was seen.
+        reports: of all of them, by class.
+    """
+
+    def __enter__(self) -> Self:
+        frame = sys._getframe(1)
+        with undrawn():
+            from peft_inspect.structure.source.lines import shown
+
+        self.begin(f"{shown(frame.f_code.co_filename)}:{frame.f_lineno}")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Judge what was seen, where that was not done before.
+
+        Raises:
+            FindingsError: something is at or above `fail_on`.
+        """
+        was_told = bool(self.reports)
+        missing = self.end(to_the_end=error is None)
+        if error is None and not was_told:
+            self.raise_for_findings()
+        if missing:
+            log.warning("peft-inspect: %s", missing)
 
 
 def is_first_process() -> bool:

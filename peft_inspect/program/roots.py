@@ -103,6 +103,7 @@ class Root:
     batch: BatchInfo | None = None
     losses: list[LossInfo] = field(default_factory=list)
     rows: dict[str, GradientInfo] = field(default_factory=dict)
+    stepped: set[int] = field(default_factory=set)  # ids of what optimizers with weights of its adapters hold that have stepped
     foreign: dict[int, int] = field(default_factory=dict)  # steps of optimizers that hold none of its weights
     connected: set[int] = field(default_factory=set)  # ids of weights that a gradient reached
     in_graph: set[int] = field(default_factory=set)  # ids of weights that the loss is connected to
@@ -232,6 +233,11 @@ class Root:
         for parameter, _ in taken:
             parameter.grad = None
         self.connected |= connected
+
+    @property
+    def starves(self) -> bool:
+        """Whether any adapter weight is without a gradient so far."""
+        return any(self.rows[path].state not in ("ok", "zero-at-init") for path in self.adapter_parameters if path in self.rows)
 
     @property
     def changed_by_hand(self) -> bool:

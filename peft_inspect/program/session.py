@@ -12,7 +12,9 @@ from peft_inspect.program.as_it_was import as_it_was
 from peft_inspect.program.hooks import Hooks
 from peft_inspect.program.inquiry import Inquiry
 from peft_inspect.program.ranks import NoVerdictError, Ranks
+from peft_inspect.program.rewind import Rewind
 from peft_inspect.program.roots import Notes, Root, holds, optimizers_of, root_of
+from peft_inspect.program.step_end import is_over
 from peft_inspect.program.together import all_have_ended
 from peft_inspect.program.unadapted import Unadapted
 from peft_inspect.records import Diagnosis
@@ -45,12 +47,15 @@ class Session:
         conclude: Callable[[Mapping[str, Diagnosis]], BaseException | None],
         failed: Callable[[Exception], BaseException | None],
         abandon: Callable[[], None] = lambda: None,
+        runs: Callable[[], bool] = lambda: True,
     ) -> None:
         """`failed` is told what goes wrong in the watching itself; what it returns is raised likewise.
 
-        `abandon` ends the process of a program that swallows whatever is raised in it, for ever.
+        `abandon` ends the process of a program that swallows whatever is raised in it, for ever. `runs` tells whether the training
+        that is watched still runs: what comes later is none of it.
         """
         self._abandon = abandon
+        self._runs = runs
         self._inquiry = inquiry
         self._conclude = conclude
         self._failed = failed
@@ -63,14 +68,19 @@ class Session:
         self._calling: Root | None = None
         self.ranks: Ranks | None = None  # where the program has set up any processes
         self.refused = ""  # why nothing is judged
-        self._stepping = False
+        self._stepping: Optimizer | None = None
+        self._rewind = Rewind()
         self._told = 0
-        self.concluded = False
+        self.concluded = self._ended = False
         self._with_adapters = self._without_adapters = self._skipped = 0
         self._unadapted: Unadapted | None = Unadapted(self._notes.changes)  # until a model with adapters is trained
 
     def begin(self) -> None:
-        """Watch the process from now on."""
+        """Watch the process from now on. Where another session does already, both do."""
+        for other in tuple(_installed):
+            if not other._runs():
+                other.end()
+        _installed.append(self)
         notes = self._notes
         self._watching.begin(notes.switches.watching(), notes.states.watching_all(), notes.changes.watching(), notes.loads.watching())
         self._hooks.install()
@@ -81,13 +91,17 @@ class Session:
         return propagated_from(self._hooks, self._notes.switches, *watchers)()
 
     def end(self) -> None:
-        """Leave the process as it would be without this."""
+        """Leave the process as it would be without this; what began inside it and still watches is left to end first."""
+        self.concluded = self._ended = True
         self._drop()
         self._trial.close()
-        self._hooks.remove()
-        self._watching.end()
         self._calling = self._unadapted = None
+        self._rewind = Rewind()
         self._inquiry.forget()
+        while _installed and _installed[-1]._ended:
+            innermost = _installed.pop()
+            innermost._hooks.remove()
+            innermost._watching.end()
 
     def finish(self, *, to_the_end: bool = False) -> None:
         """The program has ended: judge what was seen of it, if anything was. `to_the_end` says that nothing cut it short."""
@@ -101,6 +115,7 @@ class Session:
                 self._over()
         if self.ranks is not None:
             self.ranks.leave()
+        self._stop = None
         self.end()
 
     @property
@@ -185,8 +200,8 @@ class Session:
         with self._telling():
             for root in watched:
                 root.after_backward()
-                if self._stepping:  # a closure: no step begins after this backward
-                    root.before_step()
+            if self._stepping is not None:  # a closure: no step begins after this backward
+                self._before_step(self._stepping)
 
     @contextmanager
     def _within_backward(self) -> Iterator[None]:
@@ -231,19 +246,24 @@ class Session:
             if root.backwards and not root.updates.stepped:
                 root.updates.cleared = source(nearest_line())
 
-    def step_begins(self, optimizer: Optimizer) -> None:  # noqa: ARG002
+    def step_begins(self, optimizer: Optimizer) -> None:
         """What the optimizer is about to use. Training that was told to stop goes no further."""
         self._go_on_or_stop()
-        self._stepping = True
+        self._stepping = optimizer
         with self._telling():
-            for root in self._roots:
-                if root.backwards and not root.ended:
-                    root.before_step()
+            self._before_step(optimizer)
         self._go_on_or_stop()
+
+    def _before_step(self, optimizer: Optimizer) -> None:
+        for root in self._roots:
+            if root.backwards and not root.ended:
+                root.before_step()
+                if root.starves and (self.ranks is None or self.ranks.size == 1):  # the others do not know of it
+                    self._rewind.keep(optimizer)
 
     def step_ended(self, optimizer: Optimizer) -> None:
         """The end of the step of every model that this optimizer trains."""
-        self._stepping = False
+        self._stepping = None
         if self.concluded:
             return
         with self._telling():
@@ -254,7 +274,7 @@ class Session:
                     self._over()
             for root in self._roots:
                 if root.backwards and not root.ended:
-                    root.ended = _ends(root, optimizer)
+                    root.ended = is_over(root, optimizer)
                     root.updates.after_step(optimizer)
             if self._has_ended():
                 self._step_over()
@@ -316,6 +336,8 @@ class Session:
             self._stop = self._conclude(self._inquiry.diagnoses())
         if self._stop is None:
             self.end()
+        else:
+            self._rewind.put_back()
 
     def _judged(self) -> list[Root]:
         """The models that are trained, or are meant to be: a reference beside one that trains is none of them."""
@@ -324,6 +346,9 @@ class Session:
         return meant or seen
 
     def _go_on_or_stop(self) -> None:
+        if not self._runs():
+            self._stop = None
+            self.end()
         if self._stop is not None:
             self._told += 1
             if self._told > _DEAF:
@@ -331,14 +356,4 @@ class Session:
             raise self._stop.with_traceback(None)
 
 
-def _ends(root: Root, optimizer: Optimizer) -> bool:
-    """Whether the step of this optimizer is that of this model: it holds its adapters, or no other one does that could still step."""
-    trainable = {id(parameter) for parameter in root.trainable}
-    if holds(optimizer, trainable):
-        return True
-    root.foreign[id(optimizer)] = steps = root.foreign.get(id(optimizer), 0) + 1
-    if steps >= _PATIENCE:
-        return True
-    if trainable and optimizers_of(root.trainable):
-        return False
-    return steps > 1 or holds(optimizer, {id(parameter) for parameter in root.layers.parameters.values()})
+_installed: list[Session] = []  # the sessions that watch this process, the innermost last

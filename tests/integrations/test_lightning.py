@@ -105,13 +105,12 @@ def fit(module: Chat, *callbacks: PeftInspectCallback, **arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", [Frozen, FrozenManual])
-def test_a_training_with_dead_adapters_stops_before_its_first_step_with_the_cause(kind: Any) -> None:
+def test_a_training_with_dead_adapters_stops_with_the_cause_and_its_weights_as_they_were(kind: Any) -> None:
     module, callback = kind(), PeftInspectCallback()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     with pytest.raises(peft_inspect.FindingsError, match="PI302 frozen-after-wrapping"):
         fit(module, callback)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
-    assert module.steps == 0
     assert callback.report.findings
 
 
@@ -155,11 +154,30 @@ def test_an_optimizer_that_misses_adapters_is_found() -> None:
     assert [finding.code for finding in callback.report.findings] == ["PI317"]
 
 
-def test_a_step_that_reads_its_own_batches_says_what_to_do() -> None:
-    class Reader(Chat):
-        def training_step(self, dataloader_iter: Any) -> Any:
-            return self.loss_of(next(dataloader_iter)[0])
+class Reader(Chat):
+    """Its step fetches the batches itself."""
 
-    with pytest.raises(peft_inspect.InspectionError, match=r"takes a dataloader_iter.*call before_training"):
-        fit(Reader(), PeftInspectCallback())
-    fit(Reader())
+    def training_step(self, dataloader_iter: Any) -> Any:
+        return self.loss_of(next(dataloader_iter)[0])
+
+
+class FrozenReader(Reader, Frozen):
+    """The same, frozen."""
+
+
+def test_a_step_that_reads_its_own_batches_is_watched_like_any_other() -> None:
+    fit(Reader(), callback := PeftInspectCallback())
+    assert callback.report.findings == ()
+    with pytest.raises(peft_inspect.FindingsError, match="PI302 frozen-after-wrapping"):
+        fit(FrozenReader(), PeftInspectCallback())
+
+
+def test_a_training_that_fails_is_watched_no_longer() -> None:
+    class Failing(Chat):
+        def loss_of(self, batch: Any) -> torch.Tensor:
+            super().loss_of(batch)
+            raise ValueError("no such token")
+
+    with pytest.raises(ValueError, match="no such token"):
+        fit(Failing(), PeftInspectCallback())
+    assert not torch.nn.modules.module._global_forward_pre_hooks

@@ -69,7 +69,7 @@ def test_a_healthy_training_passes(tmp_path: Path, arguments: dict[str, Any]) ->
 
 
 def test_the_logs_are_those_of_the_training_alone(tmp_path: Path) -> None:
-    """TRL counts tokens and keeps metrics while it computes the loss; the check computes it, too."""
+    """TRL counts tokens and keeps metrics while it computes the loss."""
     logs = []
     for callback in (PeftInspectCallback(), TrainerCallback()):
         training = sft(tmp_path, callback, logging_steps=1, max_steps=2)

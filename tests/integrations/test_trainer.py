@@ -71,7 +71,7 @@ def trainer(model: Any, folder: Path, *callbacks: PeftInspectCallback, kind: Any
     return kind(model, TrainingArguments(str(folder), **{**settings, **arguments}), train_dataset=data, callbacks=list(callbacks))
 
 
-def test_a_training_with_dead_adapters_stops_before_its_first_step_with_the_cause(tmp_path: Path) -> None:
+def test_a_training_with_dead_adapters_stops_with_the_cause_and_its_weights_as_they_were(tmp_path: Path) -> None:
     model = frozen(get_peft_model(base(), lora()))
     head = model.get_output_embeddings().weight.clone()
     with pytest.raises(peft_inspect.FindingsError, match="PI302 frozen-after-wrapping"):
@@ -216,6 +216,43 @@ def assert_healthy(callback: PeftInspectCallback) -> None:
     assert report.trace is not None
     assert report.trace.batch.inputs["input_ids"] == "int64[2, 12]"
     assert next(outcome.status for outcome in report.outcomes if outcome.code == "PI317") == "clean"
+
+
+def test_the_fix_is_tried_in_the_next_step_of_the_training(tmp_path: Path) -> None:
+    training = trainer(frozen(get_peft_model(base(), lora())), tmp_path, callback := PeftInspectCallback(), max_steps=8)
+    before = [parameter.clone() for parameter in training.model.parameters()]
+    with pytest.raises(peft_inspect.FindingsError, match="verified in step 2: 8/8 parameters train"):
+        training.train()
+    assert callback.report is not None
+    assert callback.report.findings[0].fix_verified
+    assert all(torch.equal(one, other) for one, other in zip(before, training.model.parameters(), strict=True))
+    assert all(not parameter.requires_grad for name, parameter in training.model.named_parameters() if "lora_" in name)
+
+
+def test_what_is_trained_after_a_stopped_or_a_failed_training_is_none_of_it(tmp_path: Path) -> None:
+    """No callback is told that an exception ended its training."""
+    stopped = trainer(frozen(get_peft_model(base(), lora())), tmp_path, PeftInspectCallback(verify=False))
+    with pytest.raises(peft_inspect.FindingsError):
+        stopped.train()
+    failed = trainer(get_peft_model(base(), lora()), tmp_path, callback := PeftInspectCallback(), kind=Own)
+    failed.trained = lambda loss: loss.no_such_thing
+    with pytest.raises(AttributeError):
+        failed.train()
+    ids = torch.arange(8).unsqueeze(0)
+    for training in (stopped, failed):
+        training.model(input_ids=ids, labels=ids).loss.backward()
+        torch.optim.SGD(training.model.parameters(), lr=0.1).step()
+    assert callback.report is None
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_two_watches_at_once_both_answer(tmp_path: Path) -> None:
+    with peft_inspect.watch() as watched:
+        trainer(get_peft_model(base(), lora()), tmp_path, callback := PeftInspectCallback()).train()
+    assert_healthy(callback)
+    assert watched.report is not None
+    assert watched.report.findings == ()
+    assert not torch.nn.modules.module._global_forward_pre_hooks
 
 
 def test_a_severity_that_does_not_exist_is_refused_before_the_training() -> None:
