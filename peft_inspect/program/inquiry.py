@@ -96,9 +96,10 @@ class Inquiry:
         if trying is not None:
             self._outcome(trying, roots)
         elif self.phase == "follow":
-            self._used.append(_WORDS[max((self._look(judged) for judged in self._models), key=list(_WORDS).index)])
-            for judged in self._models:
-                self._follow(judged, next((root for root in roots if root.model is judged.model), None))
+            looks = [self._look(judged) for judged in self._models]
+            self._used.append(_WORDS[max(looks, key=list(_WORDS).index)])
+            for judged, look in zip(self._models, looks, strict=True):
+                self._follow(judged, look, next((root for root in roots if root.model is judged.model), None))
         else:
             self._used.append("calls, gradients and update")
             self._watch(roots)
@@ -125,7 +126,10 @@ class Inquiry:
             return "values"
         halves = judged.values is not None and judged.values.halves
         changes: tuple[Look, ...] = ("scaled", "perturbed") if halves else ("perturbed",)
-        return next((look for look in changes if look not in judged.looks), "flow")
+        left = [look for look in changes if look not in judged.looks]
+        if len(self._used) + len(left) < self._steps:
+            return "flow"  # a batch alone can be the cause of zeros: the next ones may tell, before anything is changed
+        return next(iter(left), "flow")
 
     @property
     def _alone(self) -> bool:
@@ -192,11 +196,10 @@ class Inquiry:
         missing: Mapping[type, str] = {AdapterFile: "no adapter was loaded"}
         return diagnose(self._source, Evidence(trace.structure, trace, trace.adapter_files, missing), self._rules, self._ignore)
 
-    def _follow(self, judged: Judged, root: Root | None) -> None:
+    def _follow(self, judged: Judged, look: Look, root: Root | None) -> None:
         """Its data flow, and which zeros were those of one step only."""
         if root is None:
             return
-        look = self._look(judged)
         judged.looks += (look,)
         awake = frozenset(layer.path for layer in judged.trace.structure.adapter_layers if _moves(root, layer.parameters))
         trace = judged.trace
@@ -213,7 +216,7 @@ class Inquiry:
             and not trace.zero_for_good
             and not is_nonfinite(trace)
             and root.batch is not None
-            and look == "values"
+            and look in ("flow", "values")
         ):
             trace = replace(trace, batch=root.batch)  # the first batch alone was the cause of zeros, which do no harm
         judged.trace, judged.diagnosis = trace, self._judge(trace)
