@@ -127,7 +127,7 @@ class Inquiry:
         halves = judged.values is not None and judged.values.halves
         changes: tuple[Look, ...] = ("scaled", "perturbed") if halves else ("perturbed",)
         left = [look for look in changes if look not in judged.looks]
-        if len(self._used) + len(left) < self._steps:
+        if len(self._used) + len(left) < self.steps:
             return "flow"  # a batch alone can be the cause of zeros: the next ones may tell, before anything is changed
         return next(iter(left), "flow")
 

@@ -13,8 +13,8 @@ from peft_inspect.program.hooks import Hooks
 from peft_inspect.program.inquiry import Inquiry
 from peft_inspect.program.ranks import NoVerdictError, Ranks
 from peft_inspect.program.rewind import Rewind
-from peft_inspect.program.roots import Notes, Root, holds, optimizers_of, root_of
-from peft_inspect.program.step_end import is_over
+from peft_inspect.program.roots import Notes, Root, optimizers_of, root_of
+from peft_inspect.program.step_end import PATIENCE, is_over
 from peft_inspect.program.together import all_have_ended
 from peft_inspect.program.unadapted import Unadapted
 from peft_inspect.records import Diagnosis
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 _DEAF = 1000  # times that a program is stopped and goes on to train all the same, before its process is ended
-_PATIENCE = 10  # steps of other optimizers that one which holds the adapters is waited for; for a model with any, so many times --steps
 
 
 class Session:
@@ -269,7 +268,7 @@ class Session:
         with self._telling():
             if self._unadapted is not None:
                 self._unadapted.step_ended()
-                if self._unadapted.steps >= _PATIENCE * self._inquiry.steps:
+                if self._unadapted.steps >= PATIENCE * self._inquiry.steps:
                     self._take_unadapted()
                     self._over()
             for root in self._roots:
@@ -293,7 +292,7 @@ class Session:
     def step_skipped(self, optimizer: Optimizer) -> None:  # noqa: ARG002
         """A step that was left out says nothing of the gradients, as scalers begin high and come down; but for one whose loss is none."""
         self._skipped += 1
-        if self._seen and (self._skipped > _PATIENCE or any(root.has_no_loss for root in self._roots)):
+        if self._seen and (self._skipped > PATIENCE or any(root.has_no_loss for root in self._roots)):
             self._step_over()
             self._go_on_or_stop()
         else:

@@ -10,7 +10,8 @@ from peft_inspect.structure.optimizers import held_by
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-_PATIENCE = 10  # steps of other optimizers that an optimizer which holds the adapters is waited for
+PATIENCE = 10
+"""Steps of other optimizers that one which holds the adapters is waited for; for a model with any, so many times `--steps`."""
 
 
 def is_over(root: Root, optimizer: Optimizer) -> bool:
@@ -20,7 +21,7 @@ def is_over(root: Root, optimizer: Optimizer) -> bool:
         root.stepped |= {id(tensor) for tensor in held_by(optimizer)}
         return not {id(tensor) for other in optimizers_of(root.trainable) for tensor in held_by(other)} & trainable - root.stepped
     root.foreign[id(optimizer)] = steps = root.foreign.get(id(optimizer), 0) + 1
-    if steps >= _PATIENCE:
+    if steps >= PATIENCE:
         return True
     if trainable and optimizers_of(root.trainable):
         return False
