@@ -18,6 +18,7 @@ from peft_inspect.lock import locked
 from peft_inspect.records import (
     AdapterFile,
     Diagnosis,
+    Finding,
     InspectionError,
     Pinned,
     Pins,
@@ -144,12 +145,16 @@ def inspect(
     step("importing torch, transformers and peft")
     with uncollected():
         from peft_inspect.load import load
+        from peft_inspect.run.changes import Changes
         from peft_inspect.run.loads import Loads
+        from peft_inspect.structure.source.lines import boundary
 
-    loads = Loads()
+    boundary(load)
+    loads, changes = Loads(), Changes()
     try:
-        with loads.watching():
+        with loads.watching(), changes.watching():
             subject = load(request, step)
+        subject = replace(subject, changes=changes)
         if not subject.adapter_files:  # else it was this tool that loaded one
             subject = replace(subject, adapter_files=loads.files(subject.model))
         return inspect_subject(subject, judging, step, time.perf_counter() - started)
@@ -190,13 +195,20 @@ def _inspect(subject: Subject, judging: Judging, step: Step, load_s: float) -> R
     missing = {Trace: no_batch, Unexplained: no_batch, AdapterFile: "no adapter file was named"}
     evidence = Evidence(structure, trace, files, missing, _pinned(judging.pins, structure, trace))
     diagnosis = diagnose(subject.source, evidence, judging.rules, judging.ignore)
-    findings = diagnosis.findings
+    findings = _placed(subject, diagnosis.findings)
     if judging.verify and trace is not None:
         from peft_inspect.fixes import verified
 
         findings = tuple(verified(subject, trace, findings, step))
     timings = {"load_s": load_s, "trace_s": trace_s, "total_s": load_s + time.perf_counter() - started}
     return Report(**{**vars(replace(diagnosis, findings=findings)), "timings": timings})
+
+
+def _placed(subject: Subject, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    from peft_inspect.run.origins import placed
+
+    optimizers = () if subject.optimizer is None else (subject.optimizer,)
+    return tuple(placed(findings, subject.model, subject.changes, optimizers, subject.loss)) if findings else ()
 
 
 def _traced(subject: Subject, structure: Structure, files: tuple[AdapterFile, ...], step: Step) -> Trace:

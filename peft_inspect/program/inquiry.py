@@ -15,12 +15,13 @@ from peft_inspect.fixes.fixes import ALTERNATIVES
 from peft_inspect.fixes.trials import Trial
 from peft_inspect.program.followed import FollowedStep, Manner, Values, is_nonfinite
 from peft_inspect.program.ranks import Ranks
-from peft_inspect.program.roots import Root, optimizers_of
+from peft_inspect.program.roots import Root, live_optimizers, optimizers_of
 from peft_inspect.program.together import all_go_on, share_findings, share_gradients, share_updates
 from peft_inspect.records import AdapterFile, Diagnosis, Finding, LossInfo, Remedy, Stationary, Structure, Subject, Trace, Unexplained
 from peft_inspect.rules import Rule
 from peft_inspect.rules.updates import begins_with_nothing
 from peft_inspect.run.gradients import zeros_at_init
+from peft_inspect.run.origins import placed
 from peft_inspect.structure.wrappers import class_of, inside
 from peft_inspect.trace.values import all_zero
 from peft_inspect.trace.vanishing import largest_if_tiny
@@ -190,11 +191,17 @@ class Inquiry:
             trace = traces[name]
             zeros = frozenset(layer.path for layer in all_zero(trace.structure, trace.gradient))
             trace = _held_to(replace(trace, dead_after_perturbing=zeros), earlier.get(id(root.model)))
-            self._models.append(Judged(root.model, name, root, trace, self._judge(trace)))
+            self._models.append(Judged(root.model, name, root, trace, self._judge(root, trace)))
 
-    def _judge(self, trace: Trace) -> Diagnosis:
+    def _judge(self, root: Root, trace: Trace) -> Diagnosis:
         missing: Mapping[type, str] = {AdapterFile: "no adapter was loaded"}
-        return diagnose(self._source, Evidence(trace.structure, trace, trace.adapter_files, missing), self._rules, self._ignore)
+        evidence = Evidence(trace.structure, trace, trace.adapter_files, missing)
+        diagnosis = diagnose(self._source, evidence, self._rules, self._ignore)
+        if not diagnosis.findings:
+            return diagnosis
+        own = {id(optimizer) for optimizer in optimizers_of(root.trainable)}
+        optimizers = sorted(live_optimizers(), key=lambda optimizer: id(optimizer) in own)
+        return replace(diagnosis, findings=tuple(placed(diagnosis.findings, root.model, root.changes, optimizers)))
 
     def _follow(self, judged: Judged, look: Look, root: Root | None) -> None:
         """Its data flow, and which zeros were those of one step only."""
@@ -219,7 +226,7 @@ class Inquiry:
             and look in ("flow", "values")
         ):
             trace = replace(trace, batch=root.batch)  # the first batch alone was the cause of zeros, which do no harm
-        judged.trace, judged.diagnosis = trace, self._judge(trace)
+        judged.trace, judged.diagnosis = trace, self._judge(judged.root, trace)
 
     def _next(self) -> Phase:
         """What the next step is for."""

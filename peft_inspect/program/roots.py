@@ -42,10 +42,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+    from peft_inspect.run.changes import Changes
     from peft_inspect.run.loads import Loads
-    from peft_inspect.trace.changes import Changes
     from peft_inspect.trace.grad_mode import GradSwitches
-    from peft_inspect.trace.layer_states import LayerStates
     from peft_inspect.trace.threads import Watcher
 
 
@@ -80,7 +79,6 @@ class Notes:
     """Who switched what, over the whole program."""
 
     switches: GradSwitches
-    states: LayerStates
     changes: Changes
     loads: Loads
 
@@ -108,7 +106,7 @@ class Root:
     connected: set[int] = field(default_factory=set)  # ids of weights that a gradient reached
     in_graph: set[int] = field(default_factory=set)  # ids of weights that the loss is connected to
     _files: tuple[AdapterFile, ...] = ()
-    _changes: Changes | None = None
+    changes: Changes | None = None
     _stale: frozenset[int] = frozenset()
     _versions: dict[str, int] = field(default_factory=dict)
     _passed: dict[str, Tensor] = field(default_factory=dict)  # gradients that something takes away in the backward itself
@@ -125,14 +123,14 @@ class Root:
         """Watch from this call of `module` on, which is the model or a part of it, or a runtime's wrapper; more closely in a `manner`."""
         structure = read_structure(Subject(model, class_of(inside(model)).__name__))
         layers = AdapterLayers(model, structure)
-        watchers = Watchers(structure, layers, notes.switches, notes.states)
+        watchers = Watchers(structure, layers, notes.switches, notes.changes.states)
         root = cls(model, source(line_above(sys._getframe(1))), structure, layers, watchers, Updates(structure, layers.parameters))
         root._stale = frozenset(id(parameter) for parameter in layers.parameters.values() if parameter.grad is not None)
         root._versions = {path: version_of(parameter) for path, parameter in root.adapter_parameters.items()}
-        root.updates.made = notes.changes.made_by
+        root.updates.made = notes.changes.built_by
         root.updates.begin()
         root._files = tuple(compared(file, model, structure) for file in notes.loads.files(model))
-        root._changes = notes.changes
+        root.changes = notes.changes
         root._manner = manner
         root._note_passing()
         root._watching.begin(watchers.calls.hooks())
@@ -283,18 +281,12 @@ class Root:
         batch = self.batch or describe({}, (), "the program")
         trace = self.watchers.trace(batch, self.loss, tuple(self.rows.values()))
         arrived = frozenset(path for path, row in self.rows.items() if row.state == "ok")
-        frozen: dict[str, Source] = {}
-        for layer in self.structure.adapter_layers:
-            lines = (self._changes.frozen_by(self.layers.parameters[path]) for path in layer.parameters) if self._changes else ()
-            if (line := next(filter(None, lines), None)) is not None:
-                frozen[layer.path] = line
-        by = None if self._changes is None else self._changes.checkpointing_by
         update = None if self._is_taken else self.updates.found(arrived)
-        optimizer = self._changes.optimizer_by if self._changes is not None else None
+        optimizer = source(self.changes.optimizer_by) if self.changes is not None else None
         unstepped = self.backwards if optimizer is not None and self.never_stepped and not self.updates.stepped else 0
         if unstepped:
             trace = replace(trace, structure=replace(trace.structure, optimizer_by=optimizer))
-        return replace(trace, unstepped=unstepped, update=update, adapter_files=self._files, frozen_by=frozen, checkpointing_by=by)
+        return replace(trace, unstepped=unstepped, update=update, adapter_files=self._files)
 
     @property
     def _is_taken(self) -> bool:
@@ -311,7 +303,7 @@ class Root:
         unknown = None if known else next((reason for reason in reasons if reason), None)
         holding = {id(parameter) for parameter in parameters.values()}
         first = next((other for other in optimizers if holds(other, holding)), next(iter(optimizers), None))
-        by, older = (None, False) if self._changes is None else (self._changes.made_by(first), self._changes.is_older(first))
+        by, older = (None, False) if self.changes is None else (source(self.changes.built_by(first)), self.changes.is_older(first))
         return replace(
             self.structure,
             optimizer=known if optimizers and unknown is None else None,

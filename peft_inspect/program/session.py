@@ -19,11 +19,10 @@ from peft_inspect.program.together import all_have_ended
 from peft_inspect.program.unadapted import Unadapted
 from peft_inspect.records import Diagnosis
 from peft_inspect.reversible import Apart
+from peft_inspect.run.changes import Changes
 from peft_inspect.run.loads import Loads
 from peft_inspect.structure.source.lines import nearest_line, source
-from peft_inspect.trace.changes import Changes
 from peft_inspect.trace.grad_mode import GradSwitches
-from peft_inspect.trace.layer_states import LayerStates
 from peft_inspect.trace.threads import Around, following_threads, propagated_from
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Session:
         self._inquiry = inquiry
         self._conclude = conclude
         self._failed = failed
-        self._notes = Notes(GradSwitches(), LayerStates(), Changes(), Loads())
+        self._notes = Notes(GradSwitches(), Changes(), Loads())
         self._hooks = Hooks(self)
         self._watching = Apart()
         self._trial = ExitStack()
@@ -81,7 +80,7 @@ class Session:
                 other.end()
         _installed.append(self)
         notes = self._notes
-        self._watching.begin(notes.switches.watching(), notes.states.watching_all(), notes.changes.watching(), notes.loads.watching())
+        self._watching.begin(notes.switches.watching(), notes.changes.watching(), notes.loads.watching())
         self._hooks.install()
         self._watching.begin(following_threads(self._propagate))
 

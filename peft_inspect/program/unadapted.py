@@ -16,7 +16,7 @@ from peft_inspect.structure.wrappers import class_of, inside
 if TYPE_CHECKING:
     from torch import nn
 
-    from peft_inspect.trace.changes import Changes
+    from peft_inspect.run.changes import Changes
 
 
 class Unadapted:
@@ -45,7 +45,7 @@ class Unadapted:
 
     def structures(self) -> dict[str, Structure]:
         """Those that were trained, by class; the line of an adapter, where one was put on another object."""
-        return {name: replace(structure, adapted_by=self._changes.adapted_by) for name, structure in self._structures.items()}
+        return {name: replace(structure, adapted_by=source(self._changes.adapted_by)) for name, structure in self._structures.items()}
 
     def forget(self) -> None:
         """Hold nothing of the program any longer."""

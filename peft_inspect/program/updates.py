@@ -13,12 +13,15 @@ from peft_inspect.internals import version_of
 from peft_inspect.records import OptimizerStep, Source, Structure, Update
 from peft_inspect.structure.optimizers import held_by
 from peft_inspect.structure.shards import is_part, numbers
+from peft_inspect.structure.source.lines import source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
+
+    from peft_inspect.structure.source.lines import Line
 
 _SAMPLE = 65_536  # values of one weight that are looked at
 
@@ -37,7 +40,7 @@ class Updates:
     _optimizer: str = ""
     _schedule: int | None = None
     stepped: bool = False
-    made: Callable[[Any], Source | None] = lambda _: None  # the line that made an optimizer or a schedule
+    made: Callable[[Any], Line | None] = lambda _: None  # the line that made an optimizer or a schedule
     _by: tuple[Source | None, Source | None] = (None, None)
 
     def begin(self) -> None:
@@ -65,7 +68,7 @@ class Updates:
         rates = [settings.get("lr") for settings in self._settings.values()]
         schedule = _schedule_of(optimizer) if rates and not any(rates) else None
         self._schedule = schedule.last_epoch if schedule is not None else None
-        self._by = self.made(optimizer), self.made(schedule)
+        self._by = source(self.made(optimizer)), source(self.made(schedule))
 
     def found(self, arrived: frozenset[str]) -> OptimizerStep | None:
         """What the step did; None where no optimizer stepped. `arrived` are paths that a gradient other than zero had reached."""

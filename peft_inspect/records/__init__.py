@@ -8,7 +8,7 @@ Module paths are those of the live object that was inspected: `root.get_submodul
 
 from peft_inspect.records.adapter_file import AdapterFile, Conversion, TensorInfo
 from peft_inspect.records.basics import InspectionError, Mode, Severity, Source, Weights, text_of
-from peft_inspect.records.diagnosis import Diagnosis, Finding, Outcome, Remedy, Status
+from peft_inspect.records.diagnosis import Diagnosis, Finding, Origin, Outcome, Remedy, Status
 from peft_inspect.records.grouping import Placed, by_place, modules_of, runs_of
 from peft_inspect.records.merged import MergedTensor, MergedWeights, Verdict
 from peft_inspect.records.pins import Expectations, Lock, Locked, Pinned, Pins
@@ -90,6 +90,7 @@ __all__ = [
     "ModuleKind",
     "NonFinite",
     "OptimizerStep",
+    "Origin",
     "Outcome",
     "ParameterInfo",
     "Pinned",

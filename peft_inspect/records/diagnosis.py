@@ -36,6 +36,27 @@ class Remedy(Enum):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What left the state that a finding is about, before anything ran: the line that did it is looked for."""
+
+    what: Literal[
+        "adapter-config",
+        "model-config",
+        "optimizer",
+        "clipping",
+        "frozen",
+        "unfrozen",
+        "added",
+        "wrapped",
+        "taken-off",
+        "checkpointing",
+    ]
+    names: tuple[str, ...] = ()  # what is looked for in the call, such as the fields of a config: the first that is written there
+    adapter: str | None = None
+    exact: bool = False  # other things leave this state too: nothing is shown but the line that writes one of the names
+
+
+@dataclass(frozen=True)
 class Finding:
     """A fault. `facts` are there to be shown; what a fix or another rule goes by has a field of its own."""
 
@@ -56,6 +77,7 @@ class Finding:
     ignore_index: int = -100  # of the labels that it is about
     conversion: Conversion | None = None  # of the adapter file into one that PEFT loads
     suggestion: Mapping[str, Any] = field(default_factory=dict)  # fields of the LoRA config and what they should hold
+    origin: Origin | None = None
     explains: bool = True  # more general rules leave its modules to it
 
 

@@ -55,3 +55,4 @@ class Subject:
     base_name: str | None = None  # where MODEL is an adapter: its base, as it was named
     merged_onto: tuple[str, str] | None = None  # folders of a merged checkpoint, which the model was built from, and of its base
     batch_by: str = "user"  # who made the batch, where there is one
+    changes: Any = None  # a `run.changes.Changes`: what the user's own code did to the model before, where that was watched

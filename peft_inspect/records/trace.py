@@ -262,8 +262,6 @@ class Trace:
     unused: frozenset[str] = frozenset()  # adapter layers that ran or whose weight was read, and no data of theirs reaches the loss
     references: frozenset[str] = frozenset()  # adapter layers of a teacher or reference model, without gradients on purpose
     nonfinite: NonFinite | None = None
-    frozen_by: Mapping[str, Source] = field(default_factory=dict)  # adapter layers, by the line that froze their weights
-    checkpointing_by: Source | None = None  # the line that switched activation checkpointing on
     update: OptimizerStep | None = None  # None: no optimizer stepped, because the step was not that of a training program
     unstepped: int = 0  # backwards of a program that came to its end without a step of its optimizer
     targets: LossTargets | None = None  # looked at where gradients are zero or not finite

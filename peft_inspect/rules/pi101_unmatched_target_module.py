@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from peft_inspect.layer_names import same_work
-from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, layers_named, with_parameters, with_ties
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -39,6 +39,9 @@ def check(structure: Structure) -> Iterator[Finding]:
                 "dropped": {target.entry: len(target.dropped) for target in unmatched if target.dropped},
             },
             suggestion=suggestion,
+            origin=Origin(
+                "adapter-config", (*_limits(adapter, unmatched), *(target.entry for target in unmatched), unmatched[0].field), adapter.name
+            ),
             severity=Severity.WARNING if all(_trained_in_full(target, adapter) for target in unmatched) else None,
             fix=setting_fix(suggestion, "use names that this model has: `peft-inspect tree` shows them"),
         )
@@ -70,6 +73,11 @@ def _trained_in_full(target: ConfigEntry, adapter: AdapterInfo) -> bool:
 def _is_gone(target: ConfigEntry, structure: Structure) -> bool:
     """Whether the module is there and no adapter is anywhere: what it carried was taken off again, which PI112 says."""
     return not structure.adapter_layers and target.entry.rpartition(".")[2] in target.closest
+
+
+def _limits(adapter: AdapterInfo, unmatched: list[ConfigEntry]) -> list[str]:
+    """The fields that drop what the entries name."""
+    return [field for field in _LIMITS if adapter.config.get(field)] if all(target.dropped for target in unmatched) else []
 
 
 def _bare(target: ConfigEntry) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, BlockStack, ConfigEntry, Finding, Severity, Structure
+from peft_inspect.records import AdapterInfo, BlockStack, ConfigEntry, Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, is_list, is_shorthand, names_layers
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -39,6 +39,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "missed": {target.entry: _by_stack(target.missed, structure) for target in partly},
                 },
                 suggestion=suggestion,
+                origin=Origin("adapter-config", (*(target.entry for target in partly), "target_modules"), adapter.name),
                 fix=setting_fix(suggestion, "adapt a layer that every block has, or name the blocks that are meant"),
             )
 

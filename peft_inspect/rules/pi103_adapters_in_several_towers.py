@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, families, is_list, is_shorthand
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.tower_pattern import endings_in, names_outside, other_names, start_of
@@ -41,6 +41,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "suggestions": {tower: _suggestion(adapter, tower, towers, structure) for tower in towers},
                 },
                 suggestion=suggestion,
+                origin=Origin("adapter-config", ("target_modules",), adapter.name),
                 fix=setting_fix(suggestion, "name the tower in target_modules") + f" to adapt {kept!r} alone",
                 severity=Severity.NOTE if _meant(several, adapter, structure) else None,
             )

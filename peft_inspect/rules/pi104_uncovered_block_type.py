@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, Coverage, Finding, Severity, Structure
+from peft_inspect.records import AdapterInfo, Coverage, Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, is_feed_forward, is_list, is_shorthand, names_layers, within
 from peft_inspect.rules.pi103_adapters_in_several_towers import one_tower
 from peft_inspect.rules.rule import Example, Rule
@@ -41,6 +41,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "uncovered": {row.name: {"part": row.part, "tower": row.tower, "layers": len(row.layers)} for row in uncovered},
                 },
                 suggestion=one or suggestion,
+                origin=Origin("adapter-config", ("target_modules",), adapter.name),
                 fix=f"{setting_fix(one, '')} to adapt one tower alone; to adapt all of them, {fix}" if one else fix,
             )
 

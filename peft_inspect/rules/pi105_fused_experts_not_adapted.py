@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import Finding, Severity, Structure
+from peft_inspect.records import Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import expert_entries, with_parameters
 from peft_inspect.rules.moe import asks_for_experts, rewritten_layers, suggestion, unreached_experts
 from peft_inspect.rules.rule import Example, Rule
@@ -37,6 +37,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             (path for row in experts for path in row.layers),
             facts={"parameters": held, "share": round(held / total, 4)},
             suggestion=fields,
+            origin=Origin("adapter-config", ("target_parameters", "target_modules"), asked.name),
             fix=setting_fix(fields, ""),
             severity=None if wanted else Severity.NOTE,
         )
@@ -51,6 +52,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                 adapter=adapter.name,
                 facts={"entries": [target.entry for target in targets], "layers": len(paths)},
                 suggestion=fields,
+                origin=Origin("adapter-config", ("target_modules",), adapter.name),
                 fix=setting_fix(fields, ""),
             )
 

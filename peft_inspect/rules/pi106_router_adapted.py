@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import Finding, Severity, Structure, modules_of
+from peft_inspect.records import Finding, Origin, Severity, Structure, modules_of
 from peft_inspect.rules.entries import adapters_with_targets
 from peft_inspect.rules.moe import kind, router_rows, suggestion
 from peft_inspect.rules.rule import Example, Rule
@@ -31,6 +31,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                 adapter=adapter.name,
                 facts={"routers": sorted({kind(row) for row in rows})},
                 suggestion=fields,
+                origin=Origin("adapter-config", ("target_modules", "target_parameters"), adapter.name),
                 fix=setting_fix(fields, "leave the router out of target_modules and target_parameters"),
             )
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -37,6 +37,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "unmatched": {field: [target.entry for target in unmatched if target.field == field] for field in _FIELDS},
                 },
                 suggestion=suggestion,
+                origin=Origin("adapter-config", (*(target.entry for target in unmatched), unmatched[0].field), adapter.name),
                 fix=setting_fix(suggestion, "write the key as the end of a module path within the base model"),
             )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Structure
+from peft_inspect.records import Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -35,6 +35,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "layers": ranges(existing),
                 },
                 suggestion=suggestion if suggestion["layers_to_transform"] else {},
+                origin=Origin("adapter-config", ("layers_to_transform",), adapter.name),
                 fix=setting_fix(suggestion, "list indices of this model"),
             )
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, within
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -35,6 +35,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     "adapted_inside": {target.entry: len(target.missed) for target in idle},
                 },
                 suggestion=suggestion,
+                origin=Origin("adapter-config", (*(target.entry for target in idle), "exclude_modules"), adapter.name),
                 fix=setting_fix(suggestion, "remove the entry, or write it as a regular expression over whole module paths"),
             )
 

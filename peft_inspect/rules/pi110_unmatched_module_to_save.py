@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Severity, Structure
+from peft_inspect.records import AdapterInfo, ConfigEntry, Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, names_to_save, topmost_fresh, with_ties
 from peft_inspect.rules.examples import tiny_classifier
 from peft_inspect.rules.rule import Example, Rule
@@ -36,6 +36,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                 adapter=adapter.name,
                 facts={"unmatched": [target.entry for target in unmatched]},
                 suggestion=suggestion,
+                origin=Origin("adapter-config", (*(target.entry for target in unmatched), "modules_to_save"), adapter.name),
                 fix=setting_fix(suggestion, ""),
             )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterInfo, Finding, Severity, Structure, Tie
+from peft_inspect.records import AdapterInfo, Finding, Origin, Severity, Structure, Tie
 from peft_inspect.rules.entries import entries, is_list, takes_tying
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
@@ -38,6 +38,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                 "one_tensor": ties[0].one_tensor,
             },
             suggestion=suggestion,
+            origin=Origin("adapter-config", tuple(suggestion) or ("modules_to_save", "target_modules")),
             fix=setting_fix(suggestion, "tie the weights again, or set tie_word_embeddings=False in the model's config"),
             severity=Severity.NOTE if ties[0].one_tensor else None,  # it trains soundly, and parts when it is merged
         )

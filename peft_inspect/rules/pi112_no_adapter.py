@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Structure
+from peft_inspect.records import Finding, Origin, Severity, Structure
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 
@@ -25,6 +25,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             f"{structure.root_type}{trained} has no adapter layer: none of its {len(structure.modules):,} modules is one{other}",
             source=structure.adapted_by or structure.called_by,
             facts={"modules": len(structure.modules), "trainable": trainable},
+            origin=Origin("taken-off"),
             fix="train what the wrapping returns: model = get_peft_model(model, config)"
             if structure.called_by
             else "wrap the model, model = get_peft_model(model, config), and train what it returns; on the command line, "

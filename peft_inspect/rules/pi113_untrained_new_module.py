@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Structure
+from peft_inspect.records import Finding, Origin, Severity, Structure
 from peft_inspect.rules.entries import adapters_with_targets, entries, names_to_save, topmost_fresh
 from peft_inspect.rules.examples import tiny_classifier
 from peft_inspect.rules.rule import Example, Rule
@@ -35,6 +35,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                 adapter=adapter.name,
                 facts={"parameters": weights},
                 suggestion=suggestion,
+                origin=Origin("frozen"),
                 fix=setting_fix(
                     suggestion, "unfreeze it after the wrapping: modules_to_save would reach other modules by the end of its name"
                 ),

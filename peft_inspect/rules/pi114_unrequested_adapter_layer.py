@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Structure, modules_of
+from peft_inspect.records import Finding, Origin, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import agreed, counted, quoted
@@ -27,6 +27,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             f"{counted(len(modules_of(rows)), 'layer')} of adapter {name!r} ({quoted(kinds)}) {agreed(len(modules_of(rows)), 'is', 'are')} left from an earlier wrapping: {why}",
             modules_of(rows),
             facts={"adapter": name, "names": list(kinds), "trainable": any(structure.trainable(row) for row in rows)},
+            origin=Origin("added"),
             fix="reload the base model before get_peft_model, or take the old adapter out with model = model.unload()",
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, ModuleInfo, Severity, Structure, modules_of
+from peft_inspect.records import Finding, ModuleInfo, Origin, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted
@@ -32,6 +32,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             "model object",
             paths,
             facts={"peft_models": sorted(around), "layers": len(paths)},
+            origin=Origin("wrapped"),
             fix="give each PeftModel a base model of its own, or use one PeftModel with two adapters and set_adapter",
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Structure, modules_of
+from peft_inspect.records import Finding, Origin, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import agreed, counted, literal
@@ -30,6 +30,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                 f"{counted(len(layers), 'adapter layer')} {agreed(len(layers), 'has a path', 'have paths')} that no saved adapter has",
                 (inner, *layers),
                 facts={"inner": inner, "outer": outer, "layers": len(layers)},
+                origin=Origin("wrapped"),
                 fix="wrap the base model once; use model.add_adapter(name, config) for a second adapter, or model.get_base_model() first",
             )
 

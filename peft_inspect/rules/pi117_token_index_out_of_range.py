@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from peft_inspect.records import AdapterInfo, Finding, Severity, Structure
+from peft_inspect.records import AdapterInfo, Finding, Origin, Severity, Structure
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import ranges, setting_fix
@@ -41,6 +41,7 @@ def check(structure: Structure) -> Iterator[Finding]:
                     adapter=adapter.name,
                     facts={"out_of_range": beyond, "rows": rows},
                     suggestion=suggestion,
+                    origin=Origin("adapter-config", ("trainable_token_indices",), adapter.name),
                     fix=f"resize the embeddings before the wrapping, with model.resize_token_embeddings, or {setting_fix(suggestion, _OTHERS)}",
                 )
 

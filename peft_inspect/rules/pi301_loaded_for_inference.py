@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Remedy, Severity, Unexplained, modules_of
+from peft_inspect.records import Finding, Origin, Remedy, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted
@@ -34,6 +34,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
             f"adapter {', '.join(map(repr, names))} was loaded for inference: inference_mode is set, and {counted(len(modules_of(layers)), 'adapter layer')} came frozen",
             modules_of(layers),
             facts={"adapters": names},
+            origin=Origin("adapter-config", ("inference_mode",), names[0]),
             fix="load it with PeftModel.from_pretrained(model, path, is_trainable=True), or set inference_mode=False in its config",
             remedy=Remedy.UNFREEZE,
         )

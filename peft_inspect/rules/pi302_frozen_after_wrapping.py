@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from peft_inspect.records import Finding, Remedy, Severity, Unexplained, modules_of
+from peft_inspect.records import Finding, Origin, Remedy, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import passed_by
@@ -29,7 +29,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
         yield RULE.finding(
             f"something froze {passed_by(trace.structure, modules)} after the wrapping: requires_grad is False, though the config is one for training",
             modules,
-            source=next((trace.frozen_by[module] for module in modules if module in trace.frozen_by), None),
+            origin=Origin("frozen"),
             fix="freeze before get_peft_model, or leave parameters with 'lora_' in their name out of the loop that freezes",
             remedy=Remedy.UNFREEZE,
         )

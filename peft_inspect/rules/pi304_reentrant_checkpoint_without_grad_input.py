@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Remedy, Severity, Source, Unexplained
+from peft_inspect.records import Finding, Origin, Remedy, Severity, Source, Unexplained
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import counted
@@ -39,7 +39,8 @@ def check(left: Unexplained) -> Iterator[Finding]:
         yield RULE.finding(
             f"{counted(len(set(layers)), 'adapter layer')} ran inside {what}, none of whose inputs requires grad: what ran inside leaves no graph",
             layers,
-            source=trace.checkpointing_by or source if kind == "reentrant-checkpoint" else source,
+            source=source,
+            origin=None if own else Origin("checkpointing"),
             facts={"checkpoint": kind},
             fix="use non-reentrant checkpointing (use_reentrant=False), or call model.enable_input_require_grads() so that an input requires grad",
             remedy=Remedy.INPUT_GRADIENTS if own else Remedy.NON_REENTRANT,

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Source, Trace, Unexplained, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Origin, Severity, Source, Trace, Unexplained, modules_of
 from peft_inspect.rules.examples import on_two_layers
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import at_line, counted
@@ -41,6 +41,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
             f"{counted(len(modules_of(layers)), 'adapter layer')} ran and got no gradient, {reason}",
             modules_of(layers),
             source=source,
+            origin=Origin("adapter-config", ("module_dropout",), layers[0].adapter, exact=True) if source is None else None,
             facts={
                 "calls": len(calls),
                 "calls_with_gradients_on": sum(call.region is None for call in calls),

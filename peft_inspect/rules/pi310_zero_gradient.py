@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import Birth, Finding, Severity, Unexplained, modules_of
+from peft_inspect.records import Birth, Finding, Origin, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.experts import got_no_token
 from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
@@ -30,6 +30,9 @@ def check(left: Unexplained) -> Iterator[Finding]:
     places: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for path in layers:
         places[_fault(born.get(path))].append(path)
+    if len(places) == 2 and () in places:  # beside one place, what has none of its own is taken to be behind it
+        unplaced = places.pop(())
+        next(iter(places.values())).extend(unplaced)
     for paths in places.values():
         first = born.get(paths[0])
         others = len({birth.module for path in paths if (birth := born.get(path)) is not None}) - 1
@@ -39,6 +42,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
             paths,
             source=(first.factor_source or first.source) if first is not None else None,
             zero=True,
+            origin=Origin("adapter-config", ("lora_dropout",), exact=True) if first is not None and _is_dropout(first) else None,
             facts={"loss": trace.loss.value, "operation": first.operation if first else None, "module": first.module if first else None},
             fix=_fix(first),
         )
@@ -66,12 +70,16 @@ def where(birth: Birth | None) -> str:
     return f"they become zero at {birth.operation}{within}{rest}"
 
 
+def _is_dropout(birth: Birth) -> bool:
+    return birth.inside and "Dropout" in birth.factor
+
+
 def _fix(birth: Birth | None) -> str:
     if birth is None:
         return "look between these layers and the loss for a factor that is zero: a mask, a saturated activation, a loss weight"
     if birth.how == "hook":
         return "take the hook away, or have it return a gradient that is not zero"
-    if birth.inside and "Dropout" in birth.factor:
+    if _is_dropout(birth):
         return "set lora_dropout below 1: it is the share that is dropped, not the share that is kept"
     if birth.how == "cancellation":
         return at_line(birth.source, "change what is compared here: both sides of it move together with these weights")

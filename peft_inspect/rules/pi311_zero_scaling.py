@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Remedy, Severity, Structure, modules_of
+from peft_inspect.records import Finding, Origin, Remedy, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
@@ -26,6 +26,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             modules_of(layers),
             zero=True,
             facts={"lora_alpha": sorted({layer.lora_alpha for layer in layers if layer.lora_alpha is not None})},
+            origin=Origin("adapter-config", ("lora_alpha", "alpha_pattern"), layers[0].adapter, exact=True),
             fix="set lora_alpha above zero (2 * r is common), or give the adapter a weight that is not zero",
             remedy=Remedy.SCALING,
         )

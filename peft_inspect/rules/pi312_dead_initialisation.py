@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Remedy, Severity, Structure, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Origin, Remedy, Severity, Structure, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
@@ -27,6 +27,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             f"both factors of {counted(len(modules_of(layers)), 'adapter layer')} hold only zeros: no gradient can ever move them",
             modules_of(layers),
             zero=True,
+            origin=Origin("adapter-config", ("init_lora_weights", "init_weights", "d_initial"), layers[0].adapter, exact=True),
             fix="initialise the adapter again: one factor at random, the other at zero (init_lora_weights=True)",
             remedy=Remedy.INITIALISE,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, ParameterInfo, Severity, Structure
+from peft_inspect.records import Finding, Origin, ParameterInfo, Severity, Structure
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import agreed, counted, quoted
@@ -33,6 +33,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             f"{quoted((weight.path for weight in weights), 3)}",
             modules,
             facts={"parameters": elements, "tensors": len(weights)},
+            origin=Origin("unfrozen"),
             fix="freeze them after wrapping (requires_grad_(False)), or list their modules in modules_to_save so that they are saved",
         )
 

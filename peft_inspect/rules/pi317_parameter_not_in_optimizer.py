@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Severity, Structure
+from peft_inspect.records import Finding, Origin, Severity, Structure
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 
@@ -30,6 +30,7 @@ def check(structure: Structure) -> Iterator[Finding]:
             (*layers, *copies),
             source=structure.optimizer_by,
             facts={"trainable": len(trainable), "missing": len(missing), "held": len(held)},
+            origin=Origin("optimizer"),
             fix="build the optimizer after wrapping, from [p for p in model.parameters() if p.requires_grad]"
             if structure.optimizer_by is None or structure.optimizer_older
             else "give it all that is trained, as a list: [p for p in model.parameters() if p.requires_grad]; a generator is empty once read",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from peft_inspect.records import Finding, Severity, Trace
+from peft_inspect.records import Finding, Origin, Severity, Trace
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.updates import is_rounded_away, modules, no_step, trained
@@ -39,6 +39,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             "learning_rate": rates[0] if rates else None,
             "dtypes": dtypes,
         },
+        origin=Origin("optimizer", ("lr",)),
         fix="keep the adapter in float32 (autocast_adapter_dtype=True, the default of get_peft_model), or raise the learning rate",
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from peft_inspect.records import Finding, OptimizerStep, Severity, Source, Trace, Update
+from peft_inspect.records import Finding, OptimizerStep, Origin, Severity, Source, Trace, Update
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.updates import is_cleared, is_rounded_away, modules, no_step, trained
@@ -39,33 +39,33 @@ def check(trace: Trace) -> Iterator[Finding]:
         yield RULE.finding(
             f"{trace.update.optimizer} stepped, and all {len(updates)} adapter parameters with a gradient are what they were: {why[0]}",
             modules(trace, updates),
-            source=why[2],
             facts={"parameters": len(updates), "held": sum(update.held for update in updates)},
+            source=why[2],
+            origin=why[3],
             fix=why[1],
         )
 
 
-def _why(step: OptimizerStep, updates: Sequence[Update]) -> tuple[str, str, Source | None] | None:
-    """The reason, what to do and where; None where a schedule begins with nothing."""
+def _why(step: OptimizerStep, updates: Sequence[Update]) -> tuple[str, str, Source | None, Origin | None] | None:
+    """The reason, what to do, and where, or what was done before; None where a schedule begins with nothing."""
     held = [update for update in updates if update.held]
     if not held:
-        return (
-            "it is another optimizer that holds them",
-            "call step() on the optimizer that was built from the adapter's parameters",
-            step.made_by,
-        )
+        fix = "call step() on the optimizer that was built from the adapter's parameters"
+        return "it is another optimizer that holds them", fix, step.made_by, None
     if all(update.lr == 0 for update in held):
         if any(update.scheduled_lr for update in held):
             stays = "its schedule goes on, and the learning rate that it gives stays 0", "look at what the schedule computes step by step"
-            return (*stays, step.schedule_by) if step.stays_zero else None
-        return "its learning rate is 0", f"give {step.optimizer} a learning rate, and look at what its schedule makes of it", step.made_by
+            return (*stays, step.schedule_by, None) if step.stays_zero else None
+        fix = f"give {step.optimizer} a learning rate, and look at what its schedule makes of it"
+        return "its learning rate is 0", fix, step.made_by, Origin("optimizer", ("lr",))
     if all(update.asked == 0 for update in held):
         return (
             "their gradients were scaled to nothing between the backward and the step",
             "look at the clipping: a max_norm of 0 leaves nothing of any gradient",
             None,
+            Origin("clipping"),
         )
-    return "its step wrote nothing", "look at the step of this optimizer, and at what is wrapped around it", step.made_by
+    return "its step wrote nothing", "look at the step of this optimizer, and at what is wrapped around it", step.made_by, None
 
 
 def broken() -> Example:

@@ -11,6 +11,7 @@ from peft_inspect.records import (
     AdapterFile,
     Conversion,
     Finding,
+    Origin,
     Pinned,
     Pins,
     Remedy,
@@ -110,6 +111,7 @@ class Rule(Generic[Evidence]):
         ignore_index: int | None = None,
         suggestion: Mapping[str, Any] | None = None,
         conversion: Conversion | None = None,
+        origin: Origin | None = None,
         severity: Severity | None = None,
         explains: bool = True,
     ) -> Finding:
@@ -130,5 +132,6 @@ class Rule(Generic[Evidence]):
             ignore_index=Finding.ignore_index if ignore_index is None else ignore_index,
             suggestion=suggestion or {},
             conversion=conversion,
+            origin=origin,
             explains=explains,
         )

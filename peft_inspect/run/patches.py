@@ -13,10 +13,12 @@ from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import torch
-from peft import peft_model
+from peft import PeftModel, peft_model
+from peft.config import PeftConfigMixin
 from peft.tuners.tuners_utils import BaseTuner
+from torch.nn.utils import clip_grad
 from torch.utils import checkpoint
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 Place = tuple[Any, str]
 
@@ -32,15 +34,21 @@ SET_GRAD_ENABLED_LEFT: Place = (torch.set_grad_enabled, "__exit__")
 ZERO_GRAD: tuple[Place, ...] = ((torch.optim.Optimizer, "zero_grad"), (torch.nn.Module, "zero_grad"))
 SCALER_STEP: Place = (torch.amp.GradScaler, "step")
 
-# Who freezes a parameter, or switches activation checkpointing on, before anything runs.
+# Who freezes a parameter, writes a config, builds an optimizer, adds or takes off an adapter, or switches activation checkpointing on,
+# before anything runs.
+BUILT: tuple[Place, ...] = (
+    (torch.optim.Optimizer, "__init__"),
+    (PeftConfigMixin, "__post_init__"),
+    (PretrainedConfig, "__post_init__" if hasattr(PretrainedConfig, "__post_init__") else "__init__"),  # transformers 5, and 4
+    (PeftModel, "__init__"),
+    (torch.optim.lr_scheduler.LRScheduler, "__init__"),
+)
+CLIP_GRADIENTS: Place = (clip_grad, "_clip_grads_with_norm_")  # what everybody's clip_grad_norm_ calls
+ADAPTER_ADDED: Place = (BaseTuner, "inject_adapter")
+TAKEN_OFF = ("unload", "merge_and_unload", "delete_adapter")
 REQUIRES_GRAD: Place = (torch.nn.Parameter, "requires_grad")
 REQUIRES_GRAD_CALLED: Place = (torch.nn.Parameter, "requires_grad_")
 CHECKPOINTING_ENABLED: Place = (PreTrainedModel, "gradient_checkpointing_enable")
-
-# Who puts an adapter on a model, and who makes what trains it.
-ADAPTER_INJECTED: Place = (BaseTuner, "inject_adapter")
-OPTIMIZER_MADE: Place = (torch.optim.Optimizer, "__init__")
-SCHEDULE_MADE: Place = (torch.optim.lr_scheduler.LRScheduler, "__init__")
 
 # Who loads an adapter: the folder it comes from, and the keys that found a place.
 LOAD_WEIGHTS: Place = (peft_model, "load_peft_weights")
@@ -81,9 +89,9 @@ PLACES: tuple[Place, ...] = (
     REQUIRES_GRAD,
     REQUIRES_GRAD_CALLED,
     CHECKPOINTING_ENABLED,
-    ADAPTER_INJECTED,
-    OPTIMIZER_MADE,
-    SCHEDULE_MADE,
+    *BUILT,
+    CLIP_GRADIENTS,
+    ADAPTER_ADDED,
     LOAD_WEIGHTS,
     LOAD_STATE_DICT,
     REENTRANT_CHECKPOINT,

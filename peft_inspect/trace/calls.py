@@ -21,8 +21,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from peft_inspect.records import BaseCall, CallInfo, GradRegion, Source
 from peft_inspect.reversible import hooked
+from peft_inspect.run.layer_states import LayerStates
 from peft_inspect.structure.source.lines import Line, is_machinery, is_peft, nearest_line, source
-from peft_inspect.trace.layer_states import LayerStates
 from peft_inspect.trace.stock import StockLayers, adapters_of
 
 if TYPE_CHECKING:

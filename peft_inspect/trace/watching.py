@@ -11,6 +11,7 @@ from peft_inspect.batch import make_batch
 from peft_inspect.records import BatchInfo, GradientInfo, LossInfo, Structure, Subject, Trace
 from peft_inspect.run.gradients import read_gradients, zeros_at_init
 from peft_inspect.run.graph import let_go
+from peft_inspect.run.layer_states import LayerStates
 from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
@@ -22,7 +23,6 @@ from peft_inspect.trace.calls import Calls
 from peft_inspect.trace.copies import find_copies, references
 from peft_inspect.trace.following import followed
 from peft_inspect.trace.grad_mode import GradSwitches
-from peft_inspect.trace.layer_states import LayerStates
 from peft_inspect.trace.operations import Operations, WeightReads
 from peft_inspect.trace.threads import following_threads, propagated_from
 from peft_inspect.trace.values import all_zero, still_zero, targets_given, underflowing
@@ -103,7 +103,7 @@ class Watchers:
 def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inputs: Inputs) -> Trace:
     """The first pass. What it costs is what a healthy model pays."""
     switches = GradSwitches()
-    step = Watchers(structure, layers, switches)
+    step = Watchers(structure, layers, switches, None if subject.changes is None else subject.changes.states)
     with undisturbed(subject.model) as guard:
         with switches.watching(), step.calls.watching():
             with Operations(guard, step.reads) as operations, following_threads(propagated_from(switches, step.calls, operations)):

@@ -12,7 +12,7 @@ from peft_inspect.run import patches
 from peft_inspect.structure.source.lines import Line, nearest_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from peft_inspect.run.layers import State
@@ -33,13 +33,13 @@ class LayerStates:
         """Watch these methods in every class of `layers`; tuners have their own."""
         return patched(*((owner, name, partial(self._noting, name)) for owner, name in patches.layer_switches(layers)))
 
-    def watching_all(self) -> patched:
-        """Watch these methods in every class of adapter layers that there is."""
+    def everywhere(self) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+        """What watches these methods in every class of adapter layers that there is, for `patched`."""
         kinds: list[type] = [BaseTunerLayer]
         for kind in kinds:  # grows while it is walked
             kinds += list[type](type.__subclasses__(kind))
         places = ((kind, name) for kind in dict.fromkeys(kinds) for name in patches.LAYER_SWITCHES if name in vars(kind))
-        return patched(*((owner, name, partial(self._noting, name)) for owner, name in places))
+        return ((owner, name, partial(self._noting, name)) for owner, name in places)
 
     def _noting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)

@@ -1,0 +1,181 @@
+"""What a program does to a model before its step: the line that froze a weight, wrote a config, built the optimizer, took an adapter off.
+
+Noted as it happens, one line per object, so that a finding on the state that this left behind can show who left it.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+from peft.tuners.tuners_utils import BaseTuner
+from torch.optim import Optimizer
+from torch.utils.weak import WeakIdKeyDictionary
+
+from peft_inspect.reversible import patched
+from peft_inspect.run import patches
+from peft_inspect.run.layer_states import LayerStates
+from peft_inspect.structure.source.lines import Line, is_library, line_above
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch import nn
+
+
+class Changes:
+    """The last line of the user's that changed each of these, as long as it is watched; `states` are those of the adapter layers."""
+
+    def __init__(self) -> None:
+        self.states = LayerStates()
+        self._frozen: Any = WeakIdKeyDictionary()
+        self._unfrozen: Any = WeakIdKeyDictionary()
+        self._built: Any = WeakIdKeyDictionary()  # configs of models and adapters, optimizers, PeftModels
+        self._older: Any = WeakIdKeyDictionary()  # optimizers that were there before any adapter
+        self._added: Any = WeakIdKeyDictionary()  # configs of adapters, by when their layers were made
+        self._adapted: Line | None = None
+        self._optimizer: Line | None = None
+        self._taken_off: Line | None = None
+        self._checkpointing: Line | None = None
+        self._clipping: Line | None = None
+
+    def watching(self) -> patched:
+        """What is changed inside is noted."""
+        tuners: list[type] = [BaseTuner]
+        for tuner in tuners:  # grows while it is walked
+            tuners += list[type](type.__subclasses__(tuner))
+        taking_off = ((tuner, name) for tuner in dict.fromkeys(tuners) for name in patches.TAKEN_OFF if name in vars(tuner))
+        return patched(
+            *self.states.everywhere(),
+            (*patches.REQUIRES_GRAD, self._setting),
+            (*patches.REQUIRES_GRAD_CALLED, self._calling),
+            (*patches.CHECKPOINTING_ENABLED, partial(self._noting, "_checkpointing")),
+            (*patches.CLIP_GRADIENTS, partial(self._noting, "_clipping")),
+            *((*place, self._building) for place in patches.BUILT),
+            (*patches.ADAPTER_ADDED, self._adding),
+            *((*place, partial(self._noting, "_taken_off")) for place in taking_off),
+        )
+
+    def frozen_by(self, parameter: nn.Parameter) -> Line | None:
+        """The line that froze this parameter, which had required a gradient before."""
+        return self._frozen.get(parameter)  # type: ignore[no-any-return]
+
+    def unfrozen_by(self, parameter: nn.Parameter) -> Line | None:
+        """The line that made this parameter require a gradient, which it had not before."""
+        return self._unfrozen.get(parameter)  # type: ignore[no-any-return]
+
+    def built_by(self, thing: Any) -> Line | None:
+        """The line that made this config, optimizer, schedule or PeftModel; of a wrapper around an optimizer, the one inside."""
+        inner = _inside(thing, self._built)
+        return None if inner is None else self._built[inner]
+
+    def is_older(self, optimizer: Any) -> bool:
+        """Whether an optimizer was made before any adapter that there is."""
+        return self._adapted is not None and _inside(optimizer, self._older) is not None
+
+    @property
+    def adapted_by(self) -> Line | None:
+        """The last line that put an adapter on any model."""
+        return self._adapted
+
+    @property
+    def optimizer_by(self) -> Line | None:
+        """The line that made the last optimizer, which may be gone again."""
+        return self._optimizer
+
+    def last_built(self, things: Iterable[Any]) -> Line | None:
+        """The line that made the last of them."""
+        wanted = {id(thing) for thing in things}
+        return next((line for thing, line in reversed(list(self._built.items())) if id(thing) in wanted), None)
+
+    def added_by(self, config: Any) -> Line | None:
+        """The line that put the layers of the adapter with this config into the model."""
+        return self._added.get(config)  # type: ignore[no-any-return]
+
+    @property
+    def taken_off_by(self) -> Line | None:
+        """The last line that took adapters out of any model."""
+        return self._taken_off
+
+    @property
+    def checkpointing_by(self) -> Line | None:
+        """The line that switched activation checkpointing on in a model of transformers."""
+        return self._checkpointing
+
+    @property
+    def clipped_by(self) -> Line | None:
+        """The last line that clipped gradients by their norm."""
+        return self._clipping
+
+    def _note(self, parameter: nn.Parameter, *, before: bool, after: bool) -> None:
+        if before != after:
+            (self._unfrozen if after else self._frozen)[parameter] = _users(line_above(sys._getframe(1)))
+
+    def _setting(self, original: Any) -> property:
+        def get(parameter: nn.Parameter) -> bool:
+            required: bool = original.__get__(parameter)
+            return required
+
+        def set_(parameter: nn.Parameter, value: bool) -> None:
+            before = original.__get__(parameter)
+            original.__set__(parameter, value)
+            self._note(parameter, before=before, after=bool(value))
+
+        return property(get, set_)
+
+    def _calling(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def requires_grad_(parameter: nn.Parameter, requires_grad: bool = True) -> Any:
+            before = parameter.requires_grad
+            result = original(parameter, requires_grad)
+            self._note(parameter, before=before, after=requires_grad)
+            return result
+
+        return requires_grad_
+
+    def _building(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def build(thing: Any, *args: Any, **kwargs: Any) -> Any:
+            frame = sys._getframe()
+            while frame.f_back is not None and frame.f_back.f_locals.get("self") is thing:  # generated for a dataclass, it has no file
+                frame = frame.f_back
+            self._built[thing] = line = _users(line_above(frame))
+            if isinstance(thing, Optimizer):
+                self._optimizer = line
+                if self._adapted is None:
+                    self._older[thing] = True
+            return original(thing, *args, **kwargs)
+
+        return build
+
+    def _adding(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def inject_adapter(tuner: Any, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
+            self._adapted = line = _users(line_above(sys._getframe()))
+            config = getattr(tuner, "peft_config", {}).get(adapter_name)
+            if config is not None:
+                self._added[config] = line
+            return original(tuner, model, adapter_name, *args, **kwargs)
+
+        return inject_adapter
+
+    def _noting(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            setattr(self, name, _users(line_above(sys._getframe())))
+            return original(*args, **kwargs)
+
+        return call
+
+
+def _inside(thing: Any, known: Any) -> Any:
+    """The thing, or what a wrapper such as accelerate's holds, as far as it is known."""
+    while thing is not None and thing not in known:
+        thing = getattr(thing, "optimizer", None)
+    return thing
+
+
+def _users(line: Line | None) -> Line | None:
+    """The line, if it is the user's: what a library or this tool did of itself is nobody's fault."""
+    return line if line is not None and not is_library(line[0]) else None
