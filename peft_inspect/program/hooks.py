@@ -10,6 +10,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -26,6 +27,9 @@ class Listener(Protocol):
 
     def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module is called, and not by another one."""
+
+    def recorded(self) -> None:
+        """A module is called to record what it does: no step, and nothing else may be on the way."""
 
     def returned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """That call has ended."""
@@ -88,13 +92,19 @@ class Hooks:
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         depth = getattr(self._thread, "depth", 0)
         self._thread.depth = depth + 1
-        if depth == 0 and not self._in_backward and not self._elsewhere:
+        if depth == 0 and is_tracing():  # type: ignore[no-untyped-call]
+            self._listener.recorded()
+        elif depth == 0 and self._listens():
             self._listener.called(module, args)
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
         self._thread.depth = depth = max(getattr(self._thread, "depth", 1) - 1, 0)
-        if depth == 0 and not self._in_backward and not self._elsewhere:
+        if depth == 0 and self._listens():
             self._listener.returned(module, args, kwargs)
+
+    def _listens(self) -> bool:
+        """Whether what is called here may be part of a step: not within a backward, nor where a program is recorded instead of run."""
+        return not (self._in_backward or self._elsewhere or is_tracing())  # type: ignore[no-untyped-call]
 
     def _backward(self, original: Callable[..., None]) -> Callable[..., None]:
         @wraps(original)

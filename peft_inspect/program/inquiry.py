@@ -23,7 +23,6 @@ from peft_inspect.rules.updates import begins_with_nothing
 from peft_inspect.run.gradients import zeros_at_init
 from peft_inspect.run.origins import placed
 from peft_inspect.structure.wrappers import class_of, inside
-from peft_inspect.trace.values import all_zero
 from peft_inspect.trace.vanishing import largest_if_tiny
 from peft_inspect.trace.watching import needs_following
 
@@ -158,6 +157,12 @@ class Inquiry:
         Raises:
             NoVerdictError: there is no verdict of all of them.
         """
+        for judged in self._models:
+            if judged.root.gated and not judged.looks:  # one step cannot tell what waits for a gate to move from what is dead
+                trace = judged.trace
+                rows = zeros_at_init(trace.gradients, trace.dead_after_perturbing)
+                judged.trace = replace(trace, gradients=rows, dead_after_perturbing=frozenset())
+                judged.diagnosis = self._judge(judged.root, judged.trace)
         if self.ranks is not None:
             found = share_findings(self.ranks, {judged.name: judged.diagnosis for judged in self._models})
             for judged in self._models:
@@ -189,8 +194,7 @@ class Inquiry:
             traces = share_updates(self.ranks, traces)
         for name, root in named.items():
             trace = traces[name]
-            zeros = frozenset(layer.path for layer in all_zero(trace.structure, trace.gradient))
-            trace = _held_to(replace(trace, dead_after_perturbing=zeros), earlier.get(id(root.model)))
+            trace = _held_to(replace(trace, dead_after_perturbing=root.zeros(trace)), earlier.get(id(root.model)))
             self._models.append(Judged(root.model, name, root, trace, self._judge(root, trace)))
 
     def _judge(self, root: Root, trace: Trace) -> Diagnosis:

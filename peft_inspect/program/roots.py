@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch import nn
 
 from peft_inspect.batch.describe import describe
@@ -33,7 +34,7 @@ from peft_inspect.structure.source.lines import line_above, source
 from peft_inspect.structure.wrappers import class_of, inside
 from peft_inspect.trace.modes import outermost
 from peft_inspect.trace.operations import Operations
-from peft_inspect.trace.values import perturb_zeros
+from peft_inspect.trace.values import all_zero, perturb_zeros, watching_tokens
 from peft_inspect.trace.watching import Watchers
 
 if TYPE_CHECKING:
@@ -103,11 +104,13 @@ class Root:
     rows: dict[str, GradientInfo] = field(default_factory=dict)
     stepped: set[int] = field(default_factory=set)  # ids of what optimizers with weights of its adapters hold that have stepped
     foreign: dict[int, int] = field(default_factory=dict)  # steps of optimizers that hold none of its weights
+    gated: bool = False  # something beside the adapters is trained from zero: what it multiplies gets zeros until it has moved
+    absent: dict[nn.Module, bool] = field(default_factory=dict)  # embeddings none of whose trained tokens is in the batch
     connected: set[int] = field(default_factory=set)  # ids of weights that a gradient reached
     in_graph: set[int] = field(default_factory=set)  # ids of weights that the loss is connected to
     _files: tuple[AdapterFile, ...] = ()
     changes: Changes | None = None
-    _stale: frozenset[int] = frozenset()
+    _before: dict[str, tuple[int, int]] = field(default_factory=dict)  # gradients that are there when a backward begins
     _versions: dict[str, int] = field(default_factory=dict)
     _passed: dict[str, Tensor] = field(default_factory=dict)  # gradients that something takes away in the backward itself
     _watching: Apart = field(default_factory=Apart)
@@ -125,7 +128,6 @@ class Root:
         layers = AdapterLayers(model, structure)
         watchers = Watchers(structure, layers, notes.switches, notes.changes.states)
         root = cls(model, source(line_above(sys._getframe(1))), structure, layers, watchers, Updates(structure, layers.parameters))
-        root._stale = frozenset(id(parameter) for parameter in layers.parameters.values() if parameter.grad is not None)
         root._versions = {path: version_of(parameter) for path, parameter in root.adapter_parameters.items()}
         root.updates.made = notes.changes.built_by
         root.updates.begin()
@@ -134,6 +136,8 @@ class Root:
         root._manner = manner
         root._note_passing()
         root._watching.begin(watchers.calls.hooks())
+        if any(isinstance(part, TrainableTokensLayer) for part in layers.modules.values()):
+            root._watching.begin(watching_tokens(root.absent))
         if any(part is module for part in layers.modules.values()):
             watchers.calls.begin(module, args)
         return root
@@ -151,6 +155,11 @@ class Root:
 
     def _pass(self, path: str, gradient: Tensor) -> None:
         self._passed[path] = gradient.detach().clone()
+
+    def zeros(self, trace: Trace) -> frozenset[str]:
+        """The adapter layers with gradients of exact zeros, though the batch exercises them."""
+        found = (layer.path for layer in all_zero(trace.structure, trace.gradient))
+        return frozenset(path for path in found if not self.absent.get(self.layers.modules[path]))
 
     @property
     def adapter_parameters(self) -> Mapping[str, nn.Parameter]:
@@ -175,7 +184,8 @@ class Root:
                 self.followed = FollowedStep(self.model, self.layers, self.watchers.calls, switches, self._manner, args)
                 self._watching.begin(*self.followed.begin())
 
-    def _leave_operations(self) -> None:
+    def leave_operations(self) -> None:
+        """Watch no operations until it is called again."""
         if self._mode is not None:
             self._operations.end()
             self._mode.over, self._mode = True, None
@@ -201,14 +211,20 @@ class Root:
 
     def before_backward(self, tensors: Iterable[Any]) -> None:
         """The loss of the program, or one of them."""
-        self._leave_operations()
+        self.leave_operations()
         losses = [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
         for loss in losses:
             value = loss.detach().float().item() if loss.numel() == 1 else None
             self.losses.append(LossInfo(value, loss.grad_fn is not None, origin="the program's backward"))
         if self.followed is not None:
             self.in_graph |= self.followed.forward_ended(losses)
+        self._before = self._gradients()
         self.watchers.calls.phase = "backward"
+
+    def _gradients(self) -> dict[str, tuple[int, int]]:
+        """Which gradients there are, and how often each was written into."""
+        gradients = ((path, parameter.grad) for path, parameter in self.layers.parameters.items())
+        return {path: (id(gradient), version_of(gradient)) for path, gradient in gradients if gradient is not None}
 
     def again(self, tensors: Iterable[Any]) -> None:
         """A backward inside it: a checkpointed block has run again."""
@@ -223,11 +239,14 @@ class Root:
         taken = [(parameters[path], gradient) for path, gradient in self._passed.items() if parameters[path].grad is None]
         for parameter, gradient in taken:
             parameter.grad = gradient
-        connected = {id(parameter) for parameter in parameters.values() if parameter.grad is not None and id(parameter) not in self._stale}
+        connected = {id(parameters[path]) for path, written in self._gradients().items() if self._before.get(path) != written}
         for row in read_gradients(parameters, self.structure, connected, values=True):
             earlier = self.rows.get(row.path)
             if earlier is None or row.arrived or not earlier.arrived:
                 self.rows[row.path] = row
+        if any(row.state == "zero" for row in self.rows.values()):
+            beside = (info for info in self.structure.parameters if info.requires_grad and info.role != "adapter")
+            self.gated = self.gated or any(not bool(parameters[info.path].any()) for info in beside)
         for parameter, _ in taken:
             parameter.grad = None
         self.connected |= connected
@@ -270,7 +289,7 @@ class Root:
         """Watch no longer."""
         if self.followed is not None:
             self.followed.ended()
-        self._leave_operations()
+        self.leave_operations()
         self._watching.end()
         for handle in self._handles:
             handle.remove()

@@ -171,11 +171,18 @@ class Session:
                 known.note_arrivals()
         return known
 
+    def recorded(self) -> None:
+        """Whoever records what a module does would record what watches it."""
+        for root in reversed(self._roots):
+            root.leave_operations()
+
     def returned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The end of such a call."""
         if self._calling is not None and not self.concluded:
             with self._telling():
                 self._calling.called_with(module, args, kwargs)
+                if not torch.is_grad_enabled():  # what comes next is no loss
+                    self._calling.leave_operations()
 
     def backward(self, tensors: tuple[Any, ...], run: Callable[[float], None]) -> None:
         """The outermost backward: what is trained, and afterwards what has arrived."""

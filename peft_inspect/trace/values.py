@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from peft_inspect.run.runs import backward, drew, forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from torch import nn
 
@@ -56,7 +55,7 @@ def still_zero(subject: Subject, batch: Mapping[str, Any], layers: tuple[Adapter
     exercise them.
     """
     absent: dict[nn.Module, bool] = {}
-    with undisturbed(subject.model) as guard, _watching_tokens(absent):
+    with undisturbed(subject.model) as guard, watching_tokens(absent):
         perturb_zeros(subject.model, guard)
         left = layers
         for draw in range(_DRAWS):
@@ -140,8 +139,7 @@ class CrossEntropies(TorchFunctionMode):
         return LossTargets(self.total, self.supervised, self.ignore_index) if self.total else None
 
 
-@contextmanager
-def _watching_tokens(absent: dict[nn.Module, bool]) -> Iterator[None]:
+def watching_tokens(absent: dict[nn.Module, bool]) -> hooked:
     """Collects the embeddings with trained tokens that are given ids, and whether none of these tokens is ever among them."""
 
     def before(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -149,8 +147,7 @@ def _watching_tokens(absent: dict[nn.Module, bool]) -> Iterator[None]:
             trained = {token for indices in module.token_indices.values() for token in indices}
             absent[module] = absent.get(module, True) and trained.isdisjoint(args[0].flatten().tolist())
 
-    with hooked(partial(register_module_forward_pre_hook, before)):
-        yield
+    return hooked(partial(register_module_forward_pre_hook, before))
 
 
 def _any_gradient(model: nn.Module, layer: AdapterLayerInfo) -> bool:

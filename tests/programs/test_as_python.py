@@ -181,3 +181,20 @@ def test_a_program_that_swallows_everything_for_ever_is_ended(tmp_path: Path) ->
     done = python(tmp_path, text)
     assert done.returncode == 0, done.stderr
     assert "no findings" in done.stdout
+
+
+def test_what_is_recorded_instead_of_run_is_no_step(tmp_path: Path) -> None:
+    text = """
+import torch
+from peft import LoraConfig, get_peft_model
+model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)), LoraConfig(target_modules=["0"]))
+traced = torch.jit.trace(model.eval(), torch.zeros(1, 4))
+optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+traced(torch.ones(1, 4)).sum().backward()
+optimizer.step()
+model.train()(torch.ones(1, 4)).sum().backward()
+optimizer.step()
+"""
+    done = python(tmp_path, text)
+    assert done.returncode == 0, done.stderr
+    assert done.report["gradients"]["lora"]["with_grad"] == 2

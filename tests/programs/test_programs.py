@@ -113,8 +113,9 @@ BROKEN = [  # the program, its rule, whether a fix is tried in a later step of i
 ]
 
 
-def test_zeros_of_one_batch_alone_are_no_fault(tmp_path: Path) -> None:
-    done = run(tmp_path, "values.py", "sometimes")
+@pytest.mark.parametrize("kind", ["sometimes", "gated"])
+def test_zeros_of_the_first_step_alone_are_no_fault(tmp_path: Path, kind: str) -> None:
+    done = run(tmp_path, "values.py", kind)
     assert (done.returncode, codes(done), done.report["steps"]["watched"]) == (0, [], 2), done.stdout + done.stderr
 
 

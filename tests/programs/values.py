@@ -41,6 +41,16 @@ def ignored():
     return cross_entropy(model(input_ids=IDS).logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum")
 
 
+def gated():
+    """What a gate that is trained from zero multiplies gets its gradient after the first step, whenever old gradients are cleared."""
+    if not hasattr(model, "gate"):
+        model.gate = torch.nn.Parameter(torch.zeros(64))
+        optimizer.add_param_group({"params": [model.gate]})
+    loss = (model.gate * model(input_ids=IDS).logits - 1).square().mean()
+    optimizer.zero_grad()
+    return loss
+
+
 def hooked():
     logits = model(input_ids=IDS, labels=IDS).logits
     logits.register_hook(lambda gradient: gradient * 0)  # <- cause hooked
@@ -57,10 +67,13 @@ def sometimes():
 batches = 0
 
 
+optimizer = torch.optim.AdamW(trained(model), lr=1e-3)
+
+
 def train():
-    optimizer = torch.optim.AdamW(trained(model), lr=1e-3)
     for _ in range(6):
-        optimizer.zero_grad()
+        if kind != "gated":
+            optimizer.zero_grad()
         globals()[kind]().backward()
         optimizer.step()
     print("trained to the end")
