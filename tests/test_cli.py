@@ -397,11 +397,14 @@ def test_the_shell_completes_commands_and_values(words, offered):
 def test_explain_lists_all_rules_and_prints_the_page_of_one():
     listed = shell("explain").stdout
     assert all(f"{rule.code} {rule.severity.value:<7} {rule.name}" in listed for rule in all_rules())
+    lines = shell("explain", env={**os.environ, "COLUMNS": "80"}).stdout.splitlines()
+    assert all(f"{rule.code} {rule.name}" in "\n".join(lines) for rule in all_rules())
+    assert (len(lines) <= 50, max(map(len, lines)) <= 80) == (True, True)
     page = shell("explain", "adapters-disabled").stdout
     assert page == shell("explain", "PI205").stdout
     assert rule_text(named(("PI205",))[0]).splitlines()[0] in page
     assert "def broken() -> Example:" in page
-    assert "def fixed() -> Example:" in page
+    assert "\ndef fixed() -> Example:" in shell("explain", "PI205", env={**os.environ, "COLUMNS": "40"}).stdout
 
 
 class Terminal(StringIO):

@@ -5,20 +5,25 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import peft_inspect
-from peft_inspect.diagnose import precedence
+from peft_inspect.diagnose import named, precedence
 from peft_inspect.inspection import inspect
 from peft_inspect.records import Remedy, Request
 from peft_inspect.rules import Example, Rule, all_rules, page
 from peft_inspect.rules.rule import Symptom, Tier
 from peft_inspect.rules.words import agreed, literal, nearest, settings
+from peft_inspect.rules.written_out import program
 from tests import versions
 
 PLURAL_OF_ONE = re.compile(r"\b1 (adapter |base |active )*(layers|modules|tensors|weights|parameters|routers|towers)\b")
@@ -28,11 +33,20 @@ RULES = [pytest.param(rule, id=f"{rule.code} {rule.name}") for rule in all_rules
 runs_examples = pytest.mark.filterwarnings("ignore")
 
 
+@cache
+def pasted(rule: Rule[Any]) -> dict[str, Any]:
+    """What a file defines into which the program that `explain` prints was pasted."""
+    file = Path(tempfile.mkdtemp(prefix="peft-inspect-pasted-")) / f"{rule.code.lower()}.py"
+    file.write_text(program(rule))
+    return runpy.run_path(str(file), run_name=rule.code)
+
+
 def example_of(rule: Rule[Any], which: str) -> Example:
-    """A program of a rule; skipped where the installed libraries cannot run it."""
+    """A program of a rule, as `explain` prints it; skipped where the installed libraries cannot run it."""
     if rule.code in versions.EXAMPLES:
         versions.require(*versions.EXAMPLES[rule.code])
-    return rule.broken() if which == "broken" else rule.fixed()
+    example: Example = pasted(rule)[which]()
+    return example
 
 
 def inspected(example: Example) -> peft_inspect.Report:
@@ -73,6 +87,17 @@ def test_the_fixed_example_is_clean_under_all_rules(rule: Rule[Any]) -> None:
     report = inspected(example_of(rule, "fixed"))
     assert report.findings == (), listed(report)
     assert not [f"{outcome.code}: {outcome.why}" for outcome in report.outcomes if outcome.status == "crashed"]
+
+
+@runs_examples
+@pytest.mark.parametrize("code", ["PI303", "PI401", "PI408", "PI501", "PI001"])
+def test_a_pasted_program_prints_both_reports(code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of each kind: a batch, an adapter file, merged folders, a step, pins."""
+    (tmp_path / "pasted.py").write_text(program(named((code,))[0]))
+    runpy.run_path(str(tmp_path / "pasted.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert printed.count(code) == 1
+    assert "no findings" in printed.partition(code)[2]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -20,10 +20,13 @@ def register(app: typer.Typer) -> None:
 def gradcheck(
     request: Request,
     reporting: Reporting,
+    norms: Annotated[
+        bool, typer.Option("--norms", help="Also the gradient norm of every adapter parameter.", rich_help_panel=REPORT)
+    ] = False,
     ascii_: Annotated[bool, typer.Option("--ascii", help="7-bit characters only.", rich_help_panel=REPORT)] = False,
 ) -> None:
     """One batch forward and backward: which adapter parameters get a gradient, which do not, and why.
 
     Asks whether gradients arrive. torch.autograd.gradcheck is another thing: a finite-difference test of their values.
     """
-    run(request, reporting, reporting.view("gradcheck", ascii=ascii_))
+    run(request, reporting, reporting.view("gradcheck", norms=norms, ascii=ascii_))

@@ -224,7 +224,10 @@ def _reporting(
         ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="The counts, a line for every finding, the answer.", rich_help_panel=REPORT)
+        bool,
+        typer.Option(
+            "-q", "--quiet", help="The counts (tree: what is adapted), a line for every finding, the answer.", rich_help_panel=REPORT
+        ),
     ] = False,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Also which rules were skipped and why.", rich_help_panel=REPORT)

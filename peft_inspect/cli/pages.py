@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -16,44 +15,68 @@ from peft_inspect.formats.screen import Line
 from peft_inspect.records import Severity
 from peft_inspect.rules import Rule, all_rules, page
 from peft_inspect.rules.messages import Message
+from peft_inspect.rules.written_out import program
 
 WIDE = 140  # columns from which a rule's title fits beside its name
+_SIGNS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.NOTE: "·"}
+_GROUPS = {
+    "PI0": "What the project pins",
+    "PI1": "What the config reaches",
+    "PI2": "What runs in an adapter's place",
+    "PI3": "Whether gradients arrive",
+    "PI4": "Adapter files",
+    "PI5": "The optimizer's step",
+}
 
 
 def rule_list(rules: Sequence[Rule[Any]], width: int) -> Iterator[Line]:
-    """Code, severity, name, and the first line of the page: beside them where the screen is wide, else below."""
+    """All rules in groups on one screen; with their titles where the screen is wide, or where they are of one group."""
+    groups: dict[str, list[Rule[Any]]] = {}
+    for rule in rules:
+        groups.setdefault(_GROUPS[rule.code[:3]], []).append(rule)
+    for group, members in groups.items():
+        yield Line(Text(group, style="bold"))
+        yield from _titled(members, width) if width >= WIDE or len(groups) == 1 else _named(members, width)
+    yield Line(
+        Text("✗ error  ! warning  · note; the page of one: peft-inspect explain RULE; a group with titles: peft-inspect explain PI3")
+    )
+
+
+def _named(rules: Sequence[Rule[Any]], width: int) -> Iterator[Line]:
+    """Sign, code and name of each, as many on a line as it has room for."""
+    line = Text()
+    for rule in rules:
+        entry = Text.assemble((_SIGNS[rule.severity], STYLES[rule.severity]), " ", (rule.code, "bold"), f" {rule.name}")
+        if line and 2 + line.cell_len + 2 + entry.cell_len > width:
+            yield Line(line, 2)
+            line = Text()
+        line.append("  " if line else "").append(entry)
+    yield Line(line, 2)
+
+
+def _titled(rules: Sequence[Rule[Any]], width: int) -> Iterator[Line]:
+    """One rule after another: code, severity, name and title."""
     wide = max(len(rule.name) for rule in rules)
     for rule in rules:
         title = Text(page(rule).partition("\n")[0], style="dim")
         head = Text.assemble((rule.code, "bold"), " ", (f"{rule.severity.value:<7}", STYLES[rule.severity]), f" {rule.name}")
         if width >= WIDE:
-            yield Line(Text.assemble(head, " " * (wide - len(rule.name) + 2), title))
+            yield Line(Text.assemble(head, " " * (wide - len(rule.name) + 2), title), 2)
         else:
-            yield from (Line(head), Line(title, 6))
+            yield from (Line(head, 2), Line(title, 8))
 
 
 def rule_page(rule: Rule[Any]) -> Iterator[Line]:
-    """The page of one rule."""
+    """The page of one rule, and its two examples as a program that runs where it is pasted."""
     yield from _explained(rule.code, rule.name, rule.severity, page(rule))
-    for title, example in (("Broken", rule.broken), ("Fixed", rule.fixed)):
-        yield Line(Text(title, style="bold"))
-        yield from _code(textwrap.dedent(inspect.getsource(example)))
-        yield Line(Text())
-    for helper in _shared(rule):
-        yield Line(Text("In both", style="bold"))
-        yield from _code(textwrap.dedent(inspect.getsource(helper)))
-        yield Line(Text())
     before = ", ".join(sorted(precedence(all_rules())[rule]))
     if before:
         because = f" {rule.because}" if rule.because else ""
         yield Line(Text(f"Gives way to {before} where they explain the same layers.{because}"))
-
-
-def _shared(rule: Rule[Any]) -> list[Any]:
-    """The functions of the rule's module that its examples call."""
-    around = inspect.unwrap(rule.broken).__globals__
-    called = dict.fromkeys((*rule.broken.__code__.co_names, *rule.fixed.__code__.co_names))
-    return [value for name in called if inspect.isfunction(value := around.get(name)) and value.__module__ == rule.broken.__module__]
+        yield Line(Text())
+    yield Line(Text("Broken and fixed, as a program: paste it into a file and run it.", style="bold"))
+    yield Line(Text())
+    yield from (Line(line, whole=True) for line in _highlighted(program(rule)))
 
 
 def message_pages(messages: Iterable[Message]) -> Iterator[Line]:
@@ -91,6 +114,9 @@ def _paragraph(paragraph: str) -> Iterator[Line]:
 
 
 def _code(code: str) -> Iterator[Line]:
-    highlighted = Syntax("", "python", background_color="default").highlight(code.rstrip())
-    for line in highlighted.split("\n"):
+    for line in _highlighted(code):
         yield Line(line, 4, hang=len(line.plain) - len(line.plain.lstrip()) + 4)
+
+
+def _highlighted(code: str) -> Iterable[Text]:
+    return Syntax("", "python", background_color="default").highlight(code.rstrip()).split("\n")

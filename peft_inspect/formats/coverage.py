@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from peft_inspect.formats.names import ranges, visible
+from peft_inspect.formats.names import brief_ranges, visible
 from peft_inspect.formats.numbers import count, share
 from peft_inspect.formats.screen import Line
 from peft_inspect.formats.table import Section, table
@@ -102,5 +102,5 @@ def _rows(coverage: Coverage, total: int, tower: str, *, several: bool) -> Itera
     for at, carried in enumerate(coverage.carried):
         adapter = (visible(carried.adapter),) if several else ()
         ranks = ",".join(map(str, carried.ranks))
-        cells = *(("", "", "") if at else sort), *adapter, f"{carried.layers}/{every}", ranks, ranges(carried.indices, gap=", ")
+        cells = *(("", "", "") if at else sort), *adapter, f"{carried.layers}/{every}", ranks, brief_ranges(carried.indices, gap=", ")
         yield CoveredRow(cells) if at else CoveredRow(cells, *parts)

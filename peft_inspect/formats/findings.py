@@ -33,6 +33,11 @@ def finding_lines(finding: Finding, structure: Structure) -> Iterator[Line]:
         yield Line(Text(f"verified{where}: {tried}", style="green" if finding.fix_verified else "yellow"), 2)
 
 
+def headline(finding: Finding) -> Line:
+    """What is wrong, in a line."""
+    return Line(Text.assemble((f"{finding.severity.value} {finding.code}", STYLES[finding.severity]), f" {visible(finding.message)}"))
+
+
 def verdict(finding: Finding) -> str | None:
     """What came of trying the fix, or why nothing did; None where there was nothing to try."""
     if finding.fix_verified is None:

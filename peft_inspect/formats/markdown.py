@@ -16,7 +16,7 @@ from peft_inspect.formats.gradient_map import gradient_map
 from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.names import fold, visible
 from peft_inspect.formats.screen import Screen
-from peft_inspect.formats.targets import HEADS, target_rows
+from peft_inspect.formats.targets import HEADS, shown_targets, target_rows
 from peft_inspect.formats.text import missing_states
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.tree.drawing import ModelTree
@@ -121,7 +121,7 @@ def _targets(report: Diagnosis) -> Iterator[str]:
             yield ""
             yield f"| {' | '.join(HEADS)} |"
             yield "|---|---|--:|---|---|"
-            rows = (row for target in adapter.targets for row in target_rows(target, report.structure))
+            rows = (row for target in shown_targets(adapter) for row in target_rows(target, report.structure))
             yield from (f"| {' | '.join(map(prose, row))} |" for row in rows)
             yield ""
             yield "</details>"

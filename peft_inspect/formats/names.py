@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from peft_inspect.records import runs_of
 
@@ -54,6 +55,16 @@ def ranges(numbers: Iterable[int], dash: str = "–", gap: str = ",") -> str:
     return gap.join(str(first) if first == last else f"{first}{dash}{last}" for first, last in runs_of(numbers))
 
 
+def brief_ranges(numbers: Iterable[int], gap: str = ",") -> str:
+    """The same for a person, who is not to read hundreds of ranges: `0–994 in steps of 7`, `1–6,8–10,12–13,…,995–999`."""
+    spans = list(runs_of(numbers))
+    steps = {later[0] - earlier[0] for earlier, later in pairwise(spans)}
+    if len(spans) > _SPANS and len(steps) == 1 and all(first == last for first, last in spans):
+        return f"{spans[0][0]}–{spans[-1][0]} in steps of {steps.pop()}"
+    shown = [ranges(range(first, last + 1)) for first, last in spans]
+    return gap.join(shown if len(shown) <= _SPANS else (*shown[:_FIRST], "…", shown[-1]))
+
+
 def fold(paths: Iterable[str], dash: str = "–") -> tuple[str, ...]:
     """Module paths that differ in an index or in one name, as one: `layers.0–31.self_attn.{q_proj,v_proj}`.
 
@@ -68,6 +79,9 @@ def fold_with_first(paths: Iterable[str], dash: str = "–") -> tuple[tuple[str,
     for path in dict.fromkeys(paths):
         root.add(path.split("."))
     return tuple((".".join(labels), ".".join(names)) for labels, names in root.folded(Interned(), dash))
+
+
+_SPANS, _FIRST = 12, 4  # ranges that are all shown; those that are shown of more
 
 
 class Interned(dict[tuple[object, ...], int]):

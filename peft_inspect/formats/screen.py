@@ -26,6 +26,7 @@ class Line:
     indent: int = 0
     cut: bool = False
     hang: int = 0
+    whole: bool = False  # neither wrapped nor cut: code that is to be copied
 
     @property
     def plain(self) -> str:
@@ -82,6 +83,9 @@ class Screen:
     def fitted(self, line: Line) -> Iterator[Text]:
         """The lines on the screen that one line takes."""
         pad = Text(" " * line.indent)
+        if line.whole:
+            yield pad + line.text
+            return
         if line.cut or self.width >= UNLIMITED or line.indent + line.text.cell_len <= self.width:
             text = line.text.copy()
             if self.width < UNLIMITED:

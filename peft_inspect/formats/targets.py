@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from rich.text import Text
 
 from peft_inspect.formats.layout import layer_indices, place_of
-from peft_inspect.formats.names import ranges, visible
+from peft_inspect.formats.names import brief_ranges, is_index, visible
 from peft_inspect.formats.screen import Line
 from peft_inspect.formats.table import Section, table
 from peft_inspect.formats.wrappers import chains
@@ -23,14 +24,28 @@ def target_lines(structure: Structure) -> Iterator[Line]:
         if not adapter.targets:
             yield Line(Text("its config names no targets"), 2)
             continue
-        fields = dict.fromkeys(target.field for target in adapter.targets)
-        yield from table([_section(field, adapter, structure) for field in fields], right=frozenset({1}), wide=24)
+        shown = shown_targets(adapter)
+        fields = dict.fromkeys(target.field for target in shown)
+        yield from table([_section(field, shown, structure) for field in fields], right=frozenset({1}), wide=24)
         yield from _remarks(adapter, structure)
 
 
-def _section(field: str, adapter: AdapterInfo, structure: Structure) -> Section:
+def shown_targets(adapter: AdapterInfo) -> tuple[ConfigEntry, ...]:
+    """The entries of its config; those that name one module each and differ in an index, as one: `layers.*.self_attn.q_proj`."""
+    alike: dict[tuple[str, str], list[ConfigEntry]] = {}
+    for target in adapter.targets:
+        plain = len(target.matched) == 1 and any(map(is_index, target.entry.split(".")))
+        names = ("*" if plain and is_index(name) else name for name in target.entry.split("."))
+        alike.setdefault((target.field, ".".join(names)), []).append(replace(target, missed=()) if plain else target)
+    return tuple(
+        same[0] if len(same) == 1 else replace(same[0], entry=entry, matched=tuple(target.matched[0] for target in same))
+        for (_, entry), same in alike.items()
+    )
+
+
+def _section(field: str, shown: Iterable[ConfigEntry], structure: Structure) -> Section:
     """The entries of one field."""
-    return (field, *HEADS[2:]), [row[1:] for target in adapter.targets if target.field == field for row in target_rows(target, structure)]
+    return (field, *HEADS[2:]), [row[1:] for target in shown if target.field == field for row in target_rows(target, structure)]
 
 
 def target_rows(target: ConfigEntry, structure: Structure) -> Iterator[tuple[str, ...]]:
@@ -47,7 +62,7 @@ def target_rows(target: ConfigEntry, structure: Structure) -> Iterator[tuple[str
         yield *entry, "", ""
     for (tower, block), paths in reached.items():
         where = visible(f"{tower.removeprefix(inside) or 'outside towers'} {block}".rstrip())
-        yield *(entry if len(reached) == 1 else ("", "", str(len(paths)))), where, ranges(layer_indices(paths, structure), gap=", ")
+        yield *(entry if len(reached) == 1 else ("", "", str(len(paths)))), where, brief_ranges(layer_indices(paths, structure), gap=", ")
 
 
 def _trained(adapter: AdapterInfo) -> str:
@@ -59,7 +74,7 @@ def _trained(adapter: AdapterInfo) -> str:
 
 def _remarks(adapter: AdapterInfo, structure: Structure) -> Iterator[Line]:
     """What an entry did not reach, and names that exist."""
-    for target in adapter.targets:
+    for target in shown_targets(adapter):
         if target.missed:
             yield Line(Text(visible(f"{target.entry} misses {_missed(target, structure)}"), style="yellow"), 2)
         if target.dropped:
@@ -75,4 +90,4 @@ def _missed(target: ConfigEntry, structure: Structure) -> str:
     indices = set(layer_indices(target.missed, structure))
     if not indices:
         return ", ".join(target.missed[:3])
-    return f"layer{'' if len(indices) == 1 else 's'} {ranges(indices, gap=', ')}"
+    return f"layer{'' if len(indices) == 1 else 's'} {brief_ranges(indices, gap=', ')}"

@@ -9,10 +9,11 @@ from rich.text import Text
 
 from peft_inspect.formats.answer import answer
 from peft_inspect.formats.coverage import coverage_lines
-from peft_inspect.formats.findings import STYLES, finding_lines, outcome_lines
+from peft_inspect.formats.findings import finding_lines, headline, outcome_lines
 from peft_inspect.formats.gradient_map import gradient_map
 from peft_inspect.formats.heatmap import map_lines
 from peft_inspect.formats.names import visible
+from peft_inspect.formats.norms import norm_lines
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.targets import target_lines
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
@@ -61,8 +62,7 @@ def _summary(report: Diagnosis) -> Iterator[Line]:
     yield Line(Text(visible(report.source), style="bold"))
     if report.trace is not None:
         yield from _gradient_lines(report.trace)
-    for finding in report.findings:
-        yield Line(Text.assemble((f"{finding.severity.value} {finding.code}", STYLES[finding.severity]), f" {visible(finding.message)}"))
+    yield from map(headline, report.findings)
     yield Line(answer(report))
 
 
@@ -77,6 +77,9 @@ def _body(report: Diagnosis, screen: Screen | None) -> Iterator[Line]:
         if screen is not None and screen.view.command == "gradcheck" and report.structure.adapter_layers:
             yield Line(Text())
             yield from map_lines(gradient_map(report.trace), screen.width, ascii_only=screen.ascii)
+            if screen.view.norms:
+                yield Line(Text())
+                yield from norm_lines(report.trace)
     for finding in report.findings:
         yield Line(Text())
         yield from finding_lines(finding, report.structure)

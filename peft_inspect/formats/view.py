@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from peft_inspect.records import Diagnosis
 
-Column = Literal["params", "memory", "dtype", "shape", "device", "rank", "path"]
+Column = Literal["params", "memory", "dtype", "shape", "device", "rank", "adapters", "path"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 
 
@@ -21,6 +21,7 @@ class View:
     expand: bool = False  # repeated blocks one by one, adapter layers with what is inside them
     exact: bool = False  # numbers to the last digit
     targets: bool = False  # the target table
+    norms: bool = False  # the gradient norm of every adapter parameter
     other: Diagnosis | None = None  # a second model, shown as a difference in one tree
     other_name: str = ""  # what the person called it
     columns: tuple[Column, ...] = ("params",)

@@ -1,9 +1,16 @@
-from peft_inspect.formats.names import fold, ranges, visible
+from peft_inspect.formats.names import brief_ranges, fold, ranges, visible
 
 
 def test_indices_become_ranges():
     assert ranges([3, 0, 1, 2, 7, 9, 10]) == "0–3,7,9–10"
     assert ranges([0, 1], dash="-") == "0-1"
+
+
+def test_very_many_ranges_are_told_by_their_step_or_their_ends():
+    assert brief_ranges(range(0, 1000, 7)) == "0–994 in steps of 7"
+    assert brief_ranges(range(0, 24, 2), gap=", ") == ranges(range(0, 24, 2), gap=", ")
+    numbers = [number for number in range(100) if number % 7 and number % 5]
+    assert brief_ranges(numbers) == "1–4,6,8–9,11–13,…,99"
 
 
 def test_paths_that_differ_in_an_index_or_a_name_are_folded():

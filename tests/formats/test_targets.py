@@ -63,13 +63,29 @@ def test_a_long_entry_has_a_line_of_its_own(make_llama, make_report):
 
 def test_many_indices_go_on_below_the_first(make_llama, make_report):
     structure = make_llama(40)
-    matched = structure.adapters[0].targets[0].matched[::2]
+    every = structure.adapters[0].targets[0].matched
+    matched = tuple(every[index] for index in (0, 2, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37))
     target = replace(structure.adapters[0].targets[0], matched=matched)
     report = make_report(replace(structure, adapters=(replace(structure.adapters[0], targets=(target,)),)))
     first, second, *_ = lines(report, width=70)[2:]
     column = first.index("0, 2")
     assert second[:column].isspace()
     assert second[column:].startswith(tuple("0123456789"))
+
+
+def test_entries_that_differ_in_an_index_are_one_row_and_miss_nothing(make_llama, make_report):
+    structure = make_llama(40)
+    (target, _) = structure.adapters[0].targets
+    each = tuple(
+        ConfigEntry("target_modules", f"layers.{index}.self_attn.q_proj", (path,), missed=target.matched[:1])
+        for index, path in enumerate(target.matched)
+        if index % 3 == 0
+    )
+    assert lines(make_report(replace(structure, adapters=(replace(structure.adapters[0], targets=each),))))[1:4] == [
+        "  target_modules  modules  where                    layers",
+        "    layers.*.self_attn.q_proj",
+        "                       14  model LlamaDecoderLayer  0–39 in steps of 3",
+    ]
 
 
 def test_what_an_adapter_costs_to_train(make_llama, make_report):

@@ -138,3 +138,19 @@ def test_code_breaks_where_python_lets_it():
         "model.gradient_checkpointing_enable(",
         'gradient_checkpointing_kwargs={"use_reentrant": True})',
     ]
+
+
+def test_the_norm_of_every_parameter_has_a_row_for_each_layer(make_llama, make_trace, make_report):
+    structure = make_llama(1)
+    trace = make_trace(structure)
+    first, second, *rest = trace.gradients
+    trace = replace(trace, gradients=(replace(first, state="none", norm=None), replace(second, norm=0.5), *rest))
+    out = StringIO()
+    write(make_report(structure, trace), out, View("gradcheck", width=80, color=False, norms=True))
+    text = out.getvalue().splitlines()
+    at = text.index("L2 norm of the gradient")
+    assert text[at + 1].split() == ["module", "lora_A", "lora_B"]
+    assert [line.split() for line in text[at + 3 : at + 5]] == [
+        ["0.self_attn.q_proj", "none", "5.00e-01"],
+        ["0.self_attn.v_proj", *[f"{gradient.norm:.2e}" for gradient in rest]],
+    ]

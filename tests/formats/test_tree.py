@@ -307,6 +307,42 @@ def test_a_long_label_goes_on_in_the_next_line_and_loses_nothing_that_matters(ma
     assert all(f"adapter_number_{number}" in text for number in range(3))
 
 
+def with_german(structure):
+    """A second adapter on the first two layers, frozen and not active."""
+    more = tuple(replace(layer, adapter="german", r=16, lora_alpha=32, active=False) for layer in structure.adapter_layers[:2])
+    return replace(structure, adapter_layers=structure.adapter_layers + more)
+
+
+def test_several_adapters_have_a_column_each_and_what_they_share_is_said_below(make_llama, make_report):
+    found = screen(make_report(with_german(make_llama(1)))).splitlines()
+    heads = next(line for line in found if "params" in line)
+    row = next(line for line in found if "q_proj" in line)
+    assert heads.split() == ["default", "german", "params", "trainable"]
+    assert (row[heads.index("default") :][:3].rstrip(), row[heads.index("german") :][:3]) == ("◆8", "◇16")
+    assert "german" not in row
+    assert {"default: r=8 α=16 fp32", "german: r=16 α=32 fp32 inactive"} <= set(found)
+
+
+def test_a_state_of_some_layers_of_an_adapter_stays_in_their_rows(make_llama, make_report):
+    structure = make_llama(1)
+    merged = replace(with_german(structure).adapter_layers[-1], merged=True)
+    rows = (*with_german(structure).adapter_layers[:-1], merged)
+    found = screen(make_report(replace(structure, adapter_layers=rows)))
+    assert "german merged" in next(line for line in found.splitlines() if merged.path.rpartition(".")[2] in line)
+    assert "german: r=16 α=32 fp32 inactive\n" in found
+
+
+def test_what_is_adapted_in_a_thousand_layers_is_one_quiet_screen(make_llama, make_report):
+    """Every seventh layer: the tree has two sorts of block, the quiet screen says it in a row."""
+    structure = make_llama(1000)
+    kept = tuple(layer for at, layer in enumerate(structure.adapter_layers) if (at // 2) % 7 == 0)
+    reached = tuple(replace(target, matched=target.matched[::7]) for target in structure.adapters[0].targets)
+    adapter = replace(structure.adapters[0], targets=reached)
+    text = screen(make_report(replace(structure, adapter_layers=kept, adapters=(adapter,))), verbosity=-1)
+    assert "    q_proj            143  model LlamaDecoderLayer  0–994 in steps of 7" in text.splitlines()
+    assert len(text.splitlines()) <= 24
+
+
 def test_a_path_that_skips_the_adapter_is_flagged_in_place(make_llama, make_report):
     """Read from the source of the forward alone: nothing has run."""
     structure = make_llama(4)

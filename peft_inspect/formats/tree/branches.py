@@ -15,6 +15,7 @@ from peft_inspect.formats.tree.diff import SIGNS
 from peft_inspect.formats.tree.labels import (
     Part,
     adapter_parts,
+    beside_columns,
     flag_parts,
     place,
     saved_parts,
@@ -108,7 +109,7 @@ class _Painter:
 
     def _label(self, prefix: str, run: Run) -> str:
         times = f" ×{len(run.nodes)}" if len(run.nodes) > 1 else ""
-        return f"{prefix}{run.label()}{times}"
+        return f"{prefix}{run.shown_label}{times}"
 
     def _said(self, run: Run) -> str:
         """How a block differs from the others of its list."""
@@ -149,7 +150,8 @@ class _Painter:
     def _states(self, node: Node, *, closed: bool) -> Iterator[Part]:
         inside = node.all_layers() if closed else []
         if node.layers:
-            yield from adapter_parts(node.all_layers(), node.path, self.structure)
+            said = beside_columns if "adapters" in self.view.columns else adapter_parts
+            yield from said(node.all_layers(), node.path, self.structure)
         elif saved_copies(node):
             yield from saved_parts(node)
         elif inside and node.children:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from peft_inspect.formats.answer import answer
 from peft_inspect.formats.coverage import coverage_lines
-from peft_inspect.formats.findings import STYLES, verdict
+from peft_inspect.formats.findings import STYLES, headline, verdict
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.notebook import shown
@@ -20,13 +20,16 @@ from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.targets import target_lines
 from peft_inspect.formats.text import heading
 from peft_inspect.formats.tree.branches import Row, rows
+from peft_inspect.formats.tree.columns import adapter_names
 from peft_inspect.formats.tree.diff import both, compared, summary
-from peft_inspect.formats.tree.labels import DIFF_LEGEND, LEGEND
+from peft_inspect.formats.tree.labels import DIFF_LEGEND, LEGEND, adapters_said
 from peft_inspect.formats.tree.nodes import Node, build, matched
 from peft_inspect.formats.tree.rowfit import NARROW, Fit
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import same_object
 from peft_inspect.records import Diagnosis, Finding, Structure
+
+SIDE_BY_SIDE = 4  # adapters at most that have a column each
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -79,10 +82,16 @@ class ModelTree:
     def legend(self) -> tuple[str, ...]:
         """What the signs mean, where there are any."""
         compared = (DIFF_LEGEND,) if self.view.other is not None else ()
-        return (*compared, LEGEND) if self.report.structure.adapter_layers else compared
+        if not self.report.structure.adapter_layers:
+            return compared
+        several = len(adapter_names(self.report.structure)) > 1
+        return (*(adapters_said(self.report.structure) if several else ()), *compared, LEGEND)
 
     def lines(self, width: int) -> Iterator[Line]:
         """Heading, tree, and what needs saying about it, for a screen of `width` columns."""
+        if self.view.verbosity < 0:
+            yield from self._at_a_glance(width)
+            return
         yield from heading(self.report, paths=True)
         yield Line(Text())
         yield from (Line(text, cut=True) for text in self.branches(width))
@@ -97,15 +106,32 @@ class ModelTree:
         yield from _judged(self.report)
         yield Line(answer(self.report))
 
+    def _at_a_glance(self, width: int) -> Iterator[Line]:
+        """What is adapted, in a screenful however many layers there are."""
+        yield from heading(self.report)
+        yield from target_lines(self.report.structure)
+        yield from coverage_lines(self.report.structure, width)
+        yield from map(headline, self.report.findings)
+        yield Line(answer(self.report))
+
     def branches(self, width: int) -> Iterator[Text]:
         """The tree alone."""
         if self.shown is None:
             yield Text(f"no module path matches {visible(self.view.match or '')}")
             return
-        drawn: list[Row] = list(rows(self.shown, self.structure, self.view, narrow=width < NARROW))
-        if self.view.ascii:  # before the columns are laid out: a name that is spelled out takes more room
+        side_by_side = replace(self.view, columns=("adapters", *(column for column in self.view.columns if column != "adapters")))
+        several = self.view.other is None and 1 < len(adapter_names(self.structure)) <= SIDE_BY_SIDE
+        fits = [self._fit(side_by_side, width)] if several else []
+        if not fits or fits[0].beside != side_by_side.columns:
+            fits = [self._fit(self.view, width)]
+        yield from fits[0].lines()
+
+    def _fit(self, view: View, width: int) -> Fit:
+        assert self.shown is not None
+        drawn: list[Row] = list(rows(self.shown, self.structure, view, narrow=width < NARROW))
+        if view.ascii:  # before the columns are laid out: a name that is spelled out takes more room
             drawn = [row.in_seven_bits() for row in drawn]
-        yield from Fit(drawn, self.view, width).lines()
+        return Fit(drawn, view, width, self.structure)
 
     def _notes(self) -> Iterator[Line]:
         """Legend, memory of the adapter, and paths that lead to one object."""

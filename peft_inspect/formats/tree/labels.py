@@ -62,10 +62,10 @@ def adapter_parts(layers: Sequence[AdapterLayerInfo], path: str, structure: Stru
     several = len({layer.adapter for layer in structure.adapter_layers}) > 1
     before: str | None = None
     for layer in layers:
-        trains = structure.trainable(layer) and layer.active and layer.enabled and not layer.merged
-        style = "green" if trains else "yellow"
+        sign = sign_of(layer, structure)
+        style = "green" if sign == TRAINED else "yellow"
         if layer.adapter != before:
-            yield Part(TRAINED if trains else RESTING, style, opens=True)
+            yield Part(sign, style, opens=True)
             yield Part(layer.adapter, style, drop=0 if several else 1)
         before = layer.adapter
         if layer.parameter_name:
@@ -81,6 +81,37 @@ def adapter_parts(layers: Sequence[AdapterLayerInfo], path: str, structure: Stru
         yield Part(short_dtype(layer.dtype), style, drop=3)
         yield from (Part(word, "yellow") for word in layer_words(layer, structure))
         yield from (Part(word, style) for word in variants(layer))
+
+
+def beside_columns(layers: Sequence[AdapterLayerInfo], path: str, structure: Structure) -> Iterator[Part]:
+    """What the columns of the adapters leave unsaid: states and kinds that do not hold for all layers of an adapter."""
+    for layer in layers:
+        words = [word for word in (*layer_words(layer, structure), *variants(layer)) if word not in common_words(layer.adapter, structure)]
+        place = layer.parameter_name or (layer.path.removeprefix(f"{path}.") if layer.path != path else "")
+        if words or place:
+            yield Part(" ".join((layer.adapter, *([place] if place else ()), *words)), "yellow" if words else "")
+
+
+def adapters_said(structure: Structure) -> Iterator[str]:
+    """A line on each of several adapters: its ranks and scalings, and what holds for all of its layers."""
+    for name in dict.fromkeys(layer.adapter for layer in structure.adapter_layers):
+        layers = [layer for layer in structure.adapter_layers if layer.adapter == name]
+        ranks = sorted({layer.r for layer in layers if layer.r is not None})
+        alphas = sorted({layer.lora_alpha for layer in layers if layer.lora_alpha is not None})
+        dtypes = dict.fromkeys(short_dtype(layer.dtype) for layer in layers)
+        numbers = [f"{sign}{','.join(f'{value:g}' for value in values)}" for sign, values in (("r=", ranks), ("α=", alphas)) if values]
+        yield visible(" ".join((f"{name}:", *numbers, ",".join(dtypes), *common_words(name, structure))))
+
+
+def common_words(adapter: str, structure: Structure) -> tuple[str, ...]:
+    """The states and kinds that all layers of an adapter share."""
+    said = [(*layer_words(layer, structure), *variants(layer)) for layer in structure.adapter_layers if layer.adapter == adapter]
+    return tuple(word for word in said[0] if all(word in words for words in said)) if said else ()
+
+
+def sign_of(layer: AdapterLayerInfo, structure: Structure) -> str:
+    """Whether it trains, as a sign."""
+    return TRAINED if structure.trainable(layer) and layer.active and layer.enabled and not layer.merged else RESTING
 
 
 def layer_words(layer: AdapterLayerInfo, structure: Structure) -> Iterator[str]:

@@ -14,8 +14,9 @@ from peft_inspect.formats.tree.columns import heads_of
 from peft_inspect.formats.tree.labels import Part
 from peft_inspect.formats.view import Column, View
 from peft_inspect.formats.wrapped import wrapped
+from peft_inspect.records import Structure
 
-LEFT = frozenset({"path", "shape", "dtype", "device"})
+LEFT = frozenset({"path", "shape", "dtype", "device", "adapters"})
 GAP = 2
 NARROW = 100  # below, a level takes two columns instead of three
 LEAST_NAME = 20  # columns that the deepest name has at least
@@ -29,10 +30,11 @@ class Fit:
     rows: Sequence[Row]
     view: View
     width: int
+    structure: Structure
 
     def lines(self) -> Iterator[Text]:
         """The names of the columns, and one line per row; what is too long for it goes on below."""
-        if self._beside:
+        if self.beside:
             yield self._heads()
         for row in self.rows:
             if row.remark:
@@ -42,8 +44,8 @@ class Fit:
 
     def _heads(self) -> Text:
         text = Text(" " * self._label, style="dim")
-        for column in self._beside:
-            self._append(text, column, heads_of(column))
+        for column in self.beside:
+            self._append(text, column, heads_of(column, self.structure))
         text.rstrip()
         return text
 
@@ -52,13 +54,14 @@ class Fit:
         first, *more = _label_lines(row.label, self._label - cell_len(guide))
         text = Text.assemble((guide, "dim"), first)
         text.pad_right(max(0, self._label - text.cell_len))
-        for column in self._beside:
+        for column in self.beside:
             self._append(text, column, row.cells[column])
         text.rstrip()
         yield text
         below = f"{_onwards(guide)}  "
         yield from (Text.assemble((below, "dim"), line) for line in more)
-        cells = ((column, row.cells[column][0]) for column in self.view.columns if column not in self._beside)
+        below_it = (column for column in self.view.columns if column not in self.beside)
+        cells = ((column, ", ".join(filter(None, row.cells[column][: 1 if column == "params" else None]))) for column in below_it)
         told = ", ".join(cell if column == "path" else f"{column} {cell}" for column, cell in cells if cell)
         if told:
             yield from _prose(below, told, "dim", self.width)
@@ -79,7 +82,10 @@ class Fit:
     @cached_property
     def _wide(self) -> dict[Column, tuple[int, ...]]:
         """The width of each cell of each column."""
-        cells = {column: [heads_of(column), *(row.cells[column] for row in self.rows if not row.remark)] for column in self.view.columns}
+        cells = {
+            column: [heads_of(column, self.structure), *(row.cells[column] for row in self.rows if not row.remark)]
+            for column in self.view.columns
+        }
         return {column: tuple(max(map(cell_len, same)) for same in zip(*of, strict=True)) for column, of in cells.items()}
 
     @cached_property
@@ -87,9 +93,9 @@ class Fit:
         return max(cell_len(row.guide) + _length(row.label) for row in self.rows if not row.remark)
 
     @cached_property
-    def _beside(self) -> tuple[Column, ...]:
+    def beside(self) -> tuple[Column, ...]:
         """The columns that there is room for beside the labels, in the order asked for; the others are told below."""
-        room = self.width - min(self._longest, LEAST_LABEL)
+        room = self.width - min(self._longest, self._least)
         for at, column in enumerate(self.view.columns):
             room -= sum(wide + GAP for wide in self._wide[column])
             if room < 0:
@@ -99,8 +105,13 @@ class Fit:
     @cached_property
     def _label(self) -> int:
         """The width of the labels."""
-        taken = sum(wide + GAP for column in self._beside for wide in self._wide[column])
-        return min(self._longest, self.width, max(LEAST_LABEL, self.width - taken))
+        taken = sum(wide + GAP for column in self.beside for wide in self._wide[column])
+        return min(self._longest, self.width, max(self._least, self.width - taken))
+
+    @property
+    def _least(self) -> int:
+        """The columns that the labels have at least: fewer where columns say what would stand in them."""
+        return LEAST_LABEL - 10 if "adapters" in self.view.columns else LEAST_LABEL
 
 
 def _length(parts: Sequence[Part]) -> int:

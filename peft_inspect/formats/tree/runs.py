@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from peft_inspect.formats.names import fold, is_index, ranges
+from peft_inspect.formats.names import brief_ranges, fold, is_index, ranges
 from peft_inspect.formats.tree.differences import differences
 from peft_inspect.formats.tree.nodes import Node
 
@@ -27,6 +27,11 @@ class Run:
     def label(self, dash: str = "–") -> str:
         """`0–4,6–10`, or the name of a single child."""
         return ranges((int(node.name) for node in self.nodes), dash) if is_index(self.first.name) else self.first.name
+
+    @property
+    def shown_label(self) -> str:
+        """The label as a row of the tree begins with it: of very many ranges the first and the last."""
+        return brief_ranges(int(node.name) for node in self.nodes) if is_index(self.first.name) else self.first.name
 
     def short_label(self) -> str:
         """The label, with the first of its ranges alone where they are many: what comes later refers to it."""
