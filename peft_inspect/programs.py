@@ -6,6 +6,7 @@ Torch is imported by the program, not by importing this module.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -127,7 +128,7 @@ class Watching:
             from peft_inspect.program.session import Session
 
             inquiry = Inquiry(source, self._judging.rules, self._judging.ignore, self._steps, verify=self._verify, ends=self._fails)
-            self._session = Session(inquiry, self._conclude, self._log_failure, runs=runs)
+            self._session = Session(inquiry, self._conclude, self._log_failure, self._abandon, runs)
             self._session.begin()
 
     def end(self, *, to_the_end: bool) -> str:
@@ -157,6 +158,12 @@ class Watching:
             for report in self.reports.values() if is_first_process() else ():
                 log.log(logging.WARNING if report.findings else logging.INFO, "%s", report)
             return None
+
+    def _abandon(self) -> None:
+        """One of several processes that wait for each other for ever ends, and its launcher ends the others."""
+        if not is_only_process() and (failing := self._failing()) is not None:
+            log.error("%s", failing)
+            os._exit(1)
 
     def _log_failure(self, error: Exception) -> None:
         log.error("peft-inspect: the training was not inspected: %s: %s", type(error).__name__, error, exc_info=error)
@@ -204,6 +211,13 @@ class watch(Watching):  # noqa: N801  # reads as what it does
             self.raise_for_findings()
         if missing:
             log.warning("peft-inspect: %s", missing)
+
+
+def is_only_process() -> bool:
+    """Whether this is a process of no job."""
+    from peft_inspect.structure.runtimes import place
+
+    return place()[1] == 1
 
 
 def is_first_process() -> bool:

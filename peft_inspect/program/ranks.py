@@ -20,7 +20,8 @@ from peft_inspect.structure.runtimes import place
 
 _PAUSE = 0.005  # seconds between two looks at what the others have said
 _PATIENCE = 60.0  # seconds in which every process is expected at the end of its step
-_STUCK = 5.0  # the same, where those that are missing wait in their backward while this one has left it
+STUCK = 5.0
+"""The same, where those that are missing wait in their backward while this one has left it."""
 
 _jobs = itertools.count()
 
@@ -59,6 +60,23 @@ class Ranks:
         """Tell the others that this process has gone into its backward, or has come out of it."""
         if self.size > 1 and self._store is not None:
             self._store.set(f"{self._name}/backward/{self.rank}", str(int(inside)))
+
+    def say_blind(self, *, blind: bool) -> None:
+        """Tell the others whether adapter layers ran here, and none with gradients; asked of processes that stay in their backward."""
+        if self._store is not None:
+            self._store.set(f"{self._name}/blind/{self.rank}", str(int(blind)))
+
+    def others_wait_seeing(self) -> bool:
+        """Whether every other process is in its backward, and one of them ran its adapter layers with gradients."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        keys = {rank: f"{self._name}/blind/{rank}" for rank in others}
+        if self._store is None or not all(map(self._is_in_backward, others)):
+            return False
+        return any(self._has(key) and self._store.get(key) == b"0" for key in keys.values())
+
+    def leave_others(self) -> None:
+        """Answer without them from now on."""
+        self.missing = frozenset(range(self.size)) - {self.rank}
 
     def exchange(self, record: Any) -> list[Any]:
         """What every rank has said at this point, by rank; None of one that has left, or that did not come.
@@ -113,7 +131,7 @@ class Ranks:
         """Until that has been told, or nobody is left to tell it."""
         began = time.monotonic()
         with suppress(Exception):  # whoever kept the store has ended
-            while self._store is not None and not self._has(f"{self._name}/written") and time.monotonic() - began < _STUCK:
+            while self._store is not None and not self._has(f"{self._name}/written") and time.monotonic() - began < STUCK:
                 time.sleep(_PAUSE)
 
     def leave(self) -> None:
@@ -132,7 +150,7 @@ class Ranks:
             rank for rank in missing if not self._has(f"{at}/{rank}") and not self._has(f"{self._name}/gone/{rank}")
         ):
             waited = time.monotonic() - began
-            if waited > _PATIENCE or (waited > _STUCK and all(self._is_in_backward(rank) for rank in missing)):
+            if waited > _PATIENCE or (waited > STUCK and all(self._is_in_backward(rank) for rank in missing)):
                 break
             time.sleep(_PAUSE)
         return missing

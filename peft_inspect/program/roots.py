@@ -252,6 +252,20 @@ class Root:
         self.connected |= connected
 
     @property
+    def blind(self) -> frozenset[str]:
+        """The adapter layers to train that ran in the forward, and never with gradients on."""
+        calls = [call for call in self.watchers.calls.found() if call.phase == "forward" and not call.empty]
+        trained = {layer.path for layer in self.structure.adapter_layers if self.structure.trainable(layer)}
+        return frozenset(trained & {call.path for call in calls} - {call.path for call in calls if call.carries})
+
+    def take_forward(self) -> None:
+        """Its backward does not end: what its forward alone says of the gradients."""
+        self.backwards += 1
+        held = {path for layer in self.structure.adapter_layers if layer.path in self.blind for path in layer.parameters}
+        connected = {id(parameter) for path, parameter in self.layers.parameters.items() if path not in held}
+        self.rows = {row.path: row for row in read_gradients(self.layers.parameters, self.structure, connected, values=False)}
+
+    @property
     def starves(self) -> bool:
         """Whether any adapter weight is without a gradient so far."""
         return any(self.rows[path].state not in ("ok", "zero-at-init") for path in self.adapter_parameters if path in self.rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from peft_inspect.program.ranks import NoVerdictError, Ranks
 from peft_inspect.program.rewind import Rewind
 from peft_inspect.program.roots import Notes, Root, optimizers_of, root_of
 from peft_inspect.program.step_end import PATIENCE, is_over
+from peft_inspect.program.stuck import told_if_stuck
 from peft_inspect.program.together import all_have_ended
 from peft_inspect.program.unadapted import Unadapted
 from peft_inspect.records import Diagnosis
@@ -195,6 +196,7 @@ class Session:
             with self._within_backward():
                 run(max((root.scale for root in watched), default=1.0))
         except RuntimeError:
+            self._stop_where_blind()
             if not watched or any(isinstance(tensor, torch.Tensor) and tensor.requires_grad for tensor in tensors):
                 raise
             for root in watched:  # nothing of the loss requires a gradient, and that is what is to be explained
@@ -208,15 +210,37 @@ class Session:
             if self._stepping is not None:  # a closure: no step begins after this backward
                 self._before_step(self._stepping)
 
-    @contextmanager
-    def _within_backward(self) -> Iterator[None]:
+    def _within_backward(self) -> AbstractContextManager[None]:
         """While it runs, the other processes know where this one is."""
-        ranks = None if self.concluded else self.ranks
-        if ranks is not None:
-            ranks.within_backward(inside=True)
-        yield
-        if ranks is not None:
-            ranks.within_backward(inside=False)
+        if self.concluded or self.ranks is None:
+            return nullcontext()
+        return told_if_stuck(self.ranks, lambda: self._is_blind, self._tell_alone)
+
+    @property
+    def _is_blind(self) -> bool:
+        return any(root.blind for root in self._roots)
+
+    def _stop_where_blind(self) -> None:
+        """A backward has failed: where this process alone took its forward without gradients, it met other collectives than its own."""
+        if self.ranks is not None and self.ranks.size > 1 and not self.concluded and self._is_blind:
+            with self._telling():
+                self._judge_alone(self.ranks)
+            self._go_on_or_stop()
+
+    def _tell_alone(self) -> None:
+        """No process comes out of its backward: say why, and end this one."""
+        assert self.ranks is not None
+        with self._telling():
+            self._judge_alone(self.ranks)
+        if self._stop is not None:
+            self._abandon()
+
+    def _judge_alone(self, ranks: Ranks) -> None:
+        ranks.leave_others()
+        for root in self._roots:
+            root.take_forward()
+        self._inquiry.take(self._judged())
+        self._over()
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

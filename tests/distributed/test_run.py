@@ -9,10 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from conftest import launch  # noqa: E402
+from test_rows import CAUSE as CAUSE_OF_ROWS  # noqa: E402
 
 PROGRAM = HERE / "program.py"
 CAUSE = next(number for number, line in enumerate(PROGRAM.read_text().splitlines(), 1) if line.endswith("# <- cause"))
@@ -54,6 +57,21 @@ def test_a_fault_that_leaves_the_others_in_their_backward_is_told_by_the_process
     assert (finding["code"], finding["source"]["line"]) == ("PI303", CAUSE)
     assert "found on rank 1 of 2, while rank 0 of 2 had not come out of the backward" in finding["message"]
     assert time.monotonic() - began < 200
+
+
+@pytest.mark.parametrize("row", ["fsdp1", "fsdp1-flat", "fsdp2", "fsdp2-checkpoint", "tensor-parallel"])
+def test_so_it_is_where_weights_are_sharded_and_no_process_comes_out_of_its_backward(tmp_path: Path, row: str) -> None:
+    file = tmp_path / "report.json"
+    ended = launch("-m", "peft_inspect", "run", "--also", f"json={file}", str(HERE / "row.py"), row, "one")
+    assert time.time() - file.stat().st_mtime < 10, "the processes ended long after the finding"
+    assert ended.returncode == 1, ended.stderr
+    (finding,) = json.loads(file.read_text())["findings"]
+    assert (finding["code"], finding["source"]["file"], finding["source"]["line"]) == (
+        "PI303",
+        "tests/distributed/runtimes.py",
+        CAUSE_OF_ROWS,
+    )
+    assert "found on rank 1 of 2" in finding["message"]
 
 
 def test_where_the_watching_of_one_process_fails_all_of_them_train_on(tmp_path: Path) -> None:
