@@ -5,7 +5,8 @@ misspelt, fused under another name (`q_proj` in a model with `qkv_proj`), taken 
 architecture, or matched and then dropped by `layers_to_transform` or `exclude_modules` leaves its
 layers untrained without a word.
 
-Use the names that this model has; the finding says which are nearest.
+Use the names that this model has; the finding says which are nearest. Where a list names one layer as
+several architectures do, and one of the names is this model's, that is a note.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ _LIMITS = ("layers_to_transform", "layers_pattern", "exclude_modules", "modules_
 
 def check(structure: Structure) -> Iterator[Finding]:
     """Per adapter, the entries that reached nothing; what PEFT itself added to a config is not the user's."""
+    said: dict[str, AdapterInfo] = {}  # copies of a model share what is wrong with their config
     for adapter in adapters_with_targets(structure):
-        unmatched = [target for target in _asked(adapter) if not target.matched and not _is_gone(target, structure)]
-        if not unmatched:
-            continue
+        if unmatched := _unmatched(adapter, structure):
+            said.setdefault(f"adapter {adapter.name!r}: " + "; ".join(_said(target, adapter) for target in unmatched), adapter)
+    for message, adapter in said.items():
+        unmatched = _unmatched(adapter, structure)
         suggestion = _suggestion(adapter, unmatched, structure)
         yield RULE.finding(
-            f"adapter {adapter.name!r}: " + "; ".join(_said(target, adapter) for target in unmatched),
+            message,
             (path for target in unmatched for name in _meant(target, structure) for path in layers_named(structure, name)),
             adapter=adapter.name,
             facts={
@@ -42,9 +45,21 @@ def check(structure: Structure) -> Iterator[Finding]:
             origin=Origin(
                 "adapter-config", (*_limits(adapter, unmatched), *(target.entry for target in unmatched), unmatched[0].field), adapter.name
             ),
-            severity=Severity.WARNING if all(_trained_in_full(target, adapter) for target in unmatched) else None,
+            severity=_severity(adapter, unmatched),
             fix=setting_fix(suggestion, "use names that this model has: `peft-inspect tree` shows them"),
         )
+
+
+def _unmatched(adapter: AdapterInfo, structure: Structure) -> list[ConfigEntry]:
+    return [target for target in _asked(adapter) if not target.matched and not _is_gone(target, structure)]
+
+
+def _severity(adapter: AdapterInfo, unmatched: list[ConfigEntry]) -> Severity | None:
+    """Less than an error where all that the entries stand for is trained: in full, or by the name that this architecture has for it."""
+    if all(_trained_in_full(target, adapter) for target in unmatched):
+        return Severity.WARNING
+    reached = [target.entry for target in _asked(adapter) if target.matched]
+    return Severity.NOTE if all(not target.dropped and same_work(target.entry, reached) for target in unmatched) else None
 
 
 def _asked(adapter: AdapterInfo) -> Iterator[ConfigEntry]:
@@ -52,7 +67,9 @@ def _asked(adapter: AdapterInfo) -> Iterator[ConfigEntry]:
     parameters = entries(adapter, "target_parameters")
     reached = {target.entry for target in parameters if target.matched}
     for target in entries(adapter, "target_modules"):
-        excluded = adapter.all_linear and target.dropped and adapter.config.get("exclude_modules")
+        excluded = (
+            adapter.all_linear and target.dropped and (adapter.config.get("exclude_modules") or adapter.config.get("modules_to_save"))
+        )
         if not excluded and not (adapter.converted and target.entry in reached) and not _in_fused(target, reached):
             yield target
     yield from (target for target in parameters if not (adapter.converted and reached and _bare(target)) or target.matched)

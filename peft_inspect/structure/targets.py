@@ -76,7 +76,7 @@ class TargetTable:
             return True  # built by the adapter layer around it, as in nn.MultiheadAttention
         if row.parameter_name is not None:
             return any(_names_parameter(entry, f"{row.name}.{row.parameter_name}") for entry in self.now.parameters)
-        return self.now.keeps(row.name, self.now.modules)
+        return any(self.now.keeps(name, self.now.modules) for name in (row.name, *_around(row.name)))
 
     def _modules(self) -> Iterator[ConfigEntry]:
         entries = self.asked.modules
@@ -95,7 +95,7 @@ class TargetTable:
         return len(entries) > 1 and all("." in entry for entry in entries) and set(entries) == set(self._linears())
 
     def _module_target(self, entry: str, named: list[str], *, converted: bool) -> ConfigEntry:
-        matched = [name for name in named if (name, None) in self.built]
+        matched = [name for name in named if (name, None) in self.built] or self._moved(named)
         parameters = self._converted(entry) if converted else []
         left = [name for name in named if name not in self._names]
         dropped = [name for name in left if not self.asked.keeps(name, self._field(entry, named))]
@@ -110,6 +110,10 @@ class TargetTable:
             closest=() if target.matched else similar_names(entry, self.bare),
             regex=isinstance(self.asked.modules, str) and entry.lower() != ALL_LINEAR,
         )
+
+    def _moved(self, named: list[str]) -> list[str]:
+        """Layers inside modules that have taken their place and name: PEFT refuses a name that is no layer's while it wraps."""
+        return [name for name, parameter in self.built if parameter is None and any(outer in named for outer in _around(name))]
 
     def _converted(self, entry: str) -> list[Key]:
         """The expert parameters that PEFT turned this entry into."""

@@ -51,9 +51,10 @@ def find_copies(layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tu
 
 
 def references(layers: AdapterLayers, trace: Trace) -> frozenset[str]:
-    """Adapter layers of a teacher: they ran with gradients off alone, and stand for a trained layer of the same name.
+    """Adapter layers of a teacher: they ran with gradients off alone or not at all, and stand for a trained layer of the same name.
 
-    Either they are frozen, or they still equal it in every weight, as a deep copy of the trained model does.
+    Either they are frozen, as a moving average is that no step of the training calls, or they ran and still equal it in every weight,
+    as a deep copy of the trained model does.
     """
     trained: dict[str, list[nn.Module]] = {}
     for layer in trace.structure.adapter_layers:
@@ -62,10 +63,10 @@ def references(layers: AdapterLayers, trace: Trace) -> frozenset[str]:
     found = set()
     for layer in trace.dead:
         calls, twins = trace.calls_of.get(layer.path, ()), trained.get(layer.name, ())
-        if calls and twins and all(call.region is not None and call.region.kind in SWITCHES for call in calls):
+        if twins and all(call.region is not None and call.region.kind in SWITCHES for call in calls):
             weights = dict(layers.of_path[layer.path].named_parameters())
             alike = [other for twin in twins if _alike(weights, other := dict(twin.named_parameters()))]
-            if (alike and not trace.structure.trainable(layer)) or any(_same_values(weights, other) for other in alike):
+            if (alike and not trace.structure.trainable(layer)) or (calls and any(_same_values(weights, other) for other in alike)):
                 found.add(layer.path)
     return frozenset(found)
 
