@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from peft_inspect.diagnose import Evidence, diagnose, named
 from peft_inspect.environment import environment
@@ -32,6 +33,9 @@ from peft_inspect.records import (
 )
 from peft_inspect.reversible import put_back_after, uncollected
 from peft_inspect.rules import Rule, all_rules
+
+if TYPE_CHECKING:
+    from peft_inspect.run.changes import Changes
 
 Depth = Literal["tree", "gradcheck", "check"]
 Step = Callable[[str], None]
@@ -152,7 +156,7 @@ def inspect(
     boundary(load)
     loads, changes = Loads(), Changes()
     try:
-        with loads.watching(), changes.watching():
+        with loads.watching(), changes.watching(), _calls_noted(changes):
             subject = load(request, step)
         subject = replace(subject, changes=changes)
         if not subject.adapter_files:  # else it was this tool that loaded one
@@ -164,6 +168,21 @@ def inspect(
         raise InspectionError(
             f"{request.model} ended with {text_of(error)} before it could be inspected", detail="".join(traceback.format_exception(error))
         ) from error
+
+
+@contextmanager
+def _calls_noted(changes: Changes) -> Iterator[None]:
+    """While the user's code makes the model, note what it runs of it already; without that where torch's modes are not to be had."""
+    from peft_inspect.internals import MissingInternalError
+
+    try:
+        from peft_inspect.trace.grad_mode import GradSwitches
+    except MissingInternalError:
+        yield
+        return
+    switches = GradSwitches()
+    with switches.watching(), changes.calls(lambda: region.source if (region := switches.region()) is not None else None):
+        yield
 
 
 def inspect_subject(subject: Subject, judging: Judging, step: Step = lambda _: None, load_s: float = 0.0) -> Report:

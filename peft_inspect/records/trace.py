@@ -114,6 +114,17 @@ class CopyCall:
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """A tensor that did the work of adapter layers which nothing called, or which ran with other weights than their own."""
+
+    layers: tuple[str, ...]
+    what: str  # in words, by the name under which the model holds it
+    operation: str
+    source: Source | None
+    how: Literal["copy", "output", "beside"]  # it holds their weights, or what they gave before the step; or their parent multiplies by it
+
+
+@dataclass(frozen=True)
 class GraphCut:
     """Where the way from adapter layers to the loss ends."""
 
@@ -257,6 +268,7 @@ class Trace:
     base_calls: tuple[BaseCall, ...] = ()
     copies: tuple[CopyCall, ...] = ()
     cuts: tuple[GraphCut, ...] = ()
+    stand_ins: tuple[StandIn, ...] = ()
     weight_reads: tuple[WeightRead, ...] = ()
     waiting: Mapping[str, Source] = field(default_factory=dict)  # uncalled adapter layers, by the line that calls them for other inputs
     unused: frozenset[str] = frozenset()  # adapter layers that ran or whose weight was read, and no data of theirs reaches the loss

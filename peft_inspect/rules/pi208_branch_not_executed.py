@@ -30,11 +30,12 @@ _SETTING = re.compile(
 def check(left: Unexplained) -> Iterator[Finding]:
     """Dead layers without a call, grouped by the outermost module that did not run."""
     trace = left.trace
+    copied = {path for stand_in in trace.stand_ins if stand_in.how != "beside" for path in stand_in.layers}
     branches: dict[str, list[AdapterLayerInfo]] = defaultdict(list)
     for layer in left.dead:
         idle = trace.topmost_idle(layer.path)
         waits = idle != layer.path or idle in trace.waiting
-        if not trace.calls_of.get(layer.path) and waits and expert_of(trace.structure, idle) is None:
+        if not trace.calls_of.get(layer.path) and waits and layer.path not in copied and expert_of(trace.structure, idle) is None:
             branches[idle].append(layer)
     dropped = {branch for branch in branches if _has_running_sibling(trace, branch)}
     whole = [branch for branch in branches if branch not in dropped]

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Origin, Severity, Source, Trace, Unexplained, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Origin, Severity, Source, StandIn, Trace, Unexplained, modules_of
 from peft_inspect.rules.examples import on_two_layers
 from peft_inspect.rules.rule import Example, Rule, Tier
 from peft_inspect.rules.words import at_line, counted
@@ -48,14 +48,23 @@ def check(left: Unexplained) -> Iterator[Finding]:
                 "outputs_requiring_grad": sum(call.output_requires_grad for call in calls),
                 "loss_has_graph": trace.loss.has_graph,
             },
-            fix="switch adapters only after the backward: it runs in the state that they are in then"
-            if (layers[0].path, layers[0].adapter) in trace.switched_since
-            else at_line(
-                source, "give what runs at this line a backward (an autograd function around the kernel), or use the path that has one"
-            )
-            if source
-            else "follow the output of these layers to the loss: something between them returns no gradient",
+            fix=_fix(trace, layers[0], source),
         )
+
+
+def _copy(trace: Trace, layer: AdapterLayerInfo) -> StandIn | None:
+    """The copies of its weights that it ran with."""
+    return next((stand_in for stand_in in trace.stand_ins if stand_in.how == "copy" and layer.path in stand_in.layers), None)
+
+
+def _fix(trace: Trace, layer: AdapterLayerInfo, source: Source | None) -> str:
+    if (layer.path, layer.adapter) in trace.switched_since:
+        return "switch adapters only after the backward: it runs in the state that they are in then"
+    if source is None:
+        return "follow the output of these layers to the loss: something between them returns no gradient"
+    if _copy(trace, layer) is not None:
+        return "give the call the weights themselves, as they are now: dict(model.named_parameters())"
+    return at_line(source, "give what runs at this line a backward (an autograd function around the kernel), or use the path that has one")
 
 
 def _seen(trace: Trace, layer: AdapterLayerInfo) -> tuple[str, Source | None]:
@@ -65,6 +74,11 @@ def _seen(trace: Trace, layer: AdapterLayerInfo) -> tuple[str, Source | None]:
         return f"because {how}", trace.switched_since[layer.path, layer.adapter]
     calls = trace.training_calls(layer)
     if calls and not any(layer.adapter in call.adapter_used for call in calls):
+        if (copy := _copy(trace, layer)) is not None:
+            return (
+                f"because what ran in the place of their weights ({copy.operation}) are copies, whose gradients are nobody's",
+                copy.source,
+            )
         dropped = next(
             (adapter.config.get("module_dropout") for adapter in trace.structure.adapters if adapter.name == layer.adapter), None
         )

@@ -9,19 +9,23 @@ import sys
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner
+from torch.nn.modules.module import register_module_forward_hook
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
-from peft_inspect.reversible import patched
+from peft_inspect.reversible import hooked, patched
 from peft_inspect.run import patches
 from peft_inspect.run.layer_states import LayerStates
-from peft_inspect.structure.source.lines import Line, is_library, line_above
+from peft_inspect.structure.source.lines import Line, is_library, line_above, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from torch import nn
+
+    from peft_inspect.records import Source
 
 
 class Changes:
@@ -37,6 +41,7 @@ class Changes:
         self._adapted: Line | None = None
         self._optimizer: Line | None = None
         self._taken_off: Line | None = None
+        self._ran: Any = WeakIdKeyDictionary()  # modules that were called, by the line and the last sizes of what they gave
         self._checkpointing: Line | None = None
         self._clipping: Line | None = None
 
@@ -56,6 +61,19 @@ class Changes:
             (*patches.ADAPTER_ADDED, self._adding),
             *((*place, partial(self._noting, "_taken_off")) for place in taking_off),
         )
+
+    def calls(self, off: Callable[[], Source | None]) -> hooked:
+        """What modules are called inside, and what they give, is noted as well; `off` tells the line that has switched gradients off."""
+        return hooked(partial(register_module_forward_hook, partial(self._called, off)))
+
+    def _called(self, off: Callable[[], Source | None], module: nn.Module, _args: Any, output: Any) -> None:
+        values = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else (output,)
+        sizes = frozenset(value.shape[-1] for value in values if isinstance(value, torch.Tensor) and value.dim())
+        self._ran[module] = off() or source(_users(line_above(sys._getframe()))), sizes
+
+    def ran_before(self, module: nn.Module) -> tuple[Source | None, frozenset[int]] | None:
+        """Where this module was last run before the step, and the last dimensions of what it gave; None where nothing called it."""
+        return self._ran.get(module)  # type: ignore[no-any-return]
 
     def frozen_by(self, parameter: nn.Parameter) -> Line | None:
         """The line that froze this parameter, which had required a gradient before."""

@@ -136,6 +136,8 @@ def _match(path: str, layers: AdapterLayers, calls: Calls, modules: Mapping[str,
         if any(storage_key(other[name]) == storage_key(weights[name]) for name in weights):
             continue  # the same weights under another module: a tie, not a copy
         same = _same_values(weights, other)
+        if same and not module._modules and all(_is_one_number(weight) for weight in other.values()):
+            continue  # a fresh norm is equal to every other
         if same or (_is_elsewhere(held, path) and original._modules and not _is_adapted(module)):
             return module, same
     return None
@@ -166,6 +168,11 @@ def _is_elsewhere(held: str | None, path: str) -> bool:
     """Whether a module is held outside the PEFT model that `path` belongs to."""
     start = f".{path}".find(".base_model.model.")
     return held is None or (start > 0 and not held.startswith(path[:start]))
+
+
+def _is_one_number(weight: Tensor) -> bool:
+    part = local(weight)
+    return not part.numel() or bool((part == part.reshape(-1)[0]).all())
 
 
 def _same_values(left: Weights, right: Weights) -> bool | None:

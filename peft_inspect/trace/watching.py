@@ -24,6 +24,7 @@ from peft_inspect.trace.copies import find_copies, references
 from peft_inspect.trace.following import followed
 from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.operations import Operations, WeightReads
+from peft_inspect.trace.stand_ins import replaced_layers, stand_ins
 from peft_inspect.trace.threads import following_threads, propagated_from
 from peft_inspect.trace.values import all_zero, still_zero, targets_given, underflowing
 from peft_inspect.trace.vanishing import first_nonfinite, stationary, zero_births
@@ -62,6 +63,9 @@ def run_trace(subject: Subject, structure: Structure, step: Step = lambda _: Non
         if needs_following(trace):
             step("following the data flow")
             trace = followed(trace, subject, layers, inputs.batch)
+        if wanted := replaced_layers(trace):
+            step("looking for what works in the place of layers")
+            trace = stand_ins(trace, wanted, subject, layers, inputs.batch)
     return trace
 
 

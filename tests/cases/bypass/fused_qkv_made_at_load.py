@@ -22,7 +22,7 @@ class Attention(nn.Module):
 
     def forward(self, x):
         if hasattr(self, "fused"):
-            query, key, value = (x @ self.fused.T).chunk(3, -1)
+            query, key, value = (x @ self.fused.T).chunk(3, -1)  # <- cause
         else:
             query, key, value = self.query(x), self.key(x), self.value(x)
         return self.output(nn.functional.scaled_dot_product_attention(query, key, value))
