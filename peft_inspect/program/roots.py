@@ -21,11 +21,11 @@ from peft_inspect.batch.receiver import find_receiver
 from peft_inspect.internals import hooks_after_accumulation, version_of
 from peft_inspect.program.arrivals import Arrivals
 from peft_inspect.program.followed import FollowedStep, Manner
-from peft_inspect.program.updates import Updates
 from peft_inspect.records import AdapterFile, BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
 from peft_inspect.reversible import Apart
 from peft_inspect.run.gradients import read_gradients
 from peft_inspect.run.layers import AdapterLayers
+from peft_inspect.run.updates import Updates
 from peft_inspect.structure import read_structure
 from peft_inspect.structure.adapter_files import compared
 from peft_inspect.structure.adapter_layers import holds_adapter

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from peft_inspect.records import Trace, Update
 
-NO_STEP = "needs the optimizer's step: peft-inspect run, peft_inspect.watch or a callback"
+NO_STEP = "needs an optimizer: give it (--optimizer), or have its step watched (peft-inspect run, peft_inspect.watch, a callback)"
 
 
 def no_step(trace: Trace) -> str | None:

@@ -15,6 +15,7 @@ from peft_inspect.run.layer_states import LayerStates
 from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
+from peft_inspect.run.updates import rehearsed
 from peft_inspect.run.weightless import materialise
 from peft_inspect.structure.runtimes import require_own_pass
 from peft_inspect.structure.source.conditions import waiting
@@ -119,7 +120,8 @@ def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inpu
         gradients = read_gradients(layers.parameters, structure, connected, values=values)
         value = loss.tensor.detach().float().item() if values else None
         info = LossInfo(value, loss.tensor.grad_fn is not None, origin=loss.origin)
-    return step.trace(inputs.info, info, gradients)
+        update = rehearsed(subject.optimizer, structure, layers.parameters, gradients) if values else None
+    return replace(step.trace(inputs.info, info, gradients), update=update)
 
 
 def needs_following(trace: Trace) -> bool:

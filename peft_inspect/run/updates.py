@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from peft_inspect.internals import version_of
-from peft_inspect.records import OptimizerStep, Source, Structure, Update
+from peft_inspect.records import GradientInfo, OptimizerStep, Source, Structure, Update
 from peft_inspect.structure.optimizers import held_by
 from peft_inspect.structure.shards import is_part, numbers
 from peft_inspect.structure.source.lines import source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor, nn
-    from torch.optim import Optimizer
 
     from peft_inspect.structure.source.lines import Line
 
 _SAMPLE = 65_536  # values of one weight that are looked at
+_COPIED = 1 << 28  # values of weights for which an optimizer is copied
 
 
 @dataclass
@@ -57,8 +59,8 @@ class Updates:
         if not self.stepped:
             self._versions = {path: version_of(self.parameters[path]) for path in self._versions}
 
-    def after_step(self, optimizer: Optimizer) -> None:
-        """It has stepped."""
+    def after_step(self, optimizer: Optimizer, stands_for: Optimizer | None = None) -> None:
+        """It has stepped, or has in the place of another one."""
         self.stepped = True
         self._optimizer = type(optimizer).__name__
         for group in getattr(optimizer, "param_groups", None) or ():
@@ -66,9 +68,9 @@ class Updates:
             self._settings.update(dict.fromkeys(map(id, group["params"]), settings))
         self._settings.update({id(tensor): {} for tensor in held_by(optimizer) if id(tensor) not in self._settings})
         rates = [settings.get("lr") for settings in self._settings.values()]
-        schedule = _schedule_of(optimizer) if rates and not any(rates) else None
+        schedule = _schedule_of(stands_for or optimizer) if rates and not any(rates) else None
         self._schedule = schedule.last_epoch if schedule is not None else None
-        self._by = source(self.made(optimizer)), source(self.made(schedule))
+        self._by = source(self.made(stands_for or optimizer)), source(self.made(schedule))
 
     def found(self, arrived: frozenset[str]) -> OptimizerStep | None:
         """What the step did; None where no optimizer stepped. `arrived` are paths that a gradient other than zero had reached."""
@@ -117,6 +119,34 @@ class _Change:
     def counts(self) -> dict[str, Tensor]:
         """How many values were asked to move, how many of those did not, and how many of all did."""
         return {"asked": self.asked.sum(), "stayed": (self.asked & self.same).sum(), "moved": (~self.same).sum()}
+
+
+def rehearsed(
+    optimizer: Any, structure: Structure, parameters: Mapping[str, nn.Parameter], gradients: Iterable[GradientInfo]
+) -> OptimizerStep | None:
+    """What a step of this optimizer would do with the gradients that are there: a copy of it takes one, on copies of its weights.
+
+    None where it cannot be copied, holds parts of weights or very many values, or wants more than gradients.
+    """
+    if not isinstance(optimizer, Optimizer):
+        return None
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if any(not _is_plain(parameter) for parameter in held) or sum(parameter.numel() for parameter in held) > _COPIED:
+        return None
+    try:
+        twin = copy.deepcopy(optimizer)
+        copies = [parameter for group in twin.param_groups for parameter in group["params"]]
+        for parameter, original in zip(copies, held, strict=True):
+            parameter.grad = None if original.grad is None else original.grad.clone()
+        of = {id(original): parameter for original, parameter in zip(held, copies, strict=True)}
+        updates = Updates(structure, {path: of.get(id(parameter), parameter) for path, parameter in parameters.items()})
+        updates.begin()
+        updates.before_step()
+        twin.step()
+    except Exception:  # of whatever optimizer somebody has written
+        return None
+    updates.after_step(twin, optimizer)
+    return updates.found(frozenset(row.path for row in gradients if row.state == "ok"))
 
 
 def _schedule_of(optimizer: Optimizer) -> LRScheduler | None:
