@@ -4,6 +4,7 @@
     python tests/matrix.py oldest newest     # some rows
     python tests/matrix.py --write           # every row, and those that are green into the table of docs/versions.md
     python tests/matrix.py --smoke newest    # README's main command and the rules' examples only
+    python tests/matrix.py --keep FOLDER     # in environments that stay there, and are brought up to date the next time
 
 Every row runs README's main command and a fixed sample of the tests; tests that cannot run on a row skip with the reason
 of the dependency. A row whose Python is not installed is left out; one that does not install fails.
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +56,9 @@ ROWS = (
     Row("4.57", "3.11", ("torch==2.9.1", "transformers==4.57.6", "peft==0.19.1"), "the last transformers 4"),
     Row("middle", "3.12", ("torch==2.12.1", "transformers==5.8.1", "peft==0.20.0"), "half-way"),
     Row("pinned", "", ("--constraint", "constraints.txt"), "constraints.txt"),
-    Row("pinned-3.13", "3.13", ("--constraint", "constraints.txt"), "constraints.txt on a newer Python"),
-    Row("newest", "", ("--upgrade",), "what a plain install gives today"),
+    Row("pinned-3.12", "3.12", ("--constraint", "constraints.txt"), "constraints.txt on a newer Python"),
+    Row("pinned-3.13", "3.13", ("--constraint", "constraints.txt"), "constraints.txt on the newest Python"),
+    Row("newest", "", ("--upgrade", "--upgrade-strategy", "eager"), "what a plain install gives today"),
 )
 
 
@@ -78,9 +81,10 @@ def _says(python: str, program: str) -> str:
 
 
 def install(row: Row, python: str, folder: Path) -> Path:
-    """A fresh environment with the project and the test tools in it; its interpreter."""
-    subprocess.run([python, "-m", "venv", str(folder)], check=True)
+    """The environment there, made where there is none, with the project and the test tools in it; its interpreter."""
     inside = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if not inside.exists():
+        subprocess.run([python, "-m", "venv", str(folder)], check=True)
     command = [str(inside), "-m", "pip", "install", "--quiet", *row.packages, "--editable", ".", *TEST_TOOLS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -99,6 +103,8 @@ def main_command(python: Path) -> None:
     missing = [text for text in CAUSE if text not in done.stdout]
     if done.returncode or missing:
         raise RowError(f"README's main command exited with {done.returncode} and did not say {missing}: {done.stderr[-500:]}")
+    if done.stderr:
+        raise RowError(f"README's main command wrote what is not its own on stderr: {done.stderr[:500]}")
 
 
 def run_tests(python: Path, files: Iterable[str]) -> Mapping[str, int]:
@@ -120,9 +126,9 @@ def versions_of(python: Path) -> dict[str, str]:
     return dict(json.loads(_says(str(python), program)))
 
 
-def check(row: Row, python: str, *, smoke: bool) -> str:
+def check(row: Row, python: str, *, smoke: bool, keep: Path | None) -> str:
     """One row of the table."""
-    with tempfile.TemporaryDirectory(prefix=f"matrix-{row.name}-") as folder:
+    with nullcontext(keep / row.name) if keep else tempfile.TemporaryDirectory(prefix=f"matrix-{row.name}-") as folder:
         inside = install(row, python, Path(folder))
         versions = versions_of(inside)
         print(f"{row.name}: {', '.join(f'{name} {number}' for name, number in versions.items())}", flush=True)
@@ -154,6 +160,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The tool in one environment per combination of versions.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(row.name for row in ROWS)}; all by default")
     parser.add_argument("--smoke", action="store_true", help="only README's main command and the rules' examples")
+    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="where the environments stay for the next time; thrown away by default")
     parser.add_argument("--write", action="store_true", help="write the rows that are green into the table of docs/versions.md")
     asked = parser.parse_args()
     if unknown := set(asked.rows) - {row.name for row in ROWS}:
@@ -168,7 +175,7 @@ def main() -> int:
             failed = failed or row.name in asked.rows
             continue
         try:
-            done.append(check(row, python, smoke=asked.smoke))
+            done.append(check(row, python, smoke=asked.smoke, keep=asked.keep))
         except RowError as error:
             print(f"{row.name}: {error}", file=sys.stderr, flush=True)
             failed = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import TextIO
 
 from peft_inspect.cli.streams import silence
 from peft_inspect.records import InspectionError
+from peft_inspect.reversible import uncollected
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class Output:
 
     def write(self, report: Callable[[TextIO], None]) -> None:
         """Have the report written. A file appears all at once: nobody reads half of it."""
-        gc.freeze()  # or drawing would have Python look for garbage in all of torch, which takes longer than to draw
+        with uncollected():  # or drawing would have Python look for garbage in all of torch, which takes longer than to draw
+            self._write(report)
+
+    def _write(self, report: Callable[[TextIO], None]) -> None:
         if self.file is None:
             _write_stdout(report)
             return
