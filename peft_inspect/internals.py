@@ -43,7 +43,7 @@ __all__ = [
     "require",
 ]
 
-CHECKED = {"torch": "2.9.1–2.14.1", "transformers": "4.57.6–5.24.0", "peft": "0.18.1–0.21.2", "huggingface_hub": "0.36.2–2.4.0"}
+CHECKED = {"torch": "2.9.1–2.15.0", "transformers": "4.57.6–5.24.0", "peft": "0.18.1–0.21.2", "huggingface_hub": "0.36.2–2.4.0"}
 """The releases in which every name was found, but for those that came later; `python tests/matrix.py` checks them again."""
 
 REGISTRIES = (
@@ -85,7 +85,9 @@ class Internal:
 
 _NOTHING_RUNS = "nothing is run without weights"
 _NOTHING_IS_WATCHED = "no run is watched"
+_NO_PROGRAM = "a program's own step is not watched"
 _MODES = "modes that a run leaves behind are not taken off"
+_STACKS = f"{_MODES}, and {_NO_PROGRAM}"
 _NOT_IN_PLACE = "an operation that changes the shape of its operand in place stops a run without weights"
 
 INTERNALS = {
@@ -103,12 +105,17 @@ INTERNALS = {
     "hooks_after_accumulation": Internal("torch.Tensor._post_accumulate_grad_hooks", _NOTHING_IS_WATCHED, attribute=True),
     "set_grad_enabled": Internal("torch._C._set_grad_enabled", "the public switch is used, which a run watches"),
     "get_function_modes": Internal("torch.overrides._get_current_function_mode_stack", _MODES),
-    "pop_function_mode": Internal("torch.overrides._pop_mode", _MODES),
-    "push_function_mode": Internal("torch.overrides._push_mode", _MODES),
+    "pop_function_mode": Internal("torch.overrides._pop_mode", _STACKS),
+    "push_function_mode": Internal("torch.overrides._push_mode", _STACKS),
     "dispatch_module": Internal("torch.utils._python_dispatch", _MODES),
     "get_dispatch_modes": Internal("torch.utils._python_dispatch._get_current_dispatch_mode_stack", _MODES),
-    "pop_dispatch_mode": Internal("torch.utils._python_dispatch._pop_mode", _MODES),
-    "push_dispatch_mode": Internal("torch.utils._python_dispatch._push_mode", _MODES),
+    "pop_dispatch_mode": Internal("torch.utils._python_dispatch._pop_mode", _STACKS),
+    "push_dispatch_mode": Internal("torch.utils._python_dispatch._push_mode", _STACKS),
+    "tell_compiler_of_modes": Internal(
+        "torch._C._dynamo.guards.set_is_in_mode_without_ignore_compile_internals",
+        "the compiler is not told that a mode which a run left behind is gone",
+        since="2.13",
+    ),
     "device_context": Internal("torch._GLOBAL_DEVICE_CONTEXT", "a default device that a run sets is not put back"),
     "device_module": Internal("torch.utils._device", "a default device that a run sets is not put back"),
     "default_store": Internal(
@@ -120,18 +127,9 @@ INTERNALS = {
         "torch.nn.modules.module._global_forward_pre_hooks", "operations in PEFT's own layers are watched too"
     ),
     "foreach_norm": Internal("torch._foreach_norm", "gradients are measured one by one"),
-    **{
-        name: Internal(path, "a program's own step is not watched")
-        for name, path in {
-            "push_dispatch_mode": "torch.utils._python_dispatch._push_mode",
-            "pop_dispatch_mode": "torch.utils._python_dispatch._pop_mode",
-            "dispatch_modes": "torch._C._len_torch_dispatch_stack",
-            "push_function_mode": "torch.overrides._push_mode",
-            "pop_function_mode": "torch.overrides._pop_mode",
-            "function_modes": "torch._C._len_torch_function_stack",
-            "DeviceContext": "torch.utils._device.DeviceContext",
-        }.items()
-    },
+    "dispatch_modes": Internal("torch._C._len_torch_dispatch_stack", _NO_PROGRAM),
+    "function_modes": Internal("torch._C._len_torch_function_stack", _NO_PROGRAM),
+    "DeviceContext": Internal("torch.utils._device.DeviceContext", _NO_PROGRAM),
     # Running without weights
     "make_wrapper": Internal("torch.Tensor._make_wrapper_subclass", _NOTHING_RUNS),
     "disabled_torch_function": Internal("torch._C._disabled_torch_function_impl", _NOTHING_RUNS),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import ModulesToSaveWrapper
+from peft.utils import ModulesToSaveWrapper
 
 from peft_inspect.run.weightless import storage_key
 from peft_inspect.structure.adapter_layers import prompted

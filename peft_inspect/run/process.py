@@ -171,8 +171,9 @@ def _set_dispatch_modes(kept: tuple[list[Any], dict[str, Any]]) -> None:
     for mode in stack[len(find("get_dispatch_modes")()) :]:
         find("push_dispatch_mode")(mode)
     vars(module).update(flags)
-    if hasattr(module, "set_is_in_mode_without_ignore_compile_internals"):
-        module.set_is_in_mode_without_ignore_compile_internals(flags["_is_in_any_mode_without_ignore_compile_internals"])
+    tell_compiler = find("tell_compiler_of_modes")
+    if tell_compiler is not None:
+        tell_compiler(flags.get("_is_in_any_mode_without_ignore_compile_internals", False))
 
 
 def _stance() -> Any:

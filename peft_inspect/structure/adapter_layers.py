@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftMixedModel, PeftModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils.other import ModulesToSaveWrapper
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
 from peft_inspect.records import AdapterLayerInfo, Role

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from peft.utils.other import ModulesToSaveWrapper
+from peft.utils import ModulesToSaveWrapper
 
 from peft_inspect.records import AdapterLayerInfo, Tie
 
