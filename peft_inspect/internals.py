@@ -186,6 +186,11 @@ INTERNALS = {
         "tensors of adapters from before transformers 5 are looked for under the names they have",
         since="0.20",
     ),
+    "remap_for_load": Internal(
+        "peft.tuners.tuners_utils.BaseTuner._remap_adapter_state_dict_for_load",
+        "keys of a file that have the adapter's own name in them already are not loaded",
+        since="0.21",
+    ),
     "disable_adapters": Internal(f"peft.tuners.tuners_utils.BaseTunerLayer.{DISABLED}", "whether enabling helps is not tried"),
     "active_adapter": Internal(f"peft.tuners.tuners_utils.BaseTunerLayer.{ACTIVE}", "whether activating helps is not tried"),
     # huggingface_hub

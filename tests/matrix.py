@@ -33,7 +33,7 @@ MAIN = re.compile(r"<!-- main-command -->\n```bash\n(?P<command>.+?)\n```", re.D
 CAUSE = ("LoRA params with gradients: 0/384", "PI303", "docs/examples/speech_emotion.py:98", "verified: 384/384")
 EXAMPLES = ("tests/test_rules.py",)
 SAMPLE = (
-    *EXAMPLES,
+    *(*EXAMPLES, "tests/cases"),
     *("tests/test_internals.py", "tests/test_undisturbed.py", "tests/structure/test_structure.py", "tests/integrations/test_trainer.py"),
 )
 SHOWN = ("torch", "transformers", "peft")

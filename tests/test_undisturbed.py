@@ -306,3 +306,23 @@ def test_training_goes_on_as_if_nothing_had_happened() -> None:
         return [parameter.detach().clone() for parameter in model.parameters()]
 
     assert all(same(left, right) for left, right in zip(train(look=False), train(look=True), strict=True))
+
+
+def test_an_autocast_around_the_inspection_keeps_no_cast_of_what_was_inside() -> None:
+    """Weights that a run changes are cast while they are changed, and autocast would hand out these casts until it ends."""
+
+    class Halving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.fc.lora_A["default"].weight.data.mul_(0.5)
+            return self.fc(x)
+
+    model, x = get_peft_model(Halving(), LoraConfig(r=2, target_modules=["fc"], init_lora_weights=False)), torch.rand(2, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = model.base_model.model.fc(x)
+        torch.clear_autocast_cache()
+        peft_inspect.check(model, {"x": x})
+        assert same(model.base_model.model.fc(x), expected)

@@ -133,6 +133,8 @@ class Names:
     def module(self, key: str) -> ModuleInfo | None:
         """The module of the model whose weights a key holds: one that exists, whether or not it carries an adapter."""
         parts = key.split(".")
+        if self._is_in_adapter(parts):
+            return None
         for end in range(len(parts) - 1, max(len(parts) - 1 - _DEEPEST_TAIL, 0), -1):
             tail = tuple(parts[end:])
             module = self._modules.get(self._path(parts[:end]))
@@ -148,6 +150,11 @@ class Names:
             if path in self._adapted:
                 return path, ".".join(parts[end:])
         return None
+
+    def _is_in_adapter(self, parts: list[str]) -> bool:
+        """Whether a live module with this key is part of an adapter layer, its base aside: the name of an adapter is in the key."""
+        owner = next((end for end in range(len(parts) - 1, 0, -1) if self._path(parts[:end]) in self._adapted), None)
+        return owner is not None and parts[owner] != "base_layer" and self._path(parts[:-1]) in self._modules
 
     def _path(self, parts: list[str]) -> str:
         root, prefix = self._root

@@ -60,6 +60,7 @@ def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = Fals
         InspectionError: the forward or the loss raised; names the module it happened in and shows the user's frames.
     """
     _seed(draw)
+    torch.clear_autocast_cache()  # inside an autocast of the caller it keeps casts of a run before this one, without their graph
     try:
         with warnings.catch_warnings(), _uncompiled():
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause

@@ -76,6 +76,7 @@ class undisturbed(Reversible[WriteGuard]):  # noqa: N801 - reads as what it does
             except BaseException as error:  # noqa: PERF203 - each has its own
                 failed = failed or error
         _set_grad_enabled(self._grad_enabled)
+        torch.clear_autocast_cache()  # or an autocast around this goes on with casts of weights as they were inside
         if failed is not None:
             raise failed
 

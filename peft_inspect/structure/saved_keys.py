@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftMixedModel, PeftModel, get_peft_model_state_dict
 
-from peft_inspect.internals import require
+from peft_inspect.internals import find, require
 from peft_inspect.records import TensorInfo
 from peft_inspect.reversible import patched
 
@@ -36,6 +36,7 @@ class SavedKeys:
         self._bare = "" if isinstance(owner.module, (PeftModel, PeftMixedModel)) else PREFIX
         self.shapes = {key: tuple(value.shape) for key, value in owner.module.state_dict(keep_vars=True).items()}
         self.live = self._saved()
+        self._adapter_keys = frozenset(self.live.values())
 
     def zero(self) -> frozenset[str]:
         """The live keys of the adapter whose tensor is exactly zero; none of what has no values here."""
@@ -50,7 +51,7 @@ class SavedKeys:
     def held(self, key: str) -> str | None:
         """The live key that a key in a file names by itself: a base weight, such as a resized embedding."""
         live_key = key.removeprefix(self._bare)
-        return live_key if live_key in self.shapes else None
+        return live_key if live_key in self.shapes and live_key not in self._adapter_keys else None
 
     def loaded(self, tensors: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
         """The tensors of a file with the keys PEFT loads them as."""
@@ -77,8 +78,10 @@ class SavedKeys:
 
     def _spellings(self) -> Iterator[tuple[str, str]]:
         """Other spellings that PEFT loads: with the adapter's own name in the key, and DoRA's magnitude as a module's weight."""
+        named = find("remap_for_load") is not None
         for key, live_key in self.live.items():
-            yield self._bare + live_key, key
+            if named:
+                yield self._bare + live_key, key
             yield self._bare + f"{live_key}.".replace(f".{self._name}.", ".").removesuffix("."), key
 
     @staticmethod

@@ -23,6 +23,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 import peft_inspect
+from tests.versions import require_for_case
 
 if TYPE_CHECKING:
     from peft_inspect.rules import Example
@@ -55,6 +56,7 @@ class Fault:
 @cache
 def program(name: str) -> ModuleType:
     """The module of a case."""
+    require_for_case(name)
     spec = importlib.util.spec_from_file_location(f"case_{name.replace('/', '_')}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

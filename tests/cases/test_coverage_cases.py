@@ -20,6 +20,7 @@ from peft_inspect.diagnose import Evidence, diagnose, named
 from peft_inspect.records import Diagnosis, Severity, Subject
 from peft_inspect.structure import read_structure
 from peft_inspect.suggest import corrected
+from tests.versions import require_for_case
 
 if TYPE_CHECKING:
     from peft_inspect.rules import Example
@@ -36,6 +37,7 @@ RULES = named(("PI1", "PI316"))
 @cache
 def program(folder: str, name: str) -> ModuleType:
     """The module of a case."""
+    require_for_case(f"{folder}/{name}")
     spec = importlib.util.spec_from_file_location(f"{folder}_{name}", FOLDER / folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

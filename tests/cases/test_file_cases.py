@@ -11,11 +11,13 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from packaging.version import Version
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -24,6 +26,7 @@ from peft_inspect.diagnose import Evidence, diagnose, named
 from peft_inspect.load.adapter.adapters import read_adapter_files
 from peft_inspect.records import Diagnosis, Subject
 from peft_inspect.structure import adapter_evidence, read_structure
+from tests.versions import require_for_case
 
 # The programs are the users' own, with whatever they make torch, transformers and PEFT warn about.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,6 +44,11 @@ def _beside_their_helper(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def program(name: str) -> ModuleType:
+    require_for_case(f"files/{name}")
+    return load_program(name)
+
+
+def load_program(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"file_case_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -82,6 +90,14 @@ def test_the_fixed_program_is_silent(name: str, tmp_path: Path) -> None:
     diagnosis = judged(*program(name).fixed(str(tmp_path)))
     assert diagnosis.findings == (), listed(diagnosis)
     assert "crashed" not in {outcome.status for outcome in diagnosis.outcomes}
+
+
+def test_a_peft_that_would_put_the_name_in_twice_leaves_such_keys_out(tmp_path: Path) -> None:
+    if Version(version("peft")) >= Version("0.21"):
+        pytest.skip(f"peft {version('peft')} takes keys with the adapter's own name in them")
+    case = load_program("adapter_name_inside_keys")
+    (found,) = judged(*case.fixed(str(tmp_path))).findings
+    assert (found.code, found.facts["mapping"]) == (case.RULE, {"default.": ""})
 
 
 def test_an_untrained_adapter_that_was_loaded_for_use_is_one_finding(tmp_path: Path) -> None:

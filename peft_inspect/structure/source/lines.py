@@ -23,11 +23,11 @@ from peft_inspect.records import Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PACKAGE = Path(__file__).parents[2]
-_OURS = str(_PACKAGE) + os.sep
-_EXAMPLES = str(_PACKAGE / "rules") + os.sep  # programs as users write them
-_TORCH = str(Path(torch.__file__).parent) + os.sep  # not torchvision
-_PEFT = str(Path(peft.__file__).parent) + os.sep
+# Folders as the import system spells them, which is how code names its file: a `Path` would drop the dot of `./`.
+_OURS = __file__.removesuffix(str(Path("structure", "source", "lines.py")))
+_EXAMPLES = _OURS + "rules" + os.sep  # programs as users write them
+_TORCH = torch.__file__.removesuffix("__init__.py")  # with the separator: not torchvision
+_PEFT = peft.__file__.removesuffix("__init__.py")
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("purelib", "platlib")})
 

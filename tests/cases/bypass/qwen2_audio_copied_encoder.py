@@ -10,7 +10,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from peft_inspect.rules import Example
 
 RULE, NAME = "PI203", "unadapted-copy-called"
-LAYERS = r"model\.base_model\.model\.model\.audio_tower\..*"
+LAYERS = r"model\.base_model\.model\.(model\.)?audio_tower\..*"
 DEAD = 24
 VERIFIED = True
 
@@ -34,12 +34,12 @@ class Classifier(nn.Module):
         super().__init__()
         base = qwen2_audio()
         if take_a_copy:
-            self.encoder = copy.deepcopy(base.model.audio_tower)
+            self.encoder = copy.deepcopy(getattr(base, "model", base).audio_tower)
             self.encoder.requires_grad_(False)
         config = LoraConfig(r=2, target_modules=r".*audio_tower.*\.(q_proj|k_proj|v_proj)")
         self.model = get_peft_model(base, config)
         if not take_a_copy:
-            self.encoder = self.model.get_base_model().model.audio_tower
+            self.encoder = getattr(base, "model", base).audio_tower  # below `.model` from transformers 5.9 on
         self.proj_speech = nn.Linear(16, 3)
 
     def forward(self, input_features, labels):

@@ -23,6 +23,8 @@ def build():
     lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", alora_invocation_tokens=INVOCATION)
     model = get_peft_model(base, lora).train()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    if not hasattr(base, "_require_grads_hook"):  # before transformers 5 nobody has called it yet
+        base.enable_input_require_grads()
     return model
 
 

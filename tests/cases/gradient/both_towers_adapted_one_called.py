@@ -8,7 +8,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from peft_inspect.rules import Example
 
 RULE, NAME = "PI208", "branch-not-executed"
-LAYERS = r"model\.base_model\.model\.model\.language_model\..*"
+LAYERS = r"model\.base_model\.model\.(model\.)?language_model\..*"
 DEAD = 12
 
 
@@ -46,7 +46,8 @@ class EmotionHead(nn.Module):
         self.proj_speech = nn.Linear(16, 4)
 
     def forward(self, input_features, labels):
-        tower = self.model.get_base_model().model.audio_tower
+        base = self.model.get_base_model()
+        tower = getattr(base, "model", base).audio_tower  # below `.model` from transformers 5.9 on
         pooled = tower(input_features).last_hidden_state.mean(dim=1)
         return {"loss": nn.functional.cross_entropy(self.proj_speech(pooled), labels)}
 

@@ -20,6 +20,8 @@ def model(use_reentrant):
     lora = LoraConfig(r=2, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
     peft_model = get_peft_model(base, lora).train()
     peft_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+    if not hasattr(base, "_require_grads_hook"):  # before transformers 5 nobody has called it yet
+        base.enable_input_require_grads()
     return peft_model
 
 

@@ -19,6 +19,6 @@ def healthy():
         drop_path_rate=0.6,
         num_labels=3,
     )
-    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"])
+    lora = LoraConfig(r=2, target_modules=r".*\.(q_proj|v_proj|query|value)", modules_to_save=["classifier"])
     model = get_peft_model(BeitForImageClassification(config), lora).train()
     return Example(model, {"pixel_values": torch.randn(1, 3, 16, 16), "labels": torch.tensor([1])})

@@ -35,16 +35,21 @@ def qwen2_audio():
     )
 
 
+def inside(base):
+    """Where the towers are: below `.model` from transformers 5.9 on."""
+    return getattr(base, "model", base)
+
+
 class SpeechModel(nn.Module):
     def __init__(self):
         super().__init__()
         self.model = get_peft_model(qwen2_audio(), LoraConfig(target_modules=r".*audio_tower.*_proj"))
-        self.audio_tower = self.model.base_model.model.model.audio_tower
+        self.audio_tower = inside(self.model.base_model.model).audio_tower
         self.proj_speech = nn.Linear(16, 4)
 
     def forward(self, input_features, labels):
-        assert self.model.model.model.audio_tower is self.audio_tower
-        states = self.model.model.model.audio_tower(input_features).last_hidden_state
+        assert inside(self.model.model).audio_tower is self.audio_tower
+        states = inside(self.model.model).audio_tower(input_features).last_hidden_state
         return {"loss": nn.functional.cross_entropy(self.proj_speech(states.mean(1)), labels)}
 
 
