@@ -143,7 +143,7 @@ def _private(name):
     return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
 
 
-PROMISED = {"torch.overrides.TorchFunctionMode", "huggingface_hub.utils.logging"}  # documented, and in no `__all__`
+PROMISED = {"torch.jit.is_tracing", "torch.overrides.TorchFunctionMode", "huggingface_hub.utils.logging"}  # documented, and in no `__all__`
 
 
 def _unlisted(module, name):
