@@ -149,6 +149,7 @@ def inspect(
     step("importing torch, transformers and peft")
     with uncollected():
         from peft_inspect.load import load
+        from peft_inspect.run.as_device import as_if_on
         from peft_inspect.run.changes import Changes
         from peft_inspect.run.loads import Loads
         from peft_inspect.structure.source.lines import boundary
@@ -159,6 +160,8 @@ def inspect(
         with loads.watching(), changes.watching(), _calls_noted(changes):
             subject = load(request, step)
         subject = replace(subject, changes=changes)
+        if request.as_device is not None:
+            subject = as_if_on(request.as_device, subject)
         if not subject.adapter_files:  # else it was this tool that loaded one
             subject = replace(subject, adapter_files=loads.files(subject.model))
         return inspect_subject(subject, judging, step, time.perf_counter() - started)

@@ -117,6 +117,12 @@ def _request(
             autocompletion=completion.weights,
         ),
     ] = None,
+    as_device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="cuda", help="Without weights: take the ways and kernels that the model takes on a GPU.", rich_help_panel=MODEL
+        ),
+    ] = None,
     reduce: Annotated[bool, typer.Option("--reduce", help="Shrink the config consistently.", rich_help_panel=MODEL)] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.", rich_help_panel=MODEL)
@@ -161,6 +167,8 @@ def _request(
     }
     if weights not in (None, *completion.WEIGHTS):
         raise typer.BadParameter(_none_of(weights, completion.WEIGHTS), param_hint="--weights")
+    if as_device not in (None, "cuda"):
+        raise typer.BadParameter(_none_of(as_device, ("cuda",)), param_hint="--as-device")
     return Request(
         model=model,
         lora=lora,
@@ -170,6 +178,7 @@ def _request(
         base=base,
         base_class=base_class,
         weights=weights,  # type: ignore[arg-type]  # one of the three, as checked above
+        as_device=as_device,  # type: ignore[arg-type]  # likewise
         reduce=reduce,
         batch=batch,
         loss=loss,

@@ -241,6 +241,7 @@ _PATHS = ("model", "lora", "adapter", "base", "batch", "loss", "optimizer", "ima
 _REQUEST: Mapping[str, Callable[[Any, str], Any]] = {
     **dict.fromkeys((*_PATHS, "base-class", "text"), _is_text),
     "weights": _is_one_of("none", "random", "pretrained"),
+    "as-device": _is_one_of("cuda"),
     "reduce": _is_flag,
     "trust-remote-code": _is_flag,
 }

@@ -25,6 +25,7 @@ class Request:
     base: str | None = None  # overrides the base model that an adapter names
     base_class: str | None = None  # check against this class instead of the one trained on
     weights: Literal["none", "random", "pretrained"] | None = None  # None: the default of the MODEL form
+    as_device: Literal["cuda"] | None = None  # take the ways that the model would take there; only without weights
     reduce: bool = False  # shrink the config consistently
     batch: str | None = None  # a file, or file.py:callable
     loss: str | None = None  # file.py:callable
@@ -55,4 +56,5 @@ class Subject:
     base_name: str | None = None  # where MODEL is an adapter: its base, as it was named
     merged_onto: tuple[str, str] | None = None  # folders of a merged checkpoint, which the model was built from, and of its base
     batch_by: str = "user"  # who made the batch, where there is one
+    as_device: str | None = None  # whose ways the run takes, where that is another one than it runs on
     changes: Any = None  # a `run.changes.Changes`: what the user's own code did to the model before, where that was watched

@@ -3,7 +3,7 @@
 Another device, another shape or a fused kernel takes that path, and there the adapter is
 skipped: what trains here may not train there. Mamba layers do so with their CUDA kernels.
 
-Check on the device you train on, or take the module out of `target_modules`.
+Check on the device you train on, without weights by `--as-device cuda`, or take the module out of `target_modules`.
 """
 
 from __future__ import annotations

@@ -57,6 +57,9 @@ LOAD_STATE_DICT: Place = (torch.nn.Module, "load_state_dict")
 # Reentrant checkpointing, wherever `checkpoint` was imported to.
 REENTRANT_CHECKPOINT: Place = (checkpoint, "CheckpointFunction")
 
+# Who asks for a GPU, where a run takes the ways of one.
+CUDA_IS_AVAILABLE: Place = (torch.cuda, "is_available")
+
 # Custom autograd functions: torch shows their operands to no mode. Written in C from torch 2.14 on.
 FUNCTION_APPLY: Place = (torch.autograd.Function, "apply")
 
@@ -95,6 +98,7 @@ PLACES: tuple[Place, ...] = (
     LOAD_WEIGHTS,
     LOAD_STATE_DICT,
     REENTRANT_CHECKPOINT,
+    CUDA_IS_AVAILABLE,
     FUNCTION_APPLY,
     BACKWARD,
     GRAD,

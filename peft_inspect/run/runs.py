@@ -14,6 +14,7 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 
 from peft_inspect.records import SUM_OF, InspectionError
+from peft_inspect.run.as_device import as_on_device
 from peft_inspect.run.failures import explained
 from peft_inspect.run.graph import is_opaque, leaves, upstream
 from peft_inspect.run.weightless import WeightlessError, running
@@ -62,7 +63,7 @@ def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = Fals
     _seed(draw)
     torch.clear_autocast_cache()  # inside an autocast of the caller it keeps casts of a run before this one, without their graph
     try:
-        with warnings.catch_warnings(), _uncompiled():
+        with warnings.catch_warnings(), _uncompiled(), as_on_device(subject):
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
             return _forward(subject, batch, weighted=weighted)
     except Exception as error:
@@ -167,7 +168,8 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
             return leaves(nodes)
     try:
         # a tensor would be handed to function modes first, which are off for what they handle: for all that is run again inside
-        torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
+        with as_on_device(subject):  # checkpointed blocks run again
+            torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
     except Exception as error:
         raise explained(error, subject.model, "backward") from error
     return {id(parameter) for parameter in parameters_of(subject.model) if parameter.grad is not None}
