@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 
 import peft_inspect
@@ -51,3 +52,13 @@ def test_errors_speak_python(model):
         peft_inspect.tree(model, columns=("colour",))
     with pytest.raises(peft_inspect.InspectionError, match=r"a str cannot be inspected: pass the torch.nn.Module"):
         peft_inspect.tree("meta-llama/Llama-3.1-8B")
+
+
+def test_an_optimizer_that_is_handed_over_is_held_to_its_learning_rate(model):
+    """Nothing is stepped: that no step can change anything is seen all the same; a schedule that begins at 0 is no fault."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    found = peft_inspect.check(model, text_batch(), optimizer=optimizer, verify=False)
+    assert [finding.code for finding in found.findings] == ["PI502"]
+    assert repr(found).startswith("<Report of PeftModel: the learning rate of the optimizer is 0")
+    optimizer.param_groups[0]["initial_lr"] = 0.1
+    assert peft_inspect.check(model, text_batch(), optimizer=optimizer, verify=False).findings == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from peft_inspect.cli.options import Reporting
 from peft_inspect.cli.output import Output
 from peft_inspect.cli.streams import FOUND
 from peft_inspect.formats import View
+from peft_inspect.formats.names import visible
 from peft_inspect.formats.several import write_all
 from peft_inspect.project import suggesting
 from peft_inspect.project.config import read_config
@@ -57,8 +59,10 @@ def check_targets(
             why = {name: str(error) for name, error in inspected.failed.items()}
             for name, output in outputs:
                 output.write(partial(write_all, name, inspected.reports, why, view=view, red=inspected.red))
+                if name == "lora-config" and output.file is not None:
+                    sys.stderr.write(f"peft-inspect: wrote {visible(str(output.file))}: the LoRA config that the findings suggest\n")
         if converted is not None and inspected.reports:
-            suggesting.write(inspected.reports.values(), converted)
+            sys.stderr.write(f"peft-inspect: {visible(suggesting.write(inspected.reports.values(), converted))}\n")
         if inspected.incomplete:
             raise inspected.incomplete
         raise typer.Exit(FOUND if inspected.red else 0)

@@ -239,7 +239,8 @@ def _reporting(
         ),
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Also which rules were skipped and why.", rich_help_panel=REPORT)
+        bool,
+        typer.Option("-v", "--verbose", help="Also which rules were skipped and why; run: its targets.", rich_help_panel=REPORT),
     ] = False,
     color: Annotated[
         str, typer.Option(metavar="|".join(completion.COLORS), help="Colours; auto: on a terminal.", rich_help_panel=REPORT)

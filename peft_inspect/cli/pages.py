@@ -9,7 +9,6 @@ from typing import Any
 from rich.syntax import Syntax
 from rich.text import Text
 
-from peft_inspect.diagnose import precedence
 from peft_inspect.formats.findings import STYLES
 from peft_inspect.formats.screen import Line
 from peft_inspect.records import Severity
@@ -69,11 +68,6 @@ def _titled(rules: Sequence[Rule[Any]], width: int) -> Iterator[Line]:
 def rule_page(rule: Rule[Any]) -> Iterator[Line]:
     """The page of one rule, and its two examples as a program that runs where it is pasted."""
     yield from _explained(rule.code, rule.name, rule.severity, page(rule))
-    before = ", ".join(sorted(precedence(all_rules())[rule]))
-    if before:
-        because = f" {rule.because}" if rule.because else ""
-        yield Line(Text(f"Gives way to {before} where they explain the same layers.{because}"))
-        yield Line(Text())
     yield Line(Text("Broken and fixed, as a program: paste it into a file and run it.", style="bold"))
     yield Line(Text())
     yield from (Line(line, whole=True) for line in _highlighted(program(rule)))

@@ -81,7 +81,7 @@ def run(
     given = tuple(program or ())
     if module is None and not given:
         raise typer.BadParameter("name the script to run, or a module with -m", param_hint="SCRIPT")
-    view = reporting.view("check", ascii=ascii_)
+    view = reporting.view("check", ascii=ascii_, tables=reporting.verbosity > 0)
     script = None if module is not None else given[0]
     accepting = Accepting(baseline, write_baseline)
     run_program(

@@ -51,6 +51,8 @@ def run_program(
 
         def tell(reports: Mapping[str, Report]) -> None:
             told.append(reports)
+            if sys.stderr.isatty():
+                sys.stderr.write("\n")  # a progress bar may stand on the line
             sys.stdout.flush()
             sys.stderr.flush()
             reports = accepting.of(reports)
@@ -104,7 +106,22 @@ def _leave(done: ProgramRun, fails: Callable[[Iterable[Diagnosis]], bool]) -> No
         raise InspectionError(_without_step(done))
     if trouble := "; ".join(report.incomplete for report in done.reports.values() if report.incomplete):
         raise InspectionError(trouble)
-    raise typer.Exit(FOUND if fails(done.reports.values()) else 0)
+    failed = fails(done.reports.values())
+    if done.ranks is None or done.ranks.writes:
+        sys.stderr.write(f"peft-inspect: {_ended(done, failed=failed)}\n")
+    raise typer.Exit(FOUND if failed else 0)
+
+
+def _ended(done: ProgramRun, *, failed: bool) -> str:
+    """That the program was stopped, or came to its end before all had been looked at."""
+    steps = max((len(report.steps) for report in done.reports.values()), default=0)
+    after = f"after {steps} step{'' if steps == 1 else 's'}"
+    if done.ended.how == "stopped":
+        return f"the program was stopped {after}" + ("" if failed else "; --keep-going lets it train on")
+    findings = [finding for report in done.reports.values() for finding in report.findings]
+    open_ends = any(finding.fix_verified is None and finding.source is None for finding in findings)
+    more = "; with more steps of its own (4 are enough) the place may be found, and the fix tried" if open_ends else ""
+    return f"the program ended {after}{more}"
 
 
 def _without_step(done: ProgramRun) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 from rich.text import Text
@@ -9,6 +10,8 @@ from rich.text import Text
 from peft_inspect.formats.names import visible
 from peft_inspect.formats.totals import GradientTotals, gradient_totals
 from peft_inspect.records import Diagnosis, Finding, Severity, Trace
+
+LONG = 110  # characters of a cause that is told in full
 
 
 def answer(report: Diagnosis) -> Text:
@@ -55,24 +58,30 @@ def _of_step(report: Diagnosis, trace: Trace, errors: tuple[Finding, ...]) -> st
     if not totals.total:
         return f"nothing of an adapter to train: {_cause(errors)}" if errors else "no adapter parameters here, and nothing wrong"
     if errors:
-        return f"{_not_training(report, totals)}: {_cause(errors)}"
+        missing = _not_training(totals)
+        return f"{missing}: {_cause(errors)}" if missing else f"{_cause(errors)}; {_all(totals.total)} {_arrives(report)} all the same"
     said = _training(report, trace, totals)
     judged = any(outcome.code.startswith("PI1") and outcome.code != "PI112" for outcome in report.outcomes)
     return said if judged else f"{said}; what the config reaches was not judged (peft-inspect check does)"
 
 
-def _not_training(report: Diagnosis, totals: GradientTotals) -> str:
+def _not_training(totals: GradientTotals) -> str:
+    """How much does not train; nothing where every adapter parameter gets a gradient."""
     if totals.with_grad == 0:
         return "nothing trains" if totals.other_with_grad == 0 else "no adapter parameter trains"
     if totals.without_grad:
         return f"{totals.without_grad:,} of {totals.total:,} adapter parameters do not train"
-    return f"all {totals.total:,} adapter parameters {_does(report)}, and something is wrong all the same"
+    return ""
+
+
+def _all(total: int) -> str:
+    return "the one adapter parameter" if total == 1 else f"all {total:,} adapter parameters"
 
 
 def _training(report: Diagnosis, trace: Trace, totals: GradientTotals) -> str:
     """What trains, for a report without errors; why the rest does not, where that is known."""
-    some = f"all {totals.total:,}" if not totals.without_grad else f"{totals.with_grad:,} of {totals.total:,}"
-    said = f"{some} adapter parameters {_does(report)}"
+    some = _all(totals.total) if not totals.without_grad else f"{totals.with_grad:,} of {totals.total:,} adapter parameters"
+    said = f"{some} {_does(report, one=totals.total == 1)}"
     if idle := _idle(trace):
         said += f"; {idle:,} are in layers that did not run"
     if totals.frozen:
@@ -80,11 +89,15 @@ def _training(report: Diagnosis, trace: Trace, totals: GradientTotals) -> str:
     return f"{said}. No loss was given: this proves the wiring and nothing more" if _without_loss(report) else said
 
 
-def _does(report: Diagnosis) -> str:
+def _arrives(report: Diagnosis) -> str:
+    return "get a gradient" if report.structure.weights != "none" and not _without_loss(report) else _does(report, one=False)
+
+
+def _does(report: Diagnosis, *, one: bool) -> str:
     """What parameters do to which a gradient arrives: without weights it has no size, and without a loss no meaning."""
     if _without_loss(report):
-        return "are connected to the outputs"
-    return "are connected to the loss" if report.structure.weights == "none" else "train"
+        return f"{'is' if one else 'are'} connected to the outputs"
+    return f"{'is' if one else 'are'} connected to the loss" if report.structure.weights == "none" else "trains" if one else "train"
 
 
 def _without_loss(report: Diagnosis) -> bool:
@@ -101,6 +114,8 @@ def _cause(errors: tuple[Finding, ...]) -> str:
     """The first error in its own words, with its line; how many more there are."""
     first = next((finding for finding in errors if finding.source is not None), errors[0])
     said = first.message.partition("\n")[0]
+    if len(said) > LONG:  # the finding above says the rest
+        said = re.split(r"[:;] ", said, maxsplit=1)[0]
     if first.source is not None:
         said += f", {first.source}"
     return said if len(errors) == 1 else f"{said}; and {_counted(len(errors) - 1, 'more error')}"

@@ -14,6 +14,7 @@ from peft_inspect.formats.table import Section, table
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import AdapterInfo, ConfigEntry, Structure
 
+_HEADS, _CLASSIFY = ("classifier", "score"), ("SEQ_CLS", "TOKEN_CLS")
 HEADS = ("field", "entry", "modules", "where", "layers")
 
 
@@ -34,6 +35,13 @@ def shown_targets(adapter: AdapterInfo) -> tuple[ConfigEntry, ...]:
     """The entries of its config; those that name one module each and differ in an index, as one: `layers.*.self_attn.q_proj`."""
     alike: dict[tuple[str, str], list[ConfigEntry]] = {}
     for target in adapter.targets:
+        if (
+            target.field == "modules_to_save"
+            and not target.matched
+            and target.entry in _HEADS
+            and str(adapter.config.get("task_type")) in _CLASSIFY
+        ):
+            continue  # PEFT asks for both names itself, and a model has one of them
         plain = len(target.matched) == 1 and any(map(is_index, target.entry.split(".")))
         names = ("*" if plain and is_index(name) else name for name in target.entry.split("."))
         alike.setdefault((target.field, ".".join(names)), []).append(replace(target, missed=()) if plain else target)

@@ -67,7 +67,7 @@ def _summary(report: Diagnosis) -> Iterator[Line]:
 
 
 def _body(report: Diagnosis, screen: Screen | None) -> Iterator[Line]:
-    if screen is not None and screen.view.command == "check" and report.structure.adapters:
+    if screen is not None and screen.view.command == "check" and screen.view.tables and report.structure.adapters:
         yield Line(Text())
         yield from target_lines(report.structure)
         yield from coverage_lines(report.structure, screen.width)

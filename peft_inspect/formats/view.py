@@ -21,6 +21,7 @@ class View:
     expand: bool = False  # repeated blocks one by one, adapter layers with what is inside them
     exact: bool = False  # numbers to the last digit
     targets: bool = False  # the target table
+    tables: bool = True  # what the config reached, in check
     norms: bool = False  # the gradient norm of every adapter parameter
     other: Diagnosis | None = None  # a second model, shown as a difference in one tree
     other_name: str = ""  # what the person called it

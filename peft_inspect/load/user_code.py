@@ -10,6 +10,7 @@ import inspect
 import operator
 import re
 import sys
+import textwrap
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,6 +88,15 @@ def call(what: str, function: Callable[..., _T], *args: Any, otherwise: str = ""
     """
     _require_arguments(what, function, len(args), otherwise)
     return guarded(f"{what} raised", lambda: function(*args))
+
+
+def returns_nothing(function: Callable[..., Any]) -> bool:
+    """Whether a plain function returns None whatever happens, as the `main` of a training program does."""
+    try:
+        node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0] if inspect.isfunction(function) else None
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return False
+    return isinstance(node, ast.FunctionDef) and not gives_something(node)
 
 
 def whole_program(reference: str) -> str:
@@ -204,12 +214,25 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def gives_something(function: ast.FunctionDef) -> bool:
+    """Whether to call a function can give anything but None: it returns a value, is a generator or decorated, raises or calls nothing."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+    inner = [node for node in ast.walk(function) if isinstance(node, kinds) and node is not function]
+    within = {id(node) for other in inner for node in ast.walk(other)}
+    own = [node for node in ast.walk(function) if id(node) not in within]
+    values = any(isinstance(node, ast.Yield | ast.YieldFrom) or (isinstance(node, ast.Return) and node.value) for node in own)
+    ends = isinstance(function.body[-1], ast.Raise)
+    return values or ends or bool(function.decorator_list) or not any(isinstance(node, ast.Call) for node in own)
+
+
 def defined_names(path: Path) -> list[str]:
-    """Names of the top-level functions and classes of a Python file, then of variables called like a model, without running it."""
+    """What may build a model in a Python file, without running it: functions that return something, classes, variables called so."""
     try:
         tree = ast.parse(read_text(path))
     except (InspectionError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     assigned = [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)]
-    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    defined = [
+        node.name for node in tree.body if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and gives_something(node))
+    ]
     return list(dict.fromkeys((*defined, *(name for name in assigned if "model" in name.lower()))))

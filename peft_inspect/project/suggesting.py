@@ -18,8 +18,8 @@ def is_folder(suggest: str) -> bool:
     return Path(suggest).is_dir() or suggest.endswith("/") or not Path(suggest).suffix
 
 
-def write(reports: Iterable[Report], folder: Path) -> None:
-    """Write the converted adapter of the one report.
+def write(reports: Iterable[Report], folder: Path) -> str:
+    """Write the converted adapter of the one report; what was written, in a line.
 
     Raises:
         InspectionError: there are several reports, no adapter file, or nothing to convert.
@@ -34,7 +34,10 @@ def write(reports: Iterable[Report], folder: Path) -> None:
     config = corrected(adapters[0].config if adapters else file.config, report.findings)
     if found is None and config == (adapters[0].config if adapters else file.config):
         raise InspectionError(f"--suggest {folder}: nothing that was found of {file.path} can be fixed by renaming or by its config")
+    if not config.get("base_model_name_or_path"):  # a model that was built from a config alone does not know where it lies
+        config["base_model_name_or_path"] = file.config.get("base_model_name_or_path")
     folder.mkdir(parents=True, exist_ok=True)
     if found is not None:
         write_converted(file.path, found[1], config, folder)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return f"wrote {folder}: {CONFIG}" + ("" if found is None else f", and {len(found[1].keys)} tensors under the names that PEFT loads")

@@ -201,6 +201,7 @@ class Structure:
     weights: Weights = "user"
     model_config: Mapping[str, Any] = field(default_factory=dict)  # the base model's config as plain JSON values
     optimizer: frozenset[str] | None = None  # paths of the parameters that the optimizer holds; None: no optimizer given
+    optimizer_rate: float | None = None  # the largest learning rate, past or to come, at which it trains a weight of an adapter
     optimizer_unknown: str | None = None  # why it cannot be told what the optimizer holds
     optimizer_by: Source | None = None  # the line that made it
     optimizer_older: bool = False  # than every adapter

@@ -45,9 +45,20 @@ def test_without_weights_and_with_an_error_of_the_config_nothing_is_said_of_grad
     structure = replace(make_llama(), weights="none")
     unmatched = Finding("PI101", "unmatched-target-module", Severity.ERROR, "'key_proj' matched nothing")
     report = make_report(structure, make_trace(structure, loss=None, norm=None), (unmatched,), COVERAGE_JUDGED)
-    assert said(report) == (
-        "all 16 adapter parameters are connected to the loss, and something is wrong all the same: 'key_proj' matched nothing"
-    )
+    assert said(report) == ("'key_proj' matched nothing; all 16 adapter parameters are connected to the loss all the same")
+
+
+def test_a_long_cause_is_told_by_its_beginning_since_the_finding_above_says_the_rest(make_llama, make_trace, make_report):
+    structure = make_llama()
+    long = Finding("PI302", "frozen-after-wrapping", Severity.ERROR, f"something froze 8 layers: {'a long reason ' * 10}")
+    assert said(make_report(structure, make_trace(structure, "frozen"), (long,))) == "nothing trains: something froze 8 layers"
+
+
+def test_one_parameter_is_no_plural(make_llama, make_trace, make_report):
+    structure = make_llama()
+    trace = make_trace(structure)
+    one = replace(trace, gradients=trace.gradients[:1])
+    assert said(make_report(structure, one, outcomes=COVERAGE_JUDGED)) == "the one adapter parameter trains"
 
 
 def test_several_targets_end_with_those_that_failed():

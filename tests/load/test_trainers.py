@@ -144,6 +144,16 @@ def test_a_revision_beside_a_folder_says_nothing(inspect, tiny_llama, text):
     assert inspect(text).source == str(tiny_llama)
 
 
+def test_axolotl_is_known_by_its_adapter_and_base_model_alone(inspect):
+    text = "base_model: {model}\nmodel_type: LlamaForCausalLM\nadapter: lora\nlora_r: 4\nlora_target_modules: [q_proj]\n"
+    assert adapted(inspect(text)) == ["q_proj"]
+
+
+def test_a_file_that_is_mostly_foreign_is_taken_for_no_lora_config(inspect):
+    with pytest.raises(InspectionError, match="has no field 'depth' nor most others of this file, which is of no trainer"):
+        inspect("net: {model}\nwidth: 3\ndepth: 4\ntarget_modules: [q_proj]\n")
+
+
 def test_a_lora_config_beside_a_model_id_is_read_too(inspect):
     assert adapted(inspect(FLAT)) == ["q_proj", "v_proj"]
 

@@ -42,7 +42,8 @@ def place_of(finding: Finding, report: Diagnosis) -> Place:
     if structure.source_file:
         return Place(_shown(structure.source_file))
     script = report.source.partition(":")[0]
-    known = next((name for name in (script, *_PROJECT_FILES) if Path(name).is_file()), None)
+    words = report.source.split()  # the command line of a program that was run
+    known = next((name for name in (script, *words[:1], *_PROJECT_FILES) if Path(name).is_file()), None)
     return Place(_shown(known) if known else report.source.replace(":", "/").strip("/") or "model")
 
 

@@ -66,8 +66,9 @@ def asked(request: Request) -> Asked | None:
     if not recognised.fields and not flags:
         raise InspectionError(f"{path} holds no field of a LoRA config: nothing in it says what to adapt")
     if not flags and recognised.for_model is None and not _looks_like_one(recognised.fields):
+        unknown = min(recognised.fields.keys() - set(_field_names({"peft_type": "LORA"})), default="")
         raise InspectionError(
-            f"{path}: LoraConfig has no field {min(recognised.fields)!r}, nor any other of this file, which is of no trainer "
+            f"{path}: LoraConfig has no field {unknown!r} nor most others of this file, which is of no trainer "
             f"that is followed here: {listed([dialect.trainer for dialect in DIALECTS], 20)}. "
             "Give PEFT's own fields, as --target-modules, -r and --lora-alpha"
         )
@@ -77,9 +78,11 @@ def asked(request: Request) -> Asked | None:
 
 
 def _looks_like_one(fields: Mapping[str, Any]) -> bool:
-    """Whether anything in a file is a field of a PEFT config, be it a misspelt one."""
+    """Whether half of a file at least are fields of a PEFT config, be they misspelt."""
     names = _field_names({"peft_type": "LORA", **fields})
-    return "peft_type" in fields or any(name in names or name in _IN_PEFTS_SPELLING or did_you_mean(name, names) for name in fields)
+    meant = [name for name in fields if name in names or name in _IN_PEFTS_SPELLING or did_you_mean(name, names)]
+    known = [name for name in meant if name in names]
+    return "peft_type" in fields or (2 * len(meant) >= len(fields) and (bool(known) or len(fields) == 1))
 
 
 def _as_peft_reads(fields: Mapping[str, Any], *, saved: bool) -> tuple[dict[str, Any], list[str]]:

@@ -136,6 +136,7 @@ DIALECT = Dialect(
             *("peft_init_lora_weights", "peft_layer_replication", "peft_trainable_token_indices", "peft_ensure_weight_tying"),
         }
     ),
+    together=("adapter", "base_model"),
     told=lambda data: bool({"base_model", "adapter"} & data.keys()),
     decides={
         "base_model": "the base model",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft_inspect.load.trainers.reader import Reader, has_value
+from peft_inspect.load.trainers.reader import Reader, has_value, value_at
 from peft_inspect.load.trainers.recognised import Recognised
 
 
@@ -26,12 +26,15 @@ class Dialect:
     read: Callable[[Reader], Recognised]  # raises InspectionError where the file trains no adapter
     indifferent: frozenset[str] = frozenset()  # fields that decide nothing here, though they are called as if
     flat: tuple[str, ...] = ()  # sections whose fields may as well stand at the top
+    together: tuple[str, ...] = ()  # plain fields that are all there in this trainer's files alone
     told: Callable[[Mapping[str, Any]], bool] = field(default=lambda _: True)  # whether the own fields are enough
 
     def evidence(self, data: Mapping[str, Any]) -> tuple[str, ...]:
         """The fields of a file that only this trainer has."""
         data = self._flattened(data)
         found = tuple(sorted(name for name in self.own if has_value(data, name)))
+        if self.together and all(isinstance(value_at(data, name), str) for name in self.together):
+            found = (*self.together, *found)
         return found if found and self.told(data) else ()
 
     def recognised(self, data: Mapping[str, Any], where: str) -> Recognised:
