@@ -395,7 +395,7 @@ def test_the_shell_completes_commands_and_values(words, offered):
 
 
 def test_explain_lists_all_rules_and_prints_the_page_of_one():
-    listed = shell("explain").stdout
+    listed = shell("explain", env={**os.environ, "COLUMNS": "200"}).stdout
     assert all(f"{rule.code} {rule.severity.value:<7} {rule.name}" in listed for rule in all_rules())
     lines = shell("explain", env={**os.environ, "COLUMNS": "80"}).stdout.splitlines()
     assert all(f"{rule.code} {rule.name}" in "\n".join(lines) for rule in all_rules())

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _REFERENCE = re.compile(r"(?P<module>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
+_TRAINING = frozenset({"main", "train", "fit", "backward", "step"})
 _OURS = str(Path(__file__).resolve().parent)
 
 
@@ -90,13 +91,13 @@ def call(what: str, function: Callable[..., _T], *args: Any, otherwise: str = ""
     return guarded(f"{what} raised", lambda: function(*args))
 
 
-def returns_nothing(function: Callable[..., Any]) -> bool:
-    """Whether a plain function returns None whatever happens, as the `main` of a training program does."""
+def only_trains(function: Callable[..., Any]) -> bool:
+    """Whether a plain function trains and gives no model, as the `main` of a training program does."""
     try:
         node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0] if inspect.isfunction(function) else None
     except (OSError, TypeError, SyntaxError, ValueError):
         return False
-    return isinstance(node, ast.FunctionDef) and not gives_something(node)
+    return isinstance(node, ast.FunctionDef) and _only_trains(node)
 
 
 def whole_program(reference: str) -> str:
@@ -214,15 +215,21 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def gives_something(function: ast.FunctionDef) -> bool:
-    """Whether to call a function can give anything but None: it returns a value, is a generator or decorated, raises or calls nothing."""
+def _only_trains(function: ast.FunctionDef) -> bool:
+    """Whether a function trains and returns no value: it is called so, loops, or calls what is called so."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
     inner = [node for node in ast.walk(function) if isinstance(node, kinds) and node is not function]
     within = {id(node) for other in inner for node in ast.walk(other)}
     own = [node for node in ast.walk(function) if id(node) not in within]
-    values = any(isinstance(node, ast.Yield | ast.YieldFrom) or (isinstance(node, ast.Return) and node.value) for node in own)
-    ends = isinstance(function.body[-1], ast.Raise)
-    return values or ends or bool(function.decorator_list) or not any(isinstance(node, ast.Call) for node in own)
+    if function.decorator_list or any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own):
+        return False
+    called = {
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        for node in own
+        if isinstance(node, ast.Call)
+    }
+    trains = not _TRAINING.isdisjoint({*called, function.name}) or any(isinstance(node, ast.For | ast.While) for node in own)
+    return trains and not any(isinstance(node, ast.Return) and node.value for node in own)
 
 
 def defined_names(path: Path) -> list[str]:
@@ -233,6 +240,6 @@ def defined_names(path: Path) -> list[str]:
         return []
     assigned = [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)]
     defined = [
-        node.name for node in tree.body if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and gives_something(node))
+        node.name for node in tree.body if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and not _only_trains(node))
     ]
     return list(dict.fromkeys((*defined, *(name for name in assigned if "model" in name.lower()))))

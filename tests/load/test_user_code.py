@@ -174,13 +174,13 @@ def test_a_file_without_a_callable_lists_those_it_has(load, script):
         load(str(script("def build_model(): ...\nclass Net: ...\n")))
 
 
-def test_a_function_that_returns_nothing_is_neither_called_nor_offered(load, script):
+def test_a_function_that_only_trains_is_neither_called_nor_offered(load, script):
     """The `main` of a training program would train for hours, and give no model."""
     path = script(
         "import torch\ndef main():\n    open('trained', 'w').close()\n    def inner(): return 1\n    print(inner())\n"
         "def build(): return torch.nn.Linear(1, 1)\n"
     )
-    with pytest.raises(InspectionError, match=r"main returns nothing, so it is not called: .* or peft-inspect run .*train.py"):
+    with pytest.raises(InspectionError, match=r"main trains and returns no model, so it is not called: .* or peft-inspect run .*train.py"):
         load(f"{path}:main")
     with pytest.raises(InspectionError, match=r"as .*train.py:build: it defines build;"):
         load(str(path))

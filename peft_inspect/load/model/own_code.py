@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from peft_inspect.load.lora.wrap import is_weightless, is_wrapped
-from peft_inspect.load.user_code import UserCode, call, returns_nothing, whole_program
+from peft_inspect.load.user_code import UserCode, call, only_trains, whole_program
 from peft_inspect.load.words import listed
 from peft_inspect.records import InspectionError, Request, Subject
 
@@ -31,9 +31,9 @@ def model_of_code(name: str, request: Request, code: UserCode) -> Subject:
             raise InspectionError(f"{option} has no say over a model that your own code builds: leave it out, or change {name}")
     found, gave = code.object(name), "is"
     if not isinstance(found, torch.nn.Module) and callable(found):
-        if returns_nothing(found):  # to call it might be to train for hours
+        if only_trains(found):  # to call it might be to train for hours
             raise InspectionError(
-                f"{name} returns nothing, so it is not called: name a callable that returns the model, or {whole_program(name)}"
+                f"{name} trains and returns no model, so it is not called: name a callable that returns the model, or {whole_program(name)}"
             )
         found, gave = call(name, found, otherwise=f"{_WITHOUT_ARGUMENTS}, or {whole_program(name)}"), "returned"
     said = f"{name} {gave} {_article(found)}"
