@@ -271,6 +271,9 @@ class Trace:
     stand_ins: tuple[StandIn, ...] = ()
     weight_reads: tuple[WeightRead, ...] = ()
     waiting: Mapping[str, Source] = field(default_factory=dict)  # uncalled adapter layers, by the line that calls them for other inputs
+    layer_drop: Mapping[str, tuple[str, float]] = field(
+        default_factory=dict
+    )  # idle blocks, by the setting that leaves them out, and its value
     unused: frozenset[str] = frozenset()  # adapter layers that ran or whose weight was read, and no data of theirs reaches the loss
     references: frozenset[str] = frozenset()  # adapter layers of a teacher or reference model, without gradients on purpose
     nonfinite: NonFinite | None = None

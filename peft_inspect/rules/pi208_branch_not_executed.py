@@ -15,7 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, Trace, Unexplained, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Origin, Severity, Trace, Unexplained, modules_of
 from peft_inspect.rules.examples import squared_output
 from peft_inspect.rules.experts import expert_of
 from peft_inspect.rules.rule import Example, Rule, Tier
@@ -47,21 +47,31 @@ def check(left: Unexplained) -> Iterator[Finding]:
             has = f"; the batch has {', '.join(trace.batch.inputs)}" if trace.batch.inputs else ""
             lacks = ", ".join(name for name in trace.batch.accepted if name in missing and not _SETTING.fullmatch(name))
             has += f" and lacks {lacks}" if has and lacks and severity is Severity.WARNING else ""
+            drop = next((trace.layer_drop[branch] for branch in group if branch in trace.layer_drop), None)
             yield RULE.finding(
-                f"{names} with {counted(len(modules_of(layers)), 'adapter layer')} did not run for this batch: not exercised{has}",
+                f"{names} with {counted(len(modules_of(layers)), 'adapter layer')} "
+                + (_dropped(drop) if drop else f"did not run for this batch: not exercised{has}"),
                 modules_of(layers),
                 facts={"branches": group, "inputs": list(trace.batch.inputs), "not_given": missing},
                 source=next((trace.waiting[branch] for branch in group if branch in trace.waiting), None),
-                fix=_fix(trace, group),
+                origin=Origin("model-config", (drop[0], f"encoder_{drop[0]}", f"decoder_{drop[0]}"), exact=True) if drop else None,
+                fix=_fix(trace, group, drop),
                 severity=severity,
             )
 
 
-def _fix(trace: Trace, branches: list[str]) -> str:
+def _dropped(drop: tuple[str, float]) -> str:
+    name, value = drop
+    return f"did not run: {name}={value:g} leaves {'every block' if value >= 1 else 'blocks'} out in training, whatever the batch is"
+
+
+def _fix(trace: Trace, branches: list[str], drop: tuple[str, float] | None) -> str:
     """Blocks of a list, none of which needs an input of its own, are left out by chance or by a setting."""
+    if drop:
+        return f"set {drop[0]} to 0" + ("" if drop[1] >= 1 else ", or expect unused parameters in each step")
     blocks = [branch for branch in branches if branch.rpartition(".")[2].isdigit()]
     if blocks and trace.structure.training_of(blocks[0]):
-        return "look for layer dropout in the model's config (layerdrop, drop_path): set it to 0, or expect unused parameters in each step"
+        return "look for layer dropout in the model (layerdrop, drop_path): set it to 0, or expect unused parameters in each step"
     return "check with a batch that exercises this branch, or keep target_modules out of it"
 
 

@@ -5,6 +5,7 @@ Only a run in which something is dead and nothing simpler shows why is followed 
 
 from __future__ import annotations
 
+import sys
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from peft_inspect.reversible import patched
 from peft_inspect.run import patches
 from peft_inspect.run.graph import ENDS, Node, node_of
 from peft_inspect.run.weightless import storage_key
-from peft_inspect.structure.source.lines import Line, nearest_line
+from peft_inspect.structure.source.lines import Line, frames, nearest_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,6 +42,7 @@ _AS = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 """They take the layout of their second operand and none of its values."""
 DETACHING = frozenset({"detach", "detach_", "data"})
 PARAMETER = "Parameter"  # made of a tensor, it is a leaf that shares its values
+SAMPLE = "sample"  # of a distribution
 RAW = "data_ptr"  # an address: what a kernel reads and writes there, torch does not see
 _ESCAPES = frozenset(
     {
@@ -161,9 +163,11 @@ class DataFlow(TorchFunctionMode):
         line = nearest_line() if ends or zero or escaped or foreign or name in FROM_VALUES else None
         if ends and self._switches.is_off and name not in DETACHING and self._switches.line is not None:
             line = self._switches.line  # what has to change is the switch, not the operation in its reach
+        if self._switches.is_off and any(operand.requires_grad for operand in operands) and _is_drawing():
+            name, line = SAMPLE, nearest_line()  # a distribution switches gradients off for itself
         floating = bool(made) and all(tensor.is_floating_point() for tensor in made)  # sort, topk and max give indices beside values
         region = self._switches.region() if ends and not self._switches.is_off and not torch.is_grad_enabled() else None
-        passes = bool(made) and not ends and not zero
+        passes = bool(made) and not ends and not zero and name != SAMPLE
         event = Event(len(self.events), name, operands, not self._switches.is_off, line, escaped, floating, passes=passes, region=region)
         self.events.append(event)
         return event
@@ -207,6 +211,14 @@ class DataFlow(TorchFunctionMode):
         """The event that made this tensor, or last wrote into it."""
         made = self._made.get(id(tensor))
         return made[1] if made is not None and made[0]() is tensor else None
+
+
+def _is_drawing() -> bool:
+    """Whether `sample` of one of torch's distributions runs, which has no gradient; `rsample` has one."""
+    return any(
+        frame.f_code.co_name == "sample" and frame.f_globals.get("__name__", "").startswith("torch.distributions")
+        for frame in frames(sys._getframe(1))
+    )
 
 
 def _is_of_library(func: Callable[..., Any]) -> bool:

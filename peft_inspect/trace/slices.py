@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from peft_inspect.records import CutKind, GraphCut, Source
 from peft_inspect.run.graph import Node, leaves, upstream
 from peft_inspect.structure.source.lines import Line, source
-from peft_inspect.trace.flow import DETACHING, FROM_VALUES, PARAMETER, RAW, DataFlow, Event, Operand
+from peft_inspect.trace.flow import DETACHING, FROM_VALUES, PARAMETER, RAW, SAMPLE, DataFlow, Event, Operand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -93,7 +93,7 @@ class Slice:
         `parameters` gives the layers of a parameter's `id`: some tuners share one among several. `through_python`
         are the layers whose values may take the way through Python.
         """
-        found = _grouped(self._cuts, parameters, wanted)
+        found = self._without_deliberate(_grouped(self._cuts, parameters, wanted))
         rest = through_python - {layer for layers in found.values() for layer in layers}
         python = self._through_python(parameters, rest) if rest else {}
         deliberate = {layer for (kind, _, _), layers in found.items() if kind != "non-differentiable" for layer in layers}
@@ -106,6 +106,41 @@ class Slice:
         for (kind, operation, line), layers in python.items():
             cuts.append(GraphCut(kind, tuple(sorted(layers)), operation, _source(line), through_python=True))
         return tuple(cuts)
+
+    def _without_deliberate(self, found: dict[Cut, set[str]]) -> dict[Cut, set[str]]:
+        """Without detaches for what is trained by itself, as a value head is, where there is another: that one is the fault."""
+        if len(found) < 2:
+            return found
+        apart = {
+            (_kind(event), event.name, event.line) for event, _, _ in self._cuts if event.name in DETACHING and self._feeds_trained(event)
+        }
+        others = {layer for cut, layers in found.items() if cut not in apart for layer in layers}
+        return {cut: layers - others if cut in apart else layers for cut, layers in found.items() if cut not in apart or layers - others}
+
+    def _feeds_trained(self, event: Event) -> bool:
+        """Whether the first that values of a cut meet on their way to the loss, of all that is trained, is a weight."""
+        seen, pending = {event}, [event]
+        while pending:
+            for user in self._users.get(pending.pop(), ()):
+                if user in seen:
+                    continue
+                seen.add(user)
+                live = [operand for operand in user.operands if operand.requires_grad]
+                if any(operand.leaf is not None for operand in live):
+                    return True
+                if not live:
+                    pending.append(user)
+        return False
+
+    @cached_property
+    def _users(self) -> dict[Event, list[Event]]:
+        """Events by what they take in."""
+        users: dict[Event, list[Event]] = {}
+        for event in self._data:
+            for operand in event.operands:
+                if operand.event is not None:
+                    users.setdefault(operand.event, []).append(event)
+        return users
 
     def _through_python(self, parameters: Mapping[int, set[str]], wanted: frozenset[str]) -> dict[Cut, set[str]]:
         """Cuts where values left torch (NumPy, Python numbers); whether they came back in, the graph cannot tell."""
@@ -172,6 +207,8 @@ def _kind(event: Event) -> CutKind:
         return "raw-memory"
     if event.escaped:
         return "escape"
+    if event.name == SAMPLE:
+        return "non-differentiable"
     if not event.grad_enabled:
         return "no-grad-region"
     if event.no_backward:

@@ -17,6 +17,7 @@ from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.run.updates import rehearsed
 from peft_inspect.run.weightless import materialise
+from peft_inspect.structure.layer_drop import layer_drop
 from peft_inspect.structure.runtimes import require_own_pass
 from peft_inspect.structure.source.conditions import waiting
 from peft_inspect.structure.source.reads import weight_reads
@@ -101,7 +102,9 @@ class Watchers:
         idle = [layer.path for layer in trace.dead if not trace.calls_of.get(layer.path) and trace.topmost_idle(layer.path) == layer.path]
         copies = find_copies(self.layers, self.calls, dead)
         waits = waiting(self.layers.modules[""], idle, trace.executed)
-        return replace(trace, copies=copies, references=references(self.layers, trace), waiting=waits)
+        uncalled = dict.fromkeys(trace.topmost_idle(layer.path) for layer in trace.dead if not trace.calls_of.get(layer.path))
+        drops = {path: setting for path in uncalled if (setting := layer_drop(self.layers.modules, path)) is not None}
+        return replace(trace, copies=copies, references=references(self.layers, trace), waiting=waits, layer_drop=drops)
 
 
 @let_go()
