@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_inspect.records import Birth, NonFinite, Source, Subject, Trace
+from peft_inspect.records import Birth, LossInfo, NonFinite, Source, Stationary, Subject, Trace
+from peft_inspect.rules import Rule
 from peft_inspect.run.graph import leaves, upstream
 from peft_inspect.trace.births import Measured
 from peft_inspect.trace.flow import DataFlow, flattened
@@ -18,7 +19,7 @@ from peft_inspect.trace.grad_mode import GradSwitches, opened, replaced_checkpoi
 from peft_inspect.trace.measured_flow import MeasuredFlow
 from peft_inspect.trace.modes import outermost_function
 from peft_inspect.trace.values import CrossEntropies
-from peft_inspect.trace.vanishing import constant_inputs, nonfinite_in, trained_weights
+from peft_inspect.trace.vanishing import constant_inputs, largest_if_tiny, nonfinite_in, trained_weights
 from peft_inspect.trace.watching import needs_following
 
 if TYPE_CHECKING:
@@ -102,12 +103,22 @@ class FollowedStep:
         nonfinite = nonfinite_in(run, self._layers, bad) if bad else None
         return Values(run.births(zero, "zero"), run.constants(), nonfinite, self.flow.halves, constant_inputs(self.inputs))
 
-    def concluded(self, trace: Trace) -> Trace:
-        """The trace with what the data flow of this step shows."""
-        if trace.zero_for_good or trace.nonfinite or is_nonfinite(trace):
+    def explained(self, trace: Trace, values: Values | None, first: Values | None) -> Trace:
+        """The trace with what the values and the data flow of this step show.
+
+        `first` are the values of the step that was measured first, where in this one no trained weight began at zero.
+        """
+        if values is not None:
+            births = tuple(birth for birth in values.births if trace.zero_for_good.intersection(birth.layers))
+            trace = replace(trace, zero_births=births, nonfinite=values.nonfinite)
+        if has_wrong_values(trace):
             trace = replace(trace, targets=self._targets.found())
         if self._losses and needs_following(trace):
             trace = concluded(trace, self._layers, self._following.seen(*self._losses), None)
+        if first is not None and largest_if_tiny(trace) == 0.0:
+            births = trace.zero_births or first.births
+            stays = bool(trace.zero_for_good)
+            trace = replace(trace, stationary=Stationary(births, first.constants, first.constant_inputs, for_good=stays))
         return trace
 
 
@@ -115,3 +126,26 @@ def is_nonfinite(trace: Trace) -> bool:
     """Whether a gradient or the loss is not finite."""
     loss = trace.loss.value
     return (loss is not None and not math.isfinite(loss)) or any(row.state == "nonfinite" for row in trace.gradients)
+
+
+def has_wrong_values(trace: Trace) -> bool:
+    """Whether gradients arrive and are zero, or not finite."""
+    return bool(trace.zero_for_good) or is_nonfinite(trace)
+
+
+def scale_for(loss: LossInfo) -> float:
+    """What makes of a loss what a gradient scaler begins with makes of a loss of one."""
+    return 2.0**16 / max(abs(loss.value or 1.0), 1e-5)
+
+
+_BY_CALLS = ("PI2", "PI303", "PI304", "PI305", "PI306", "PI307", "PI308", "PI319")
+
+
+def of_gradients(rules: Iterable[Rule[Any]], trace: Trace) -> list[Rule[Any]]:
+    """For a step in compiled code: the rules, with those skipped that judge by more than gradients.
+
+    Where a part of the adapters is not reached, only calls tell whether it should be.
+    """
+    skipped = (*_BY_CALLS, "PI309") if any(row.arrived for row in trace.gradients if row.layer) else _BY_CALLS
+    reason = "the step ran compiled, and nothing in it was watched"
+    return [replace(rule, skip=lambda _: reason) if rule.code.startswith(skipped) else rule for rule in rules]

@@ -102,6 +102,15 @@ class Hooks:
         if depth == 0 and self._listens():
             self._listener.returned(module, args, kwargs)
 
+    @contextmanager
+    def calling(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        """A module is called inside, and no hook is there to tell of it."""
+        self._enter(module, args)
+        try:
+            yield
+        finally:
+            self._leave(module, args, kwargs, None)
+
     def _listens(self) -> bool:
         """Whether what is called here may be part of a step: not within a backward, nor where a program is recorded instead of run."""
         return not (self._in_backward or self._elsewhere or is_tracing())  # type: ignore[no-untyped-call]

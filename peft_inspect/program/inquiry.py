@@ -13,17 +13,17 @@ from peft_inspect.diagnose import Evidence, diagnose
 from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.fixes import ALTERNATIVES
 from peft_inspect.fixes.trials import Trial
-from peft_inspect.program.followed import FollowedStep, Manner, Values, is_nonfinite
+from peft_inspect.program.followed import Manner, Values, has_wrong_values, is_nonfinite, of_gradients, scale_for
+from peft_inspect.program.live import live_optimizers, optimizers_of
 from peft_inspect.program.ranks import Ranks
-from peft_inspect.program.roots import Root, live_optimizers, optimizers_of
+from peft_inspect.program.roots import Root
 from peft_inspect.program.together import all_go_on, share_findings, share_gradients, share_updates
-from peft_inspect.records import AdapterFile, Diagnosis, Finding, LossInfo, Remedy, Stationary, Structure, Subject, Trace, Unexplained
+from peft_inspect.records import AdapterFile, Diagnosis, Finding, Remedy, Structure, Subject, Trace, Unexplained
 from peft_inspect.rules import Rule
 from peft_inspect.rules.updates import begins_with_nothing
 from peft_inspect.run.gradients import zeros_at_init
 from peft_inspect.run.origins import placed
 from peft_inspect.structure.wrappers import class_of, inside
-from peft_inspect.trace.vanishing import largest_if_tiny
 from peft_inspect.trace.watching import needs_following
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Phase = Literal["watch", "follow", "try", "done"]
 Look = Literal["flow", "values", "scaled", "perturbed"]
-_SCALED_LOSS = 2.0**16  # what a gradient scaler begins with makes of a loss of one
 _WORDS: Mapping[Look, str] = {
     "flow": "data flow",
     "values": "data flow and values",
@@ -82,6 +81,7 @@ class Inquiry:
         self._tried: tuple[Judged, Finding] | None = None
         self.ranks: Ranks | None = None
         self.phase: Phase = "watch"
+        self.as_written = False  # whether what the program has compiled runs as it was written
 
     def take(self, roots: Iterable[Root]) -> None:
         """One step has ended; `roots` are the models that it trained.
@@ -101,7 +101,7 @@ class Inquiry:
             for judged, look in zip(self._models, looks, strict=True):
                 self._follow(judged, look, next((root for root in roots if root.model is judged.model), None))
         else:
-            self._used.append("calls, gradients and update")
+            self._used.append("gradients and update" if any(root.hidden for root in roots) else "calls, gradients and update")
             self._watch(roots)
         self.phase = self._next()
         if self.ranks is not None:
@@ -115,12 +115,12 @@ class Inquiry:
         look = self._look(judged)
         if look != "flow":
             judged.root.take_back()
-        measured = self._alone and _has_wrong_values(judged.trace)
-        return Manner(judged.trace, measured, look == "perturbed", _scale_for(judged.trace.loss) if look == "scaled" else 1.0)
+        measured = self._alone and has_wrong_values(judged.trace)
+        return Manner(judged.trace, measured, look == "perturbed", scale_for(judged.trace.loss) if look == "scaled" else 1.0)
 
     def _look(self, judged: Judged) -> Look:
         """What the next step of this model is looked at for: as it is, then where that ends the program anyway with changes."""
-        if not _has_wrong_values(judged.trace) or not self._stops:
+        if not has_wrong_values(judged.trace) or not self._stops:
             return "flow"
         if not judged.looks:
             return "values"
@@ -188,7 +188,8 @@ class Inquiry:
         """One step of each model; a further one takes the place of one that could not be judged."""
         named = _by_name(roots)
         earlier = {id(judged.model): judged.trace for judged in self._models}
-        self._models = [judged for judged in self._models if all(judged.model is not root.model for root in named.values())]
+        kept = (judged for judged in self._models if not judged.root.hidden)
+        self._models = [judged for judged in kept if all(judged.model is not root.model for root in named.values())]
         traces: Mapping[str, Trace] = {name: root.trace() for name, root in named.items()}
         if self.ranks is not None:
             traces = share_updates(self.ranks, traces)
@@ -200,7 +201,8 @@ class Inquiry:
     def _judge(self, root: Root, trace: Trace) -> Diagnosis:
         missing: Mapping[type, str] = {AdapterFile: "no adapter was loaded"}
         evidence = Evidence(trace.structure, trace, trace.adapter_files, missing)
-        diagnosis = diagnose(self._source, evidence, self._rules, self._ignore)
+        rules = of_gradients(self._rules, trace) if root.hidden else self._rules
+        diagnosis = diagnose(self._source, evidence, rules, self._ignore)
         if not diagnosis.findings:
             return diagnosis
         own = {id(optimizer) for optimizer in optimizers_of(root.trainable)}
@@ -221,7 +223,9 @@ class Inquiry:
         else:
             trace = replace(trace, gradients=rows, dead_after_perturbing=zeros)
         if root.followed is not None:
-            trace = _explained(judged, root.followed, trace)
+            values = root.followed.values()
+            judged.values = judged.values or values
+            trace = root.followed.explained(trace, values, judged.values if look == "perturbed" else None)
         if (
             judged.trace.zero_for_good
             and not trace.zero_for_good
@@ -236,6 +240,12 @@ class Inquiry:
         """What the next step is for."""
         if len(self._used) >= self.steps:
             return "done"
+        if any(judged.root.hidden for judged in self._models):
+            wrong = any(
+                judged.diagnosis.at_or_above("error") or judged.trace.dead or has_wrong_values(judged.trace) for judged in self._models
+            )
+            self.as_written = wrong and self._stops
+            return "watch" if self.as_written else "done"
         if self.phase == "watch" and any(_is_open(judged.trace) for judged in self._models):
             return "watch"
         if not self.found and self.ranks is None:
@@ -295,29 +305,6 @@ class Inquiry:
         judged.diagnosis = replace(judged.diagnosis, findings=findings)
         if worked and self._left:
             self._left = [left for left in self._left if not _is(left[1], finding)]
-
-
-def _explained(judged: Judged, followed: FollowedStep, trace: Trace) -> Trace:
-    """The trace with what the values and the data flow of a further step show."""
-    values = followed.values()
-    judged.values = first = judged.values or values
-    if values is not None:
-        births = tuple(birth for birth in values.births if trace.zero_for_good.intersection(birth.layers))
-        trace = replace(trace, zero_births=births, nonfinite=values.nonfinite)
-    trace = followed.concluded(trace)
-    if judged.looks[-1] == "perturbed" and first is not None and largest_if_tiny(trace) == 0.0:
-        births = trace.zero_births or first.births
-        for_good = bool(trace.zero_for_good)
-        trace = replace(trace, stationary=Stationary(births, first.constants, first.constant_inputs, for_good))
-    return trace
-
-
-def _scale_for(loss: LossInfo) -> float:
-    return _SCALED_LOSS / max(abs(loss.value or 1.0), 1e-5)
-
-
-def _has_wrong_values(trace: Trace) -> bool:
-    return bool(trace.zero_for_good) or is_nonfinite(trace)
 
 
 def _rates(root: Root) -> list[Any]:

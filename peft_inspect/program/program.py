@@ -86,4 +86,4 @@ def run(
         raise failures[0]
     if not sessions:
         return ended, "it never imported PEFT", None
-    return ended, sessions[0].refused or sessions[0].seen, sessions[0].ranks
+    return ended, sessions[0].refused or str(sessions[0].seen), sessions[0].ranks

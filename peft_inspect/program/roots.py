@@ -1,18 +1,15 @@
-"""The models that a program trains: the outermost module that it calls itself and that holds adapter layers."""
+"""One model that a program trains, in one step of it."""
 
 from __future__ import annotations
 
-import gc
 import inspect
 import math
 import sys
-import weakref
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch import nn
 
@@ -21,6 +18,7 @@ from peft_inspect.batch.receiver import find_receiver
 from peft_inspect.internals import hooks_after_accumulation, version_of
 from peft_inspect.program.arrivals import Arrivals
 from peft_inspect.program.followed import FollowedStep, Manner
+from peft_inspect.program.live import holds, live_optimizers, optimizers_of
 from peft_inspect.records import AdapterFile, BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
 from peft_inspect.reversible import Apart
 from peft_inspect.run.gradients import read_gradients
@@ -28,7 +26,6 @@ from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.run.updates import Updates
 from peft_inspect.structure import read_structure
 from peft_inspect.structure.adapter_files import compared
-from peft_inspect.structure.adapter_layers import holds_adapter
 from peft_inspect.structure.optimizers import held_by, unknown_holder
 from peft_inspect.structure.source.lines import line_above, source
 from peft_inspect.structure.wrappers import class_of, inside
@@ -41,47 +38,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from torch import Tensor
-    from torch.optim import Optimizer
 
+    from peft_inspect.program.presence import Notes
     from peft_inspect.run.changes import Changes
-    from peft_inspect.run.loads import Loads
     from peft_inspect.trace.grad_mode import GradSwitches
     from peft_inspect.trace.threads import Watcher
 
 
-def root_of(module: nn.Module) -> nn.Module | None:
-    """The model that a call of `module` trains; None where it holds no adapter layer.
-
-    That is what was called, with the wrappers of a runtime, which add nothing to its paths. Where only a part of a PeftModel was
-    called, it is the PeftModel.
-    """
-    known = _ROOTS.get(module)
-    if known is not None and (root := known()) is not None:
-        return root
-    parts = list(module.modules())
-    if not any(map(holds_adapter, parts)):
-        return None
-    root = module
-    if not any(isinstance(part, PeftModel) for part in parts):
-        around = [other for other in gc.get_objects() if issubclass(type(other), PeftModel)]
-        root = next((other for other in around if any(part is module for part in other.modules())), module)
-    _ROOTS[module] = weakref.ref(root)
-    return root
-
-
-_ROOTS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()  # what holds adapters goes on to
-
-
 _KEPT = 1 << 30  # values of trained weights of which a copy is made
-
-
-@dataclass(frozen=True)
-class Notes:
-    """Who switched what, over the whole program."""
-
-    switches: GradSwitches
-    changes: Changes
-    loads: Loads
 
 
 @dataclass
@@ -115,6 +79,8 @@ class Root:
     _passed: dict[str, Tensor] = field(default_factory=dict)  # gradients that something takes away in the backward itself
     _watching: Apart = field(default_factory=Apart)
     _operations: Apart = field(default_factory=Apart)
+    _calls: Apart = field(default_factory=Apart)
+    hidden: bool = False  # in compiled code, where nothing was watched
     _mode: Operations | None = None
     _manner: Manner | None = None
     followed: FollowedStep | None = None
@@ -135,7 +101,7 @@ class Root:
         root.changes = notes.changes
         root._manner = manner
         root._note_passing()
-        root._watching.begin(watchers.calls.hooks())
+        root._calls.begin(watchers.calls.hooks())
         if any(isinstance(part, TrainableTokensLayer) for part in layers.modules.values()):
             root._watching.begin(watching_tokens(root.absent))
         if any(part is module for part in layers.modules.values()):
@@ -173,7 +139,7 @@ class Root:
 
     def enter_call(self, args: tuple[Any, ...], switches: GradSwitches) -> None:
         """It is called: operations are watched from here to the backward."""
-        if self._mode is None:
+        if self._mode is None and not self.hidden:
             self._mode = Operations(None, self.watchers.reads)
             self._operations.begin(outermost(self._mode))
         if torch.is_grad_enabled() and not self.trains:
@@ -183,6 +149,12 @@ class Root:
                     perturb_zeros(self.model)
                 self.followed = FollowedStep(self.model, self.layers, self.watchers.calls, switches, self._manner, args)
                 self._watching.begin(*self.followed.begin())
+
+    def hide(self) -> None:
+        """Watch no calls and no operations of this step: compiled code runs."""
+        self.hidden = True
+        self.leave_operations()
+        self._calls.end()
 
     def leave_operations(self) -> None:
         """Watch no operations until it is called again."""
@@ -304,6 +276,7 @@ class Root:
         if self.followed is not None:
             self.followed.ended()
         self.leave_operations()
+        self._calls.end()
         self._watching.end()
         for handle in self._handles:
             handle.remove()
@@ -353,22 +326,7 @@ class Root:
         return LossInfo(sum(values) if values else None, has_graph, origin="the program's backward")
 
 
-def live_optimizers() -> list[Optimizer]:
-    """The optimizers of this process, DeepSpeed's among them; one that was not set up holds nothing and is none."""
-    runtime = getattr(sys.modules.get("deepspeed.runtime.base_optimizer"), "DeepSpeedOptimizer", None)
-    kinds = (torch.optim.Optimizer, *(() if runtime is None else (runtime,)))
-    return [other for other in gc.get_objects() if issubclass(type(other), kinds) and (vars(other).keys() & _HOLDING)]
-
-
-_HOLDING = frozenset({"param_groups", "optimizer"})
-
-
-def optimizers_of(parameters: Iterable[nn.Parameter]) -> list[Optimizer]:
-    """Those of them that hold any of these weights."""
-    wanted = {id(parameter) for parameter in parameters}
-    return [optimizer for optimizer in live_optimizers() if holds(optimizer, wanted)]
-
-
-def holds(optimizer: Optimizer, wanted: set[int]) -> bool:
-    """Whether an optimizer holds any of the tensors with these ids."""
-    return any(id(tensor) in wanted for tensor in held_by(optimizer))
+def meant_to_train(roots: Iterable[Root]) -> list[Root]:
+    """Those that are trained, or are meant to be: a reference beside one that trains is none of them."""
+    seen = [root for root in roots if root.backwards]
+    return [root for root in seen if root.trainable and (root.trains or optimizers_of(root.trainable))] or seen

@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_inspect.program.as_it_was import as_it_was
-from peft_inspect.program.hooks import Hooks
 from peft_inspect.program.inquiry import Inquiry
+from peft_inspect.program.live import root_of, roots_behind
+from peft_inspect.program.presence import Presence
 from peft_inspect.program.ranks import NoVerdictError, Ranks
 from peft_inspect.program.rewind import Rewind
-from peft_inspect.program.roots import Notes, Root, optimizers_of, root_of
+from peft_inspect.program.roots import Root, meant_to_train
 from peft_inspect.program.step_end import PATIENCE, is_over
 from peft_inspect.program.stuck import told_if_stuck
 from peft_inspect.program.together import all_have_ended
-from peft_inspect.program.unadapted import Unadapted
+from peft_inspect.program.unadapted import Seen, Unadapted
 from peft_inspect.records import Diagnosis
-from peft_inspect.reversible import Apart
-from peft_inspect.run.changes import Changes
-from peft_inspect.run.loads import Loads
 from peft_inspect.structure.source.lines import nearest_line, source
-from peft_inspect.trace.grad_mode import GradSwitches
-from peft_inspect.trace.threads import Around, following_threads, propagated_from
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
+
+    from peft_inspect.trace.threads import Watcher
 
 _DEAF = 1000  # times that a program is stopped and goes on to train all the same, before its process is ended
 
@@ -58,9 +56,8 @@ class Session:
         self._inquiry = inquiry
         self._conclude = conclude
         self._failed = failed
-        self._notes = Notes(GradSwitches(), Changes(), Loads())
-        self._hooks = Hooks(self)
-        self._watching = Apart()
+        self._presence = Presence(self)
+        self._notes = self._presence.notes
         self._trial = ExitStack()
         self._roots: list[Root] = []
         self._stop: BaseException | None = None
@@ -70,37 +67,43 @@ class Session:
         self._stepping: Optimizer | None = None
         self._rewind = Rewind()
         self._told = 0
-        self.concluded = self._ended = False
-        self._with_adapters = self._without_adapters = self._skipped = 0
+        self.concluded = False
+        self.seen = Seen()
         self._unadapted: Unadapted | None = Unadapted(self._notes.changes)  # until a model with adapters is trained
 
     def begin(self) -> None:
-        """Watch the process from now on. Where another session does already, both do."""
-        for other in tuple(_installed):
-            if not other._runs():
-                other.end()
-        _installed.append(self)
-        notes = self._notes
-        self._watching.begin(notes.switches.watching(), notes.changes.watching(), notes.loads.watching())
-        self._hooks.install()
-        self._watching.begin(following_threads(self._propagate))
+        """Watch the process from now on."""
+        self._presence.begin()
 
-    def _propagate(self) -> Around:
-        watchers = [watcher for root in self._roots for watcher in root.in_operation]
-        return propagated_from(self._hooks, self._notes.switches, *watchers)()
+    @property
+    def runs(self) -> bool:
+        """Whether the training that is watched still runs: what comes later is none of it."""
+        return self._runs()
+
+    @property
+    def as_written(self) -> bool:
+        """Whether compiled code is to run as it was written, and to be watched."""
+        return self._inquiry.as_written
+
+    @property
+    def in_operation(self) -> list[Watcher]:
+        """What watches the step at the moment, thread by thread."""
+        return [watcher for root in self._roots for watcher in root.in_operation]
+
+    def hide(self) -> None:
+        """Watch nothing more of the calls in this step."""
+        for root in reversed(self._roots):
+            root.hide()
 
     def end(self) -> None:
         """Leave the process as it would be without this; what began inside it and still watches is left to end first."""
-        self.concluded = self._ended = True
+        self.concluded = True
         self._drop()
         self._trial.close()
         self._calling = self._unadapted = None
         self._rewind = Rewind()
         self._inquiry.forget()
-        while _installed and _installed[-1]._ended:
-            innermost = _installed.pop()
-            innermost._hooks.remove()
-            innermost._watching.end()
+        self._presence.end()
 
     def finish(self, *, to_the_end: bool = False) -> None:
         """The program has ended: judge what was seen of it, if anything was. `to_the_end` says that nothing cut it short."""
@@ -117,17 +120,6 @@ class Session:
         self._stop = None
         self.end()
 
-    @property
-    def seen(self) -> str:
-        """What was seen of the program, where it is no step of a model with adapters."""
-        if self._skipped:
-            return f"the gradient scaler left out all {self._skipped} steps, because gradients were not finite"
-        if self._with_adapters:
-            return f"of {self._with_adapters} calls of models with adapters none was followed by a backward"
-        if self._without_adapters:
-            return f"none of the models that it called {self._without_adapters} times holds an adapter layer"
-        return "it called no model"
-
     def called(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """The outermost call of a module: with gradients on, it may begin a step."""
         self._go_on_or_stop()
@@ -142,13 +134,13 @@ class Session:
             return
         model = root_of(module)
         if model is None:
-            self._without_adapters += 1
+            self.seen.without_adapters += 1
             if self._unadapted is not None:
                 self._unadapted.called(module)
             return
         if torch.is_grad_enabled():
             self._unadapted = None
-        self._with_adapters += 1
+        self.seen.with_adapters += 1
         with self._telling():
             self._calling = root = self._root(model, module, args)
             root.enter_call(args, self._notes.switches)
@@ -188,6 +180,8 @@ class Session:
     def backward(self, tensors: tuple[Any, ...], run: Callable[[float], None]) -> None:
         """The outermost backward: what is trained, and afterwards what has arrived."""
         self._go_on_or_stop()
+        if self._presence.compiled.ran and not self._roots and not self.concluded:
+            self._begin_behind(tensors)
         watched = [root for root in self._roots if not root.ended]
         with self._telling():
             for root in watched:
@@ -239,8 +233,17 @@ class Session:
         ranks.leave_others()
         for root in self._roots:
             root.take_forward()
-        self._inquiry.take(self._judged())
+        self._inquiry.take(meant_to_train(self._roots))
         self._over()
+
+    def _begin_behind(self, tensors: tuple[Any, ...]) -> None:
+        """A compiled function has called the model, and its graph alone tells which one."""
+        with self._telling():
+            for model in roots_behind(tensor for tensor in tensors if isinstance(tensor, torch.Tensor)):
+                root = self._root(model, model, ())
+                root.trains, self._unadapted = True, None
+                root.hide()
+        self._presence.compiled.ran = False
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -321,8 +324,8 @@ class Session:
 
     def step_skipped(self, optimizer: Optimizer) -> None:  # noqa: ARG002
         """A step that was left out says nothing of the gradients, as scalers begin high and come down; but for one whose loss is none."""
-        self._skipped += 1
-        if self._seen and (self._skipped > PATIENCE or any(root.has_no_loss for root in self._roots)):
+        self.seen.skipped += 1
+        if self._seen and (self.seen.skipped > PATIENCE or any(root.has_no_loss for root in self._roots)):
             self._step_over()
             self._go_on_or_stop()
         else:
@@ -338,7 +341,7 @@ class Session:
         self._roots.clear()
 
     def _step_over(self, *, last: bool = False) -> None:
-        roots = self._judged()
+        roots = meant_to_train(self._roots)
         for root in reversed(self._roots):
             root.end()
         self._trial.close()
@@ -347,7 +350,7 @@ class Session:
         self._drop()
         if self.concluded:
             return
-        self._skipped = 0
+        self.seen.skipped = 0
         if last or self._inquiry.phase == "done":
             self._over()
         elif self._inquiry.phase == "try" and self._inquiry.trial is not None:
@@ -368,14 +371,8 @@ class Session:
         else:
             self._rewind.put_back()
 
-    def _judged(self) -> list[Root]:
-        """The models that are trained, or are meant to be: a reference beside one that trains is none of them."""
-        seen = [root for root in self._roots if root.backwards]
-        meant = [root for root in seen if root.trainable and (root.trains or optimizers_of(root.trainable))]
-        return meant or seen
-
     def _go_on_or_stop(self) -> None:
-        if not self._runs():
+        if not self.runs:
             self._stop = None
             self.end()
         if self._stop is not None:
@@ -383,6 +380,3 @@ class Session:
             if self._told > _DEAF:
                 self._abandon()
             raise self._stop.with_traceback(None)
-
-
-_installed: list[Session] = []  # the sessions that watch this process, the innermost last

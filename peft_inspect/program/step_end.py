@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peft_inspect.program.roots import Root, holds, optimizers_of
+from peft_inspect.program.live import holds, optimizers_of
+from peft_inspect.program.roots import Root
 from peft_inspect.structure.optimizers import held_by
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,3 +50,21 @@ class Unadapted:
     def forget(self) -> None:
         """Hold nothing of the program any longer."""
         self._called.clear()
+
+
+@dataclass
+class Seen:
+    """What there was of the program, for where it is no step of a model with adapters."""
+
+    with_adapters: int = 0  # calls
+    without_adapters: int = 0
+    skipped: int = 0  # steps that a gradient scaler left out
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return f"the gradient scaler left out all {self.skipped} steps, because gradients were not finite"
+        if self.with_adapters:
+            return f"of {self.with_adapters} calls of models with adapters none was followed by a backward"
+        if self.without_adapters:
+            return f"none of the models that it called {self.without_adapters} times holds an adapter layer"
+        return "it called no model"

@@ -50,6 +50,9 @@ REQUIRES_GRAD: Place = (torch.nn.Parameter, "requires_grad")
 REQUIRES_GRAD_CALLED: Place = (torch.nn.Parameter, "requires_grad_")
 CHECKPOINTING_ENABLED: Place = (PreTrainedModel, "gradient_checkpointing_enable")
 
+# Who compiles a module or a function.
+COMPILE: Place = (torch, "compile")
+
 # Who loads an adapter: the folder it comes from, and the keys that found a place.
 LOAD_WEIGHTS: Place = (peft_model, "load_peft_weights")
 LOAD_STATE_DICT: Place = (torch.nn.Module, "load_state_dict")
@@ -95,6 +98,7 @@ PLACES: tuple[Place, ...] = (
     *BUILT,
     CLIP_GRADIENTS,
     ADAPTER_ADDED,
+    COMPILE,
     LOAD_WEIGHTS,
     LOAD_STATE_DICT,
     REENTRANT_CHECKPOINT,

@@ -62,6 +62,18 @@ def test_a_program_that_goes_on_trains_bit_for_bit_as_it_would_have_and_its_exit
     assert "no findings" in done.stdout
 
 
+@pytest.mark.parametrize("way", ["wrapper", "method", "regional", "function"])
+def test_what_is_compiled_stays_compiled_bit_for_bit(tmp_path: Path, way: str) -> None:
+    done = programs.run(tmp_path, "compiled.py", way, options=("--keep-going",))
+    alone = subprocess.run([sys.executable, "compiled.py", way], cwd=HERE, capture_output=True, text=True, check=False, timeout=240)
+    losses = [[line for line in output.splitlines() if line.startswith("loss")] for output in (done.stdout, alone.stdout)]
+    assert losses[0] == losses[1], done.stdout + done.stderr
+    assert len(losses[0]) == 6
+    assert losses[0][0].endswith("graphs 2" if way == "regional" else "graphs 1")
+    assert done.report["gradients"]["lora"]["with_grad"] == 8
+    assert done.report["steps"]["for"] == ["gradients and update"]
+
+
 def test_nothing_is_left_in_a_process_that_goes_on(tmp_path: Path) -> None:
     text = """
 import torch

@@ -108,6 +108,8 @@ BROKEN = [  # the program, its rule, whether a fix is tried in a later step of i
     (("values.py", "distilled"), "PI318", False),
     (("values.py", "ignored"), "PI313", False),
     (("values.py", "thread", "hooked"), "PI310", False),
+    (("compiled.py", "wrapper", "detached"), "PI305", True),
+    (("compiled.py", "function", "detached"), "PI305", True),
     (("resumed.py", "inference"), "PI301", False),
     (("resumed.py", "lost"), "PI401", False),
 ]
