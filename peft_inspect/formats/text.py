@@ -22,8 +22,8 @@ from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, GradientInfo, Trace
 
 LONG = 40  # lines below the heading from which the answer stands above them as well
-_WEIGHTS = {"none": "without weights", "random": "random weights", "pretrained": "pretrained weights", "user": "your weights"}
-_MADE_BY = {"user": "yours", "signature and config": "made from what the model's forward takes", "the program": "the program's"}
+WEIGHTS = {"none": "without weights", "random": "random weights", "pretrained": "pretrained weights", "user": "your weights"}
+MADE_BY = {"user": "yours", "signature and config": "made from what the model's forward takes", "the program": "the program's"}
 
 
 def write(report: Diagnosis, out: TextIO, view: View | None = None) -> None:
@@ -99,14 +99,14 @@ def heading(report: Diagnosis, *, paths: bool = False) -> Iterator[Line]:
     share = f" ({100 * totals.trainable / totals.total:.2f} %)" if totals.total else ""
     yield Line(
         Text(
-            f"parameters {totals.total:,}, trainable {totals.trainable:,}{share}, {_WEIGHTS[structure.weights]}, {structure.mode} mode",
+            f"parameters {totals.total:,}, trainable {totals.trainable:,}{share}, {WEIGHTS[structure.weights]}, {structure.mode} mode",
             style="dim",
         )
     )
     if report.trace is not None:
         batch = report.trace.batch
         inputs = ", ".join(f"{name} {shape}" for name, shape in batch.inputs.items())
-        yield Line(Text(visible(f"batch: {inputs} ({_MADE_BY.get(batch.made_by, batch.made_by)})"), style="dim"))
+        yield Line(Text(visible(f"batch: {inputs} ({MADE_BY.get(batch.made_by, batch.made_by)})"), style="dim"))
         for note in batch.notes:
             yield Line(Text(visible(f"note: {note}"), style="dim"))
     for note in structure.notes:

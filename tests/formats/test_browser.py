@@ -10,7 +10,7 @@ import pytest
 from peft_inspect.formats import View
 from peft_inspect.formats.html import write
 from peft_inspect.formats.view import Column
-from peft_inspect.records import Carried, Coverage, Finding, GradientInfo, Severity
+from peft_inspect.records import Carried, Coverage, Finding, GradientInfo, Outcome, Severity
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.keys import Keys  # noqa: E402  # after the check that it is there
@@ -252,6 +252,29 @@ def test_a_path_is_copied(opened, broken_report):
     page.find_element("css selector", ".finding button.link").click()
     page.switch_to.active_element.send_keys("c")
     assert page.execute_script("return copied") == ["base_model.model.model.layers.0.self_attn.q_proj"]
+
+
+def test_a_fix_is_copied_and_the_rule_is_explained_in_place(opened, broken_report):
+    explained = Outcome("PI304", "reentrant-checkpoint-without-grad-input", "found", help="A title.\n\nWhy it matters.")
+    page = opened(replace(broken_report, outcomes=(explained,)))
+    page.execute_script(
+        "window.copied = []; Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { copied.push(text); }}})"
+    )
+    page.find_element("css selector", ".copy-fix").click()
+    assert page.execute_script("return copied") == [broken_report.findings[0].fix]
+    page.find_element("css selector", ".finding summary").click()
+    assert texts(page, ".finding details p") == ["A title.", "Why it matters."]
+    assert page.find_element("css selector", "#rule-table a").get_attribute("href").endswith("#finding-PI304")
+
+
+def test_the_answer_comes_first_and_each_step_says_what_it_was_used_for(opened, broken_report):
+    tried = replace(broken_report.findings[0], tried_in=2)
+    page = opened(replace(broken_report, findings=(tried,), steps=("calls, gradients and update", "the fix of PI304")))
+    assert texts(page, "#answer")[0].startswith("nothing trains: ")
+    first, second = texts(page, "#step-list li")
+    assert first == "calls, gradients and update"
+    assert second.startswith("the fix of PI304: PI304 16/16 parameters train")
+    assert not opened(broken_report).find_element("id", "steps").is_displayed()
 
 
 def test_hostile_names_are_shown_and_not_run(opened, broken_report):

@@ -74,20 +74,59 @@ if (data.compared) {
 }
 tile("parameters", human(data.parameters[0]));
 tile("trainable", human(data.parameters[1]));
-tile("weights, " + data.mode + " mode", data.weights);
+tile(data.mode + " mode", data.weights);
 for (const note of [data.memory, data.gradients && "batch: " + data.gradients.batch + " (" + data.gradients.made_by + ")", ...data.notes]) {
   if (note) byId("tiles").after(make("p", { class: "hint", text: note }));
 }
 
+// --- the answer, and what the steps of a program were used for -----------------------------------
+
+const ANSWERED = { green: "good", yellow: "open", "bold red": "bad" };
+byId("answer").textContent = shown(data.answer[0]);
+byId("answer").className = ANSWERED[data.answer[1]];
+byId("steps").hidden = !data.steps.length;
+data.steps.forEach((use, at) => {
+  const line = make("li", { text: use });
+  for (const finding of data.findings.filter((one) => one.step === at + 1)) {
+    line.append(": ", make("a", { href: "#finding-" + finding.code, text: finding.code }), " " + shown(finding.verified || ""));
+  }
+  byId("step-list").append(line);
+});
+const copyText = (text, button) => {
+  const before = button.textContent;
+  const done = () => {
+    button.textContent = "copied";
+    setTimeout(() => { button.textContent = before; }, 1200);
+  };
+  const byHand = () => {
+    const field = make("textarea", { class: "skip" });
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+    done();
+  };
+  if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, byHand);
+  else byHand();
+};
+
 // --- findings --------------------------------------------------------------------------------
 
+const linked = new Set(); // codes that lead to their first card
 const findingCard = (finding) => {
   const card = make("article", { class: "finding " + finding.severity });
+  if (!linked.has(finding.code)) card.id = "finding-" + finding.code;
+  linked.add(finding.code);
   card.append(make("h3", {}, make("span", { class: "severity-" + finding.severity, text: finding.severity + " " + finding.code }), " " + shown(finding.rule)));
   card.append(make("p", { prose: finding.message }));
   if (finding.at) card.append(make("p", { class: "path", text: finding.at }), make("pre", {}, make("code", { prose: finding.line.trim() })));
-  if (finding.fix) card.append(make("p", { prose: "Fix: " + finding.fix }));
-  if (finding.verified) card.append(make("p", { class: finding.helped ? "helped" : "", text: "Verified: " + finding.verified }));
+  if (finding.fix) {
+    const copy = make("button", { type: "button", class: "copy-fix", text: "copy", "aria-label": "copy the fix" });
+    copy.addEventListener("click", () => copyText(finding.fix, copy));
+    card.append(make("p", { class: "fix", prose: "Fix: " + finding.fix }, " ", copy));
+  }
+  if (finding.verified) card.append(make("p", { class: finding.helped ? "helped" : "", text: "Verified" + (finding.step ? " in step " + finding.step : "") + ": " + finding.verified }));
   if (finding.places.length) {
     const list = make("ul");
     for (const [label, path] of finding.places.slice(0, 20)) {
@@ -97,6 +136,11 @@ const findingCard = (finding) => {
     }
     if (finding.places.length > 20) list.append(make("li", { text: "and " + (finding.places.length - 20) + " more" }));
     card.append(make("p", { text: counted(finding.count, "module") + ":" }), list);
+  }
+  if (data.pages[finding.code]) {
+    const about = make("details", {}, make("summary", { text: "About " + finding.code }));
+    about.append(...data.pages[finding.code].split("\n\n").map((paragraph) => make("p", { prose: paragraph })));
+    card.append(about);
   }
   return card;
 };
@@ -139,5 +183,9 @@ if (data.coverage) {
   top.insertBefore(make("th", { scope: "col", text: "filled: adapted" }), top.children[3]);
   byId("coverage").append(make("h3", { text: "Coverage: " + said }), make("table", { class: "covered" }, make("thead", {}, top), body));
 }
-byId("rule-table").append(tableOf(["code", "rule", "outcome", "why"], data.outcomes));
+const rules = tableOf(["code", "rule", "outcome", "why"], data.outcomes);
+for (const cell of rules.querySelectorAll("tbody td:first-child")) {
+  if (byId("finding-" + cell.textContent)) cell.replaceChildren(make("a", { href: "#finding-" + cell.textContent, text: cell.textContent }));
+}
+byId("rule-table").append(rules);
 byId("environment").textContent = shown(Object.entries(data.environment).map(([name, version]) => name + " " + version).join(", "));

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from peft_inspect.environment import environment
+from peft_inspect.formats.answer import answer
 from peft_inspect.formats.coverage import covered
 from peft_inspect.formats.findings import verdict
 from peft_inspect.formats.gradient_map import GradientMap, MapRow, gradient_map
@@ -13,7 +15,8 @@ from peft_inspect.formats.heatmap import Sign
 from peft_inspect.formats.layout import towers_of
 from peft_inspect.formats.memory import memory_line
 from peft_inspect.formats.names import fold_with_first
-from peft_inspect.formats.targets import target_rows
+from peft_inspect.formats.targets import shown_targets, target_rows
+from peft_inspect.formats.text import MADE_BY, WEIGHTS
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.tree.columns import cells_of
 from peft_inspect.formats.tree.diff import SIGNS
@@ -29,26 +32,33 @@ from peft_inspect.records import AdapterLayerInfo, Diagnosis, Finding, Structure
 def payload(report: Diagnosis, view: View) -> dict[str, Any]:
     """The data of the page, with the modules that `view` asks for."""
     structure, trace = report.structure, report.trace
+    view = replace(view, columns=tuple(column for column in view.columns if column != "adapters"))  # the labels say them
     tree = ModelTree(report, view)
-    totals = parameter_totals(structure)
+    totals, said = parameter_totals(structure), answer(report)
     return {
         "source": report.source,
         "chains": [str(chain) for chain in chains(structure)],
         "parameters": [totals.total, totals.trainable, totals.adapter],
-        "weights": structure.weights,
+        "weights": WEIGHTS[structure.weights],
         "mode": structure.mode,
         "memory": memory_line(structure) if structure.adapter_layers else "",
         "environment": environment(),
-        "notes": [*structure.notes, *(f"{short} and {live} are one object" for short, live in same_object(structure))],
+        "notes": [
+            *structure.notes,
+            *(f"{short} and {live} are one object" for short, live in same_object(structure) if view.verbosity > 0),
+        ],
         "gradients": None if trace is None else _gradients(trace),
         "map": None if trace is None else _map(gradient_map(trace)),
         "findings": [_finding(finding) for finding in report.findings],
         "outcomes": [[outcome.code, outcome.rule, outcome.status, outcome.why] for outcome in report.outcomes],
+        "pages": {outcome.code: outcome.help for outcome in report.outcomes if outcome.status == "found"},
+        "steps": report.steps,
+        "answer": [said.plain, str(said.style)],
         "targets": [
             {
                 "adapter": adapter.name,
                 "type": adapter.type,
-                "rows": [row for target in adapter.targets for row in target_rows(target, structure)],
+                "rows": [row for target in shown_targets(adapter) for row in target_rows(target, structure)],
             }
             for adapter in structure.adapters
         ],
@@ -75,7 +85,7 @@ def _gradients(trace: Trace) -> dict[str, Any]:
         "total": totals.total,
         "other": [totals.other_with_grad, totals.other],
         "batch": ", ".join(f"{name} {shape}" for name, shape in trace.batch.inputs.items()),
-        "made_by": trace.batch.made_by,
+        "made_by": MADE_BY.get(trace.batch.made_by, trace.batch.made_by),
     }
 
 
@@ -93,6 +103,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "fix": finding.fix,
         "verified": verdict(finding),
         "helped": finding.fix_verified,
+        "step": finding.tried_in,
     }
 
 

@@ -207,23 +207,7 @@ const move = (item, step) => {
   if (next) focusItem(next);
 };
 
-const copyPath = (node, button) => {
-  const done = () => {
-    button.textContent = "copied";
-    setTimeout(() => { button.textContent = "copy path"; }, 1200);
-  };
-  const byHand = () => {
-    const field = make("textarea", { class: "skip" });
-    field.value = node.path;
-    document.body.append(field);
-    field.select();
-    document.execCommand("copy");
-    field.remove();
-    done();
-  };
-  if (navigator.clipboard) navigator.clipboard.writeText(node.path).then(done, byHand);
-  else byHand();
-};
+const copyPath = (node, button) => copyText(node.path, button);
 
 draw();
 document.documentElement.dataset.ready = "yes";
