@@ -11,9 +11,9 @@ Use PEFT's own forward for these layers, teach the kernel the factor, or turn th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from peft_inspect.records import Finding, Severity, Trace
+from peft_inspect.records import Finding, Origin, Severity, Trace
 from peft_inspect.rules.examples import squared_output
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import agreed, at_line, counted, quoted
@@ -28,7 +28,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         if layer.active and trace.reached(layer):
             for path in layer.parameters:
                 state, factor = trace.gradient[path].state, _factor(path, layer.path, layer.adapter)
-                if state == "none":
+                if state == "none" or (state == "frozen" and "magnitude" in factor):  # freezing A alone is a method of its own
                     dead[factor].append(layer.path)
                 elif state != "frozen":
                     trained.add(factor)
@@ -38,18 +38,28 @@ def check(trace: Trace) -> Iterator[Finding]:
         layers = list(dict.fromkeys(path for paths in dead.values() for path in paths))
         replaced = [patched[path] for path in layers if path in patched]
         source = next((place for place in replaced if place is not None), None)
+        frozen = any(trace.gradient[path].state == "frozen" and "magnitude" in path for path in _weights(trace, layers))
         how = "what runs there in the place of PEFT's forward does not use them" if replaced else "what ran does not use them"
+        if frozen and not replaced:
+            how = "something froze them after the wrapping"
         number = sum(len(paths) for paths in dead.values())
         yield RULE.finding(
             f"{counted(len(layers), 'adapter layer')} {agreed(len(layers), 'trains', 'train')} in part: {quoted(dead)} "
             f"({counted(number, 'parameter')}) {agreed(number, 'gets', 'get')} no gradient, {how}",
             layers,
             source=source,
+            origin=Origin("frozen", exact=True),
             facts={"factors": {name: len(paths) for name, paths in dead.items()}},
-            fix=at_line(
+            fix="leave requires_grad of these factors as PEFT set it"
+            if frozen
+            else at_line(
                 source, "use PEFT's own forward for these layers, or turn off the option that brings these factors (use_dora, lora_bias)"
             ),
         )
+
+
+def _weights(trace: Trace, layers: Collection[str]) -> Iterator[str]:
+    return (path for layer in trace.structure.adapter_layers if layer.path in layers for path in layer.parameters if path in trace.gradient)
 
 
 def _factor(path: str, layer: str, adapter: str) -> str:

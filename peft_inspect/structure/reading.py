@@ -87,7 +87,7 @@ def _modules(inventory: Inventory, fresh: frozenset[str]) -> Iterator[ModuleInfo
             path=path,
             type=class_of(module).__name__,
             kind="router" if path in routers and kind != "adapter-layer" else kind,
-            training=module.training,
+            training=getattr(module, "training", False),  # a frozen graph has no mode
             aliases=tuple(inventory.module_aliases.get(path, ())),
             routes=path in routers,
             fresh=path in fresh,

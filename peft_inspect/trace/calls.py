@@ -78,6 +78,7 @@ class Calls:
         self._switched_since: dict[tuple[int, str], Line | None] = {}  # adapters that are no longer active at the backward
         self._stock = StockLayers()
         self.operations: Operations | None = None  # paused in stock layers
+        self._in_graph: int | None = None  # a frozen graph that runs, for which they are paused too
         self.on_output: Callable[[Call, Any], None] | None = None
         self._replaced: dict[type, bool] = {}
         self._paths: dict[int, str] = {}
@@ -162,6 +163,8 @@ class Calls:
             self._open_call(module, args, caller)
         elif key in self._layers.bases:
             self.base_called(key, nearest_line, caller)
+        elif isinstance(module, torch.jit.ScriptModule) and self.operations is not None and is_frozen_graph(module):
+            self._in_graph = key if self.operations.pause() else None  # torch's interpreter fails in it beside a mode
         self._stack.append(module)
 
     def _open_call(self, layer: Any, args: tuple[Any, ...], caller: int | None) -> None:
@@ -207,6 +210,9 @@ class Calls:
             self._base_calls[layer, layer, line(), True, self.in_reference] += 1
 
     def _leave(self, module: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if self._in_graph == id(module) and self.operations is not None:
+            self.operations.resume()
+            self._in_graph = None
         while self._stack and self._stack.pop() is not module:  # an exception may have skipped the modules inside
             pass
         if id(module) in self._layers.module and self._open.get(id(module)):
@@ -296,3 +302,8 @@ class Calls:
             BaseCall(self._layers.path[layer], self.path_of(caller), source(line), count, patched, reference)
             for (layer, caller, line, patched, reference), count in self._base_calls.items()
         )
+
+
+def is_frozen_graph(module: nn.Module) -> bool:
+    """Whether a module is a graph of torch.jit that holds nothing but constants: `torch.jit.freeze` made these of all weights."""
+    return isinstance(module, torch.jit.ScriptModule) and next(module.parameters(), None) is None and next(module.buffers(), None) is None

@@ -25,7 +25,7 @@ from peft_inspect.run.runs import forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.run.weightless import is_weightless, storage_key
 from peft_inspect.structure.source.lines import Line, frames, is_machinery, line_above, nearest_line, source
-from peft_inspect.trace.calls import Calls
+from peft_inspect.trace.calls import Calls, is_frozen_graph
 from peft_inspect.trace.flow import flattened
 from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.operations import Operations
@@ -66,12 +66,11 @@ def stand_ins(trace: Trace, wanted: Iterable[str], subject: Subject, layers: Ada
     batch, calls = own_copy(inputs), Calls(layers, GradSwitches())
     given = [value for value in flattened((batch,)) if isinstance(value, torch.Tensor)]
     looking = _Looking(layers, calls, tuple(wanted), {storage_key(tensor) for tensor in given})
-    with undisturbed(subject.model) as guard, calls.watching(), Operations(guard, looking):  # type: ignore[arg-type]
+    with undisturbed(subject.model) as guard, calls.watching(), Operations(guard, looking) as calls.operations:  # type: ignore[arg-type]
         forward(subject, batch)
     found = tuple(looking.found())
     copied = {path for stand_in in found if stand_in.how == "copy" for path in stand_in.layers}
-    stored = () if subject.changes is None else looking.stored(trace, copied, subject.changes)
-    return replace(trace, stand_ins=(*stored, *found))
+    return replace(trace, stand_ins=(*looking.stored(trace, copied, subject.changes), *found))
 
 
 @dataclass
@@ -139,17 +138,28 @@ class _Looking:
                     yield path
                     break
 
-    def stored(self, trace: Trace, copied: Collection[str], changes: Changes) -> Iterator[StandIn]:
-        """Branches that ran before the step and do not run in it, where a tensor from then of the size that they give is used."""
+    def stored(self, trace: Trace, copied: Collection[str], changes: Changes | None) -> Iterator[StandIn]:
+        """Branches that ran before the step alone: as a graph that was made of them, or for a tensor of the size that they give."""
         branches: dict[str, list[str]] = {}
         for path in self.wanted:
             if path not in copied and not trace.calls_of.get(path):
                 branches.setdefault(trace.topmost_idle(path), []).append(path)
         for branch, paths in branches.items():
-            place, sizes = changes.ran_before(self.layers.modules[branch]) or (None, frozenset[int]())
+            if (graph := self._graph_of(branch)) is not None:
+                what = "a graph that torch.jit has frozen, with these weights as constants"
+                yield StandIn(tuple(paths), what, "torch.jit", self.calls.first_source(id(graph)), "copy")
+                continue
+            ran = None if changes is None else changes.ran_before(self.layers.modules[branch])
+            place, sizes = ran or (None, frozenset[int]())
             used = next((met for met in self._unheld.values() if met[0].shape and met[0].shape[-1] in sizes), None)
             if place is not None and used is not None:
                 yield StandIn(tuple(paths), self._words(used[0]), used[1], place, "output")
+
+    def _graph_of(self, branch: str) -> nn.Module | None:
+        """What ran as a graph that was made of this branch or of a module in it."""
+        kinds = {type(inside).__name__ for inside in self.layers.modules[branch].modules()}
+        graphs = (ran for ran in self.calls.ran.values() if is_frozen_graph(ran))
+        return next((graph for graph in graphs if getattr(graph, "original_name", "") in kinds), None)
 
     def found(self) -> Iterator[StandIn]:
         """One for each tensor and line."""
