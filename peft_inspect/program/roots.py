@@ -18,6 +18,7 @@ from peft_inspect.batch.receiver import find_receiver
 from peft_inspect.internals import hooks_after_accumulation, version_of
 from peft_inspect.program.arrivals import Arrivals
 from peft_inspect.program.followed import FollowedStep, Manner
+from peft_inspect.program.gathered import Gathered
 from peft_inspect.program.live import holds, live_optimizers, optimizers_of
 from peft_inspect.records import AdapterFile, BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
 from peft_inspect.reversible import Apart
@@ -111,7 +112,7 @@ class Root:
     def note_arrivals(self) -> None:
         """Note where gradients come from, too: in several processes, and where a runtime takes them away."""
         self.arrivals = arrivals = Arrivals(self.layers, self.structure)
-        self._watching.begin(arrivals)
+        self._watching.begin(arrivals, Gathered(self.layers, self.watchers.reads))
 
     def _note_passing(self) -> None:
         """Where a hook acts on each gradient as it arrives, as optimizers in the backward do, note it before."""

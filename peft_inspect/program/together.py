@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from peft_inspect.program.ranks import NoVerdictError, told
 from peft_inspect.records import Diagnosis, Finding, GradientInfo, GradientState, Outcome, Remedy, Severity, Source, Trace, Update
+from peft_inspect.rules import all_rules
+from peft_inspect.rules.rule import Tier
 from peft_inspect.run.gradients import zeros_of_initialisation
 from peft_inspect.structure.shards import local
 
@@ -183,7 +185,34 @@ def share_findings(ranks: Ranks, found: Mapping[str, Diagnosis]) -> Mapping[str,
     said = ranks.exchange(
         {name: [_packed(diagnosis), [outcome.status for outcome in diagnosis.outcomes]] for name, diagnosis in found.items()}
     )
-    return {name: _united(diagnosis, [record.get(name) if record else None for record in said], ranks) for name, diagnosis in found.items()}
+    united = {
+        name: _united(diagnosis, [record.get(name) if record else None for record in said], ranks) for name, diagnosis in found.items()
+    }
+    for rank, record in enumerate(said):
+        for name in (record or {}).keys() - found.keys():
+            foreign = [_located(finding, [rank], ranks.size, f" in {name}") for finding in map(_unpacked, record[name][0])]
+            _add_new(united, foreign)
+    return {name: _without_consequences(diagnosis) for name, diagnosis in united.items()}
+
+
+def _add_new(united: dict[str, Diagnosis], foreign: Iterable[Finding]) -> None:
+    """Stages of a pipeline are models of other classes: what was found in one stands in the reports of all."""
+    known = {(finding.code, finding.modules, finding.source) for diagnosis in united.values() for finding in diagnosis.findings}
+    new = [finding for finding in foreign if (finding.code, finding.modules, finding.source) not in known]
+    for name, diagnosis in tuple(united.items())[:1]:
+        united[name] = replace(diagnosis, findings=_sorted((*diagnosis.findings, *new)))
+
+
+def _without_consequences(diagnosis: Diagnosis) -> Diagnosis:
+    """A fault of one process leaves others without gradients: where its line is known, what only says that something is wrong goes."""
+    symptoms = {rule.code for rule in all_rules() if rule.tier is Tier.SYMPTOM}
+    named = {finding.facts.get("found on") for finding in diagnosis.findings if finding.source and finding.code not in symptoms}
+    kept = tuple(
+        finding
+        for finding in diagnosis.findings
+        if finding.code not in symptoms or "found on" not in finding.facts or not named - {finding.facts["found on"]}
+    )
+    return replace(diagnosis, findings=kept)
 
 
 def _alone(ranks: Ranks, found: Mapping[str, Diagnosis]) -> Mapping[str, Diagnosis]:
@@ -213,14 +242,16 @@ def _united(diagnosis: Diagnosis, said: Sequence[Any], ranks: Ranks) -> Diagnosi
             by_finding.setdefault(key, (finding, []))[1].append(rank)
     findings = [finding if found_on == spoke else _located(finding, found_on, ranks.size) for finding, found_on in by_finding.values()]
     outcomes = tuple(_foremost(outcome, [said[rank][1][at] for rank in spoke]) for at, outcome in enumerate(diagnosis.outcomes))
-    return replace(
-        diagnosis, findings=tuple(sorted(findings, key=lambda each: (each.severity.rank, each.code, each.modules))), outcomes=outcomes
-    )
+    return replace(diagnosis, findings=_sorted(findings), outcomes=outcomes)
 
 
-def _located(finding: Finding, found_on: Sequence[int], size: int) -> Finding:
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda each: (each.severity.rank, each.code, each.modules)))
+
+
+def _located(finding: Finding, found_on: Sequence[int], size: int, model: str = "") -> Finding:
     where = told(found_on, size)
-    return replace(finding, message=f"{finding.message}; found on {where}", facts={**finding.facts, "found on": where})
+    return replace(finding, message=f"{finding.message}; found on {where}{model}", facts={**finding.facts, "found on": where})
 
 
 def _foremost(outcome: Outcome, statuses: Iterable[str]) -> Outcome:

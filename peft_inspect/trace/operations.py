@@ -131,11 +131,18 @@ class WeightReads:
     _alive: list[StorageWeakRef] = field(default_factory=list)  # keeps the keys of `_derived` from being reused
 
     def __post_init__(self) -> None:
-        self._base = self.layers.base_weights
+        self._base = dict(self.layers.base_weights)
         self._adapter = self.layers.adapter_weights
         buffers = [buffer for module in self.layers.modules.values() for buffer in module._buffers.values() if buffer is not None]
         self._followed = {*self._base, *self._adapter}
         self._weights = {storage_key(tensor) for tensor in (*self.layers.parameters.values(), *buffers)}
+
+    def stands_for(self, weight: Tensor, owners: frozenset[tuple[int, str]]) -> None:
+        """From now on a read of this tensor is one of the base weight that it is the whole of."""
+        key = storage_key(weight)
+        self._base[key] = owners
+        self._followed.add(key)
+        self._weights.add(key)
 
     def saw(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any] | None, traits: _Traits, result: Any) -> None:
         """One operation that is not a view."""
