@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Gathered(Reversible[None]):
-    """Tells `reads` of every whole weight that takes the place of a sharded one. (FSDP of the first generation gathers all into one.)"""
+    """Tells `reads` of every whole weight that takes the place of a sharded one. FSDP of the first generation gathers all into one."""
 
     def __init__(self, layers: AdapterLayers, reads: WeightReads) -> None:
         self._reads = reads
