@@ -14,8 +14,10 @@ A block follows a comment that holds its command:
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +82,11 @@ def screen(command: str) -> str:
     """What a command of peft-inspect prints at 80 columns, without colour, when it is run from the root of the project."""
     name, *arguments = shlex.split(command)
     assert name == "peft-inspect", f"only the tool's own output is shown: {command}"
+    if arguments[0] == "run":  # a program of its own
+        command = [sys.executable, "-m", "peft_inspect", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **PLAIN})
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout
     ran = CliRunner().invoke(app, arguments, env=PLAIN)
     assert ran.exit_code in (0, 1), ran.stderr
     return "\n".join(line.rstrip() for line in ran.stdout.splitlines()) + "\n"
@@ -191,7 +198,7 @@ GENERATED = {"rules.md": rule_pages, "messages.md": message_page, "commands.md":
 
 def pages() -> dict[Path, str]:
     """Every generated page as it should read."""
-    sources = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    sources = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
     texts = {path: path.read_text(encoding="utf-8") for path in sources}
     screens = {path: rendered(text) for path, text in texts.items() if BLOCK.search(text)}
     return screens | {ROOT / "docs" / name: make() for name, make in GENERATED.items()}

@@ -76,8 +76,10 @@ FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 @pytest.mark.parametrize(("english", "chinese"), ZH, ids=[page.name for _, page in ZH])
 def test_the_commands_of_a_chinese_page_are_those_of_the_english_one(english, chinese):
-    """The prose may be shorter; what is copied from it must not differ."""
+    """The prose may be shorter; what is copied from it must not differ. All but two pages have every block."""
     known = [block for block in FENCED.findall(english.read_text(encoding="utf-8")) if block[0] != "text"]
-    shown = FENCED.findall(chinese.read_text(encoding="utf-8"))
+    shown = [block for block in FENCED.findall(chinese.read_text(encoding="utf-8")) if block[0] != "text"]
     assert shown
     assert [block for block in shown if block not in known] == []
+    if english.name not in ("README.md", "ci.md"):
+        assert shown == known
