@@ -244,7 +244,9 @@ class Inquiry:
             wrong = any(
                 judged.diagnosis.at_or_above("error") or judged.trace.dead or has_wrong_values(judged.trace) for judged in self._models
             )
-            self.as_written = wrong and self._stops
+            nothing_arrives = any(not any(map(judged.trace.reached, judged.trace.structure.adapter_layers)) for judged in self._models)
+            wanted = nothing_arrives or (wrong and self._ends([judged.diagnosis for judged in self._models]))
+            self.as_written = wanted if self.ranks is None else any(self.ranks.exchange(wanted))
             return "watch" if self.as_written else "done"
         if self.phase == "watch" and any(_is_open(judged.trace) for judged in self._models):
             return "watch"

@@ -57,7 +57,9 @@ def all_go_on(ranks: Ranks, phase: Phase) -> Phase:
     if ranks.missing:
         return "done"
     said = ranks.exchange(phase)
-    return "follow" if "follow" in said else phase if ranks.size == 1 else "done"
+    if all(wanted == phase for wanted in said) and (ranks.size == 1 or phase == "watch"):
+        return phase
+    return "follow" if "follow" in said else "done"
 
 
 def share_gradients(ranks: Ranks, roots: Mapping[str, Root]) -> None:
