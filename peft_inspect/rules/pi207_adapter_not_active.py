@@ -64,6 +64,8 @@ def _displaced(left: Unexplained, name: str) -> Iterator[Finding]:
     calls = {layer.path: trace.training_calls(layer) for layer in layers}
     rows = [layer for layer in layers if calls[layer.path] and not any(name in call.active for call in calls[layer.path])]
     last = calls[rows[0].path][-1] if rows else None
+    if last is not None and _in_turn(trace, rows):
+        return
     if last is not None and (last.active or not last.per_sample):  # samples that name the base model alone run disabled
         others = ", ".join(map(repr, last.active)) or "no adapter"
         yield RULE.finding(
@@ -78,6 +80,14 @@ def _displaced(left: Unexplained, name: str) -> Iterator[Finding]:
             else f"call model.set_adapter({name!r}) before the pass that is trained",
             remedy=None if last.per_sample else Remedy.ACTIVATE,
         )
+
+
+def _in_turn(trace: Trace, rows: list[AdapterLayerInfo]) -> bool:
+    """Whether the step trains another adapter and nothing else: steps that train their adapters by turns. A reference pass is no such step."""
+    calls = [call for row in rows for call in trace.calls_of.get(row.path, ()) if call.phase == "forward"]
+    chosen = {name for call in calls for name in call.active}
+    trained = any(row.adapter in chosen and trace.reached(row) for row in trace.structure.adapter_layers)
+    return trained and len({call.active for call in calls}) == 1 and all(call.carries and call.switched is not None for call in calls)
 
 
 def _waiting(trace: Trace, rows: list[AdapterLayerInfo]) -> bool:

@@ -33,7 +33,8 @@ def check(left: Unexplained) -> Iterator[Finding]:
     trace = left.trace
     places: dict[tuple[str, Source | None], list[AdapterLayerInfo]] = defaultdict(list)
     for layer in left.dead:
-        if trace.structure.trainable(layer) and trace.calls_of.get(layer.path):
+        used = any(layer.adapter in call.active or not call.active for call in trace.calls_of.get(layer.path, ()))
+        if trace.structure.trainable(layer) and used:  # the step may have trained another adapter
             places[_seen(trace, layer)].append(layer)
     for (reason, source), layers in places.items():
         calls = [call for layer in layers for call in trace.calls_of[layer.path]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peft import PeftMixedModel, PeftModel
@@ -101,6 +101,7 @@ class _Splitter:
         for stack in stacks:
             branches.setdefault(_step(meeting, stack), []).append(stack)
         apart = {branch: held for branch, held in branches.items() if branch not in stacks and self._stands_alone(meeting, branch, held)}
+        apart = {branch: held for branch, held in apart.items() if not self._is_stage(branch, held, apart, branches)}
         if len(branches) == 1 or not apart:
             yield self._tower(self._outermost(top, meeting), stacks)
             return
@@ -110,6 +111,13 @@ class _Splitter:
         for branch, held in apart.items():
             yield from self.towers(branch, held)
         yield from (Tower(path, self._type(path), (), path) for path in self._connectors(meeting, apart))
+
+    def _is_stage(self, branch: str, held: list[str], apart: Collection[str], branches: Mapping[str, list[str]]) -> bool:
+        """Whether a branch is made of the blocks that lists of stages beside it are made of, as the middle of a U-Net is."""
+        if isinstance(self.inventory.modules[branch], PreTrainedModel):
+            return False
+        beside = {kind for other, stacks in branches.items() if other not in apart for stack in stacks for kind in self._stack(stack).types}
+        return all(kind in beside for stack in held for kind in self._stack(stack).types)
 
     def _stands_alone(self, meeting: str, branch: str, stacks: Sequence[str]) -> bool:
         """Whether a branch is a network of its own. Inside a pretrained model that is a pretrained model again; elsewhere any module."""
