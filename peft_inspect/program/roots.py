@@ -27,7 +27,7 @@ from peft_inspect.run.layers import AdapterLayers
 from peft_inspect.run.updates import Updates
 from peft_inspect.structure import read_structure
 from peft_inspect.structure.adapter_files import compared
-from peft_inspect.structure.optimizers import held_by, unknown_holder
+from peft_inspect.structure.optimizers import held_as_copies, held_by, unknown_holder
 from peft_inspect.structure.source.lines import line_above, source
 from peft_inspect.structure.wrappers import class_of, inside
 from peft_inspect.trace.modes import outermost
@@ -307,7 +307,7 @@ class Root:
         held = {id(tensor) for optimizer in optimizers for tensor in held_by(optimizer)}
         known = frozenset(path for path, parameter in parameters.items() if id(parameter) in held)
         reasons = (unknown_holder(optimizer, parameters.values()) for optimizer in optimizers)
-        unknown = None if known else next((reason for reason in reasons if reason), None)
+        unknown = None if known else next((reason for reason in reasons if reason), None) or held_as_copies(optimizers, self.trainable)
         holding = {id(parameter) for parameter in parameters.values()}
         first = next((other for other in optimizers if holds(other, holding)), next(iter(optimizers), None))
         by, older = (None, False) if self.changes is None else (source(self.changes.built_by(first)), self.changes.is_older(first))

@@ -11,7 +11,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from peft_inspect.internals import version_of
+from peft_inspect.internals import hooks_after_accumulation, version_of
 from peft_inspect.records import GradientInfo, OptimizerStep, Source, Structure, Update
 from peft_inspect.structure.optimizers import held_by
 from peft_inspect.structure.shards import is_part, numbers
@@ -100,7 +100,7 @@ class Updates:
             lr=None if rate is None else float(rate),
             scheduled_lr=None if first is None else float(first),
             arrived=arrived,
-            cleared=self._gradients.get(path) is None,
+            cleared=self._gradients.get(path) is None and not hooks_after_accumulation(self.parameters[path]),  # which take it
             asked=int(counts[path, "asked"]),
             stayed=stayed,
             moved=counts[path, "moved"] > 0,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +46,21 @@ def unknown_holder(optimizer: Any, parameters: Iterable[Tensor]) -> str | None:
         return None
     name = f"{type(optimizer).__module__.partition('.')[0]}'s {type(optimizer).__name__}"
     return f"the optimizer, {name}, holds {len(held)} tensors of its own, and which weights they stand for is not known"
+
+
+def held_as_copies(optimizers: Iterable[Any], weights: Iterable[Tensor]) -> str | None:
+    """Why it cannot be told what trains these weights, where optimizers hold copies of them, in the memory of the host for one.
+
+    Copies have the shapes of the weights and are parameters of no module.
+    """
+    held = {id(tensor): tensor for optimizer in optimizers for tensor in held_by(optimizer)}
+    modules = (other for other in gc.get_objects() if issubclass(type(other), nn.Module))
+    registered = {id(parameter) for module in modules for parameter in module.__dict__.get("_parameters", {}).values()}
+    shapes = Counter(tuple(tensor.shape) for number, tensor in held.items() if number not in registered)
+    if not shapes or Counter(tuple(weight.shape) for weight in weights) - shapes:
+        return None
+    held_here = f"the optimizers hold {sum(shapes.values())} tensors of no module, with the shapes of these weights"
+    return f"{held_here}, and what is done with them is not known"
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -17,6 +17,48 @@ accelerate = pytest.importorskip("accelerate")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+class OffloadedOptimizer:
+    """As torchao offloads one: each weight has a copy on the host with an optimizer of its own, fed by a hook on its gradient."""
+
+    def __init__(self, parameters: Any, *, takes_gradients: bool) -> None:
+        self.copies = {parameter: parameter.detach().clone() for parameter in parameters}
+        self.optimizers = {parameter: torch.optim.AdamW([copy], lr=0.01) for parameter, copy in self.copies.items()}
+        self.takes_gradients = takes_gradients
+        for parameter in self.copies:
+            parameter.register_post_accumulate_grad_hook(self.hand_on)
+
+    def hand_on(self, parameter: Any) -> None:
+        self.copies[parameter].grad = parameter.grad.detach().clone()
+        if self.takes_gradients:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for parameter, copy in self.copies.items():
+            self.optimizers[parameter].step()
+            parameter.copy_(copy)
+
+    def zero_grad(self) -> None:
+        for parameter in self.copies:
+            parameter.grad = None
+
+
+@pytest.mark.parametrize("takes_gradients", [False, True])
+def test_an_optimizer_that_steps_on_copies_elsewhere_is_no_fault(takes_gradients: bool) -> None:
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj", "v_proj"])).train()
+    trained_ones = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = OffloadedOptimizer(trained_ones, takes_gradients=takes_gradients)
+    with peft_inspect.watch() as watched:
+        for _ in range(3):
+            model(**text_batch()).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert watched.report is not None
+    assert watched.report.findings == ()
+    (outcome,) = [outcome for outcome in watched.report.outcomes if outcome.code == "PI317"]
+    assert (outcome.status, "tensors of no module" in outcome.why) == ("skipped", True)
+
+
 def offloaded(way: str, folder: Path) -> Any:
     """The adapters stay, as they must to be trained; what is frozen is brought in while its module runs."""
     torch.manual_seed(0)
