@@ -157,7 +157,7 @@ def inspect(
     boundary(load)
     loads, changes = Loads(), Changes()
     try:
-        with loads.watching(), changes.watching(), _calls_noted(changes):
+        with loads.watching(), changes.watching(), changes.writing(), _calls_noted(changes):
             subject = load(request, step)
         subject = replace(subject, changes=changes)
         if request.as_device is not None:

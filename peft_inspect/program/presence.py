@@ -57,6 +57,7 @@ class Presence:
         self._host = host
         self._hooks = Hooks(host)
         self._watching = Apart()
+        self._building = Apart()  # until a model with adapters is called to be trained
         self._ended = False
         self.compiled = Compiled(self)
         self.notes = Notes()
@@ -80,6 +81,8 @@ class Presence:
     def _install(self) -> None:
         notes = self.notes
         self._watching.begin(notes.switches.watching(), notes.changes.watching(), notes.loads.watching())
+        if not notes.changes.is_built:
+            self._building.begin(notes.changes.writing())
         self._hooks.install()
         self._watching.begin(following_threads(self._propagate))
         self.compiled.install()
@@ -87,7 +90,14 @@ class Presence:
     def _remove(self) -> None:
         self.compiled.remove()
         self._hooks.remove()
+        self._building.end()
         self._watching.end()
+
+    def model_is_built(self) -> None:
+        """What is written into weights from now on is written by the training."""
+        self.notes.changes.is_built = True
+        if _present == [self]:  # what another session has installed since stands on it
+            self._building.end()
 
     def _propagate(self) -> Around:
         return propagated_from(self._hooks, self.notes.switches, *self._host.in_operation)()

@@ -20,7 +20,7 @@ from peft_inspect.program.arrivals import Arrivals
 from peft_inspect.program.followed import FollowedStep, Manner
 from peft_inspect.program.gathered import Gathered
 from peft_inspect.program.live import holds, live_optimizers, optimizers_of
-from peft_inspect.records import AdapterFile, BatchInfo, GradientInfo, LossInfo, Source, Structure, Subject, Trace
+from peft_inspect.records import AdapterFile, BatchInfo, GradientInfo, LossInfo, OptimizerOrigin, Source, Structure, Subject, Trace
 from peft_inspect.reversible import Apart
 from peft_inspect.run.gradients import read_gradients
 from peft_inspect.run.layers import AdapterLayers
@@ -292,7 +292,7 @@ class Root:
         optimizer = source(self.changes.optimizer_by) if self.changes is not None else None
         unstepped = self.backwards if optimizer is not None and self.never_stepped and not self.updates.stepped else 0
         if unstepped:
-            trace = replace(trace, structure=replace(trace.structure, optimizer_by=optimizer))
+            trace = replace(trace, structure=replace(trace.structure, optimizer_made=OptimizerOrigin(optimizer)))
         return replace(trace, unstepped=unstepped, update=update, adapter_files=self._files)
 
     @property
@@ -310,13 +310,12 @@ class Root:
         unknown = None if known else next((reason for reason in reasons if reason), None) or held_as_copies(optimizers, self.trainable)
         holding = {id(parameter) for parameter in parameters.values()}
         first = next((other for other in optimizers if holds(other, holding)), next(iter(optimizers), None))
-        by, older = (None, False) if self.changes is None else (source(self.changes.built_by(first)), self.changes.is_older(first))
+        made = None if self.changes is None else self.changes.origin(first, parameters.values())
         return replace(
             self.structure,
             optimizer=known if optimizers and unknown is None else None,
             optimizer_unknown=unknown,
-            optimizer_by=by,
-            optimizer_older=older,
+            optimizer_made=made,
         )
 
     @property

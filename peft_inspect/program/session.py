@@ -140,6 +140,7 @@ class Session:
             return
         if torch.is_grad_enabled():
             self._unadapted = None
+            self._presence.model_is_built()
         self.seen.with_adapters += 1
         with self._telling():
             self._calling = root = self._root(model, module, args)

@@ -46,6 +46,8 @@ class Origin:
         "clipping",
         "frozen",
         "unfrozen",
+        "written",
+        "cast",
         "added",
         "wrapped",
         "taken-off",
@@ -53,6 +55,7 @@ class Origin:
     ]
     names: tuple[str, ...] = ()  # what is looked for in the call, such as the fields of a config: the first that is written there
     adapter: str | None = None
+    otherwise: Origin | None = None  # where nothing is known of it
     exact: bool = False  # other things leave this state too: nothing is shown but the line that writes one of the names
 
 

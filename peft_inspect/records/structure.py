@@ -187,6 +187,15 @@ class WeightRead:
 
 
 @dataclass(frozen=True)
+class OptimizerOrigin:
+    """How an optimizer was made, where that was watched."""
+
+    source: Source | None
+    wrapped: Source | None = None  # the line that put the adapter into the model, where that came later
+    used_up: Source | None = None  # a generator that had nothing left when the optimizer read it
+
+
+@dataclass(frozen=True)
 class Structure:
     """What is there, read without running anything; works without weights."""
 
@@ -203,8 +212,7 @@ class Structure:
     optimizer: frozenset[str] | None = None  # paths of the parameters that the optimizer holds; None: no optimizer given
     optimizer_rate: float | None = None  # the largest learning rate, past or to come, at which it trains a weight of an adapter
     optimizer_unknown: str | None = None  # why it cannot be told what the optimizer holds
-    optimizer_by: Source | None = None  # the line that made it
-    optimizer_older: bool = False  # than every adapter
+    optimizer_made: OptimizerOrigin | None = None  # None: nobody watched
     called_by: Source | None = None  # the line of a program that trains this model, which holds no adapter
     adapted_by: Source | None = None  # the line that put an adapter on another model than this one
     source_file: str | None = None
@@ -224,6 +232,11 @@ class Structure:
     def parameter(self) -> Mapping[str, ParameterInfo]:
         """Parameters by path."""
         return {parameter.path: parameter for parameter in self.parameters}
+
+    @property
+    def optimizer_by(self) -> Source | None:
+        """The line that made the optimizer, where that was seen."""
+        return None if self.optimizer_made is None else self.optimizer_made.source
 
     def trainable(self, layer: AdapterLayerInfo) -> bool:
         """Whether any weight of this adapter in this layer requires a gradient."""

@@ -56,7 +56,8 @@ class CallInfo:
     base_used: bool = False
     reaches_loss: bool | None = None  # data of its output flows into the loss; None: not looked at
     per_sample: bool = False  # the batch named the adapter of each sample, and `active` are those
-    switched: Source | None = None  # the line that disabled or merged the layer or chose its adapter, where the run itself did
+    switched: Source | None = None  # the line that disabled or merged the layer or chose its adapter, if that was seen
+    chosen: bool = False  # the step itself chose its adapter
     empty: bool = False  # for no token at all
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Remedy, Severity, Trace, Unexplained, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Origin, Remedy, Severity, Trace, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
 from peft_inspect.rules.words import counted, quoted
@@ -25,7 +25,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
     """Inactive adapters that train, or that were added to train and never touched since."""
     trace = left.trace
     used = {(path, name) for path, calls in trace.calls_of.items() for call in calls for name in call.active}
-    by_step = any(call.switched is not None and call.enabled and not call.merged for call in trace.calls)  # the step itself chooses
+    by_step = any(call.chosen and call.enabled and not call.merged for call in trace.calls)
     idle: dict[str, list[AdapterLayerInfo]] = {}
     for name in dict.fromkeys(layer.adapter for layer in trace.structure.adapter_layers):
         rows = [layer for layer in trace.structure.adapter_layers if layer.adapter == name]
@@ -44,11 +44,15 @@ def _inactive(trace: Trace, idle: dict[str, list[AdapterLayerInfo]]) -> Finding:
     state = "trainable" if any(map(trace.structure.trainable, rows)) else "fresh, frozen"
     first = next(iter(idle))
     several = len(idle) > 1
+    optimized = not (trace.structure.optimizer or frozenset()).isdisjoint(path for row in rows for path in row.parameters)
     return RULE.finding(
         f"adapter{'s' * several} {quoted(idle)} {'are' if several else 'is'} {state} and not active: {'their' if several else 'its'} "
-        f"{counted(len(rows), 'layer')} never ran (active: {', '.join(map(repr, active)) or 'none'})",
+        f"{counted(len(rows), 'layer')} never ran (active: {', '.join(map(repr, active)) or 'none'})"
+        + (", though the optimizer was made to train it" if optimized else ""),
         modules_of(rows),
         adapter=None if several else first,
+        origin=Origin("added", adapter=first),
+        severity=Severity.ERROR if optimized else None,
         facts={"active": active},
         fix=f"call model.set_adapter with the one that each step trains, or model.base_model.set_adapter({list(idle)!r}) to train all of them"
         if several

@@ -23,12 +23,14 @@ def check(structure: Structure) -> Iterator[Finding]:
     """Active layers all of whose factors are zero."""
     layers = [layer for layer in structure.adapter_layers if layer.active and _all_zero(structure, layer)]
     if layers:
+        config = Origin("adapter-config", ("init_lora_weights", "init_weights", "d_initial"), layers[0].adapter, exact=True)
         yield RULE.finding(
             f"both factors of {counted(len(modules_of(layers)), 'adapter layer')} hold only zeros: no gradient can ever move them",
             modules_of(layers),
             zero=True,
-            origin=Origin("adapter-config", ("init_lora_weights", "init_weights", "d_initial"), layers[0].adapter, exact=True),
-            fix="initialise the adapter again: one factor at random, the other at zero (init_lora_weights=True)",
+            origin=Origin("written", otherwise=config),
+            fix="initialise the adapter again: one factor at random, the other at zero (init_lora_weights=True), and have nothing that "
+            "initialises or loads the model after the wrapping write into it",
             remedy=Remedy.INITIALISE,
         )
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Remedy, Severity, Unexplained, modules_of
+from peft_inspect.records import Finding, Origin, Remedy, Severity, Unexplained, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 from peft_inspect.rules.words import counted
+
+_AUTOCAST = ["the half precision of autocast"]
 
 
 def check(left: Unexplained) -> Iterator[Finding]:
@@ -22,11 +24,12 @@ def check(left: Unexplained) -> Iterator[Finding]:
     trace = left.trace
     layers = [layer for layer in trace.structure.adapter_layers if layer.path in trace.underflow - left.explained]
     if layers:
-        dtypes = sorted({layer.dtype for layer in layers} - {"float32", "float64"}) or ["the half precision of autocast"]
+        dtypes = sorted({layer.dtype for layer in layers} - {"float32", "float64"}) or _AUTOCAST
         yield RULE.finding(
             f"the gradients of {counted(len(modules_of(layers)), 'adapter layer')} underflow to zero in {', '.join(dtypes)}: they appear when the loss is scaled up",
             modules_of(layers),
             zero=True,
+            origin=Origin("cast", adapter=layers[0].adapter) if dtypes != _AUTOCAST else None,
             facts={"dtypes": dtypes},
             fix="keep the adapter in float32 (autocast_adapter_dtype=True) or train with a gradient scaler",
             remedy=Remedy.FLOAT32,

@@ -39,7 +39,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             "learning_rate": rates[0] if rates else None,
             "dtypes": dtypes,
         },
-        origin=Origin("optimizer", ("lr",)),
+        origin=Origin("cast"),
         fix="keep the adapter in float32 (autocast_adapter_dtype=True, the default of get_peft_model), or raise the learning rate",
     )
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from peft_inspect.records import Finding, OptimizerStep, Origin, Severity, Source, Trace, Update
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule
-from peft_inspect.rules.updates import is_cleared, is_rounded_away, modules, no_step, trained
+from peft_inspect.rules.updates import is_cleared, is_for_another, is_rounded_away, modules, no_step, trained
 from peft_inspect.rules.words import counted
 
 
@@ -42,6 +42,8 @@ def check(trace: Trace) -> Iterator[Finding]:
         )
     updates = trained(trace)
     if trace.update is None or not updates or any(update.moved for update in updates) or is_cleared(trace) or is_rounded_away(trace):
+        return
+    if is_for_another(trace.structure):
         return
     why = _why(trace.update, updates)
     if why is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from peft_inspect.records import Trace, Update
+from peft_inspect.records import Structure, Trace, Update
 
 NO_STEP = "needs an optimizer: give it (--optimizer), or have its step watched (peft-inspect run, peft_inspect.watch, a callback)"
 
@@ -49,3 +49,10 @@ def is_rounded_away(trace: Trace) -> bool:
     held = [update for update in trained(trace) if update.held]
     asked, stayed = sum(update.asked for update in held), sum(update.stayed for update in held)
     return asked > 0 and stayed >= 0.9 * asked and all(update.lr != 0 for update in held) and any(update.spacing for update in held)
+
+
+def is_for_another(structure: Structure) -> bool:
+    """Whether the optimizer was made for an adapter that is not active: that one is to be activated, which PI207 says."""
+    held = structure.optimizer or frozenset()
+    of_active = {layer.active for layer in structure.adapter_layers if not held.isdisjoint(layer.parameters)}
+    return of_active == {False}

@@ -5,27 +5,35 @@ Noted as it happens, one line per object, so that a finding on the state that th
 
 from __future__ import annotations
 
+import itertools
+import linecache
+import re
 import sys
 from functools import partial, wraps
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
+from peft_inspect.records import OptimizerOrigin
 from peft_inspect.reversible import hooked, patched
 from peft_inspect.run import patches
 from peft_inspect.run.layer_states import LayerStates
-from peft_inspect.structure.source.lines import Line, is_library, line_above, source
+from peft_inspect.structure.source.lines import Line, is_library, is_machinery, line_above, source
+from peft_inspect.structure.source.statements import returning_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from peft_inspect.records import Source
+
+_WRITES_DATA = re.compile(r"\.data\b(\[[^=]*\])?\s*([-+*/|&]|//)?=(?!=)|\.data\.\w+_\(")
 
 
 class Changes:
@@ -36,7 +44,13 @@ class Changes:
         self._frozen: Any = WeakIdKeyDictionary()
         self._unfrozen: Any = WeakIdKeyDictionary()
         self._built: Any = WeakIdKeyDictionary()  # configs of models and adapters, optimizers, PeftModels
-        self._older: Any = WeakIdKeyDictionary()  # optimizers that were there before any adapter
+        self._count = itertools.count()
+        self._when: Any = WeakIdKeyDictionary()  # optimizers, by when they were made
+        self._used_up: Any = WeakIdKeyDictionary()  # optimizers, by the generator they were given that had nothing left
+        self._weights: Any = WeakIdKeyDictionary()  # weights of adapters, by when and at which line they were put into their model
+        self.is_built = False  # what is written into weights from now on is written by the training
+        self._written: Any = WeakIdKeyDictionary()  # of these, what was written into past any optimizer
+        self._cast: Any = WeakIdKeyDictionary()  # parameters that were cast to another dtype, and when
         self._added: Any = WeakIdKeyDictionary()  # configs of adapters, by when their layers were made
         self._adapted: Line | None = None
         self._optimizer: Line | None = None
@@ -58,6 +72,7 @@ class Changes:
             (*patches.CHECKPOINTING_ENABLED, partial(self._noting, "_checkpointing")),
             (*patches.CLIP_GRADIENTS, partial(self._noting, "_clipping")),
             *((*place, self._building) for place in patches.BUILT),
+            *((*place, self._casting) for place in patches.CASTS),
             (*patches.ADAPTER_ADDED, self._adding),
             *((*place, partial(self._noting, "_taken_off")) for place in taking_off),
         )
@@ -75,6 +90,10 @@ class Changes:
         """Where this module was last run before the step, and the last dimensions of what it gave; None where nothing called it."""
         return self._ran.get(module)  # type: ignore[no-any-return]
 
+    def writing(self) -> patched:
+        """What is written inside into weights of adapters is noted: before the first step, by nobody but the user's own code."""
+        return patched((*patches.DATA, self._data), *((*place, self._writing) for place in patches.WRITES))
+
     def frozen_by(self, parameter: nn.Parameter) -> Line | None:
         """The line that froze this parameter, which had required a gradient before."""
         return self._frozen.get(parameter)  # type: ignore[no-any-return]
@@ -84,13 +103,35 @@ class Changes:
         return self._unfrozen.get(parameter)  # type: ignore[no-any-return]
 
     def built_by(self, thing: Any) -> Line | None:
-        """The line that made this config, optimizer, schedule or PeftModel; of a wrapper around an optimizer, the one inside."""
+        """The line that made this config, optimizer, schedule or PeftModel; of a wrapper around an optimizer, the one inside.
+
+        Of a schedule that asks a function of the user's, the line that gives what the function returns.
+        """
+        for function in getattr(thing, "lr_lambdas", ()):
+            code = getattr(getattr(function, "__func__", function), "__code__", None)
+            if code is not None and not is_machinery(code) and not is_library(code):
+                return returning_line(code) or (code, code.co_firstlineno)
         inner = _inside(thing, self._built)
         return None if inner is None else self._built[inner]
 
-    def is_older(self, optimizer: Any) -> bool:
-        """Whether an optimizer was made before any adapter that there is."""
-        return self._adapted is not None and _inside(optimizer, self._older) is not None
+    def origin(self, optimizer: Any, parameters: Iterable[nn.Parameter]) -> OptimizerOrigin | None:
+        """How an optimizer was made, for a model with these parameters; None where that was not seen."""
+        inner = _inside(optimizer, self._when)
+        if inner is None:
+            return None
+        added: list[tuple[int, Line | None]] = [self._weights[weight] for weight in parameters if weight in self._weights]
+        later = next((line for when, line in added if when > self._when[inner]), None)
+        return OptimizerOrigin(source(self._built.get(inner)), source(later), source(self._used_up.get(inner)))
+
+    def written_by(self, weight: nn.Parameter) -> Line | None:
+        """The line that last wrote into this weight of an adapter, before the first step."""
+        return self._written.get(weight)  # type: ignore[no-any-return]
+
+    def cast_by(self, weight: nn.Parameter, base: nn.Parameter | None) -> Line | None:
+        """The line that cast a weight; where PEFT made it like the base weight that it adapts, the one that cast that."""
+        when, line = self._cast.get(weight, (-1, None))
+        added, _ = self._weights.get(weight, (0, None))
+        return line if when > added else self._cast.get(base, (-1, None))[1]  # type: ignore[no-any-return]
 
     @property
     def adapted_by(self) -> Line | None:
@@ -161,8 +202,8 @@ class Changes:
             self._built[thing] = line = _users(line_above(frame))
             if isinstance(thing, Optimizer):
                 self._optimizer = line
-                if self._adapted is None:
-                    self._older[thing] = True
+                self._when[thing] = next(self._count)
+                self._note_used_up(thing, *args, **kwargs)
             return original(thing, *args, **kwargs)
 
         return build
@@ -174,9 +215,62 @@ class Changes:
             config = getattr(tuner, "peft_config", {}).get(adapter_name)
             if config is not None:
                 self._added[config] = line
-            return original(tuner, model, adapter_name, *args, **kwargs)
+            result = original(tuner, model, adapter_name, *args, **kwargs)
+            layers, when = (module for module in model.modules() if isinstance(module, BaseTunerLayer)), next(self._count)
+            for weights in (getattr(layer, name) for layer in layers for name in layer.adapter_layer_names):
+                for weight in weights.parameters():
+                    self._weights.setdefault(weight, (when, line))
+            return result
 
         return inject_adapter
+
+    def _note_used_up(self, optimizer: Any, params: Any = (), *_args: Any, **_kwargs: Any) -> None:
+        groups = [group.get("params") for group in params if isinstance(group, dict)] if isinstance(params, (list, tuple)) else []
+        for given in groups:
+            if isinstance(given, GeneratorType) and given.gi_frame is None:
+                self._used_up[optimizer] = given.gi_code, given.gi_code.co_firstlineno
+
+    def _casting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def cast(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            before = {name: parameter.dtype for name, parameter in module.named_parameters()}
+            result = original(module, *args, **kwargs)
+            changed = [parameter for name, parameter in module.named_parameters() if parameter.dtype is not before.get(name)]
+            if changed:
+                noted = next(self._count), _users(line_above(sys._getframe()))
+                self._cast.update((parameter, noted) for parameter in changed)
+            return result
+
+        return cast
+
+    def _writing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def write(parameter: nn.Parameter, *args: Any, **kwargs: Any) -> Any:
+            if not self.is_built and parameter in self._weights:
+                self._written[parameter] = _users(line_above(sys._getframe()))
+            return original(parameter, *args, **kwargs)
+
+        return write
+
+    def _data(self, original: Any) -> property:
+        """Whoever asks for the data of a weight can write there: whether a line does, its text says."""
+
+        def note(parameter: nn.Parameter) -> None:
+            line = _users(line_above(sys._getframe(1))) if not self.is_built and parameter in self._weights else None
+            if line is not None and _WRITES_DATA.search(linecache.getline(line[0].co_filename, line[1])):
+                self._written[parameter] = line
+
+        def get(parameter: nn.Parameter) -> Any:
+            note(parameter)
+            return original.__get__(parameter)
+
+        def set_(parameter: nn.Parameter, value: Tensor) -> None:
+            if not self.is_built and value.dtype is not parameter.dtype:
+                self._cast[parameter] = next(self._count), _users(line_above(sys._getframe()))
+            note(parameter)
+            original.__set__(parameter, value)
+
+        return property(get, set_)
 
     def _noting(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)

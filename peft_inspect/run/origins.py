@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from peft_inspect.records import Finding, Origin, Source
 from peft_inspect.structure.source.lines import is_library, is_machinery, is_peft, source
 from peft_inspect.structure.source.written import only_place, within
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
     from peft_inspect.run.changes import Changes
     from peft_inspect.structure.source.lines import Line
 
+_HALVES = (torch.float16, torch.bfloat16)
 _SPELLED = {
     "frozen": ("requires_grad", "requires_grad_"),
     "unfrozen": ("requires_grad", "requires_grad_"),
+    "cast": ("half", "bfloat16"),
     "taken-off": ("unload", "merge_and_unload", "delete_adapter"),
     "checkpointing": ("gradient_checkpointing_enable", "gradient_checkpointing"),
 }
@@ -47,8 +51,12 @@ def placed(
         if finding.origin is None:
             yield finding
             continue
-        line = None if changes is None else _seen(finding, finding.origin, model, changes, optimizers)
-        found = source(line) if line is not None else _read(finding.origin, model, optimizers, loss) if finding.source is None else None
+        found: Source | None = None
+        origin: Origin | None = finding.origin
+        while origin is not None and found is None:
+            line = None if changes is None else _seen(finding, origin, model, changes, optimizers)
+            found = source(line) if line is not None else _read(origin, model, optimizers, loss) if finding.source is None else None
+            origin = origin.otherwise
         yield finding if found is None else replace(finding, source=found)
 
 
@@ -58,6 +66,10 @@ def _seen(finding: Finding, origin: Origin, model: nn.Module, changes: Changes, 
             return _first(changes.frozen_by, _parameters(model, finding))
         case "unfrozen":
             return _first(changes.unfrozen_by, _parameters(model, finding))
+        case "written":
+            return _first(changes.written_by, _parameters(model, finding))
+        case "cast":
+            return _cast(model, finding, changes) or _first(changes.added_by, _configs(model, origin.adapter))
         case "taken-off":
             return changes.taken_off_by
         case "checkpointing":
@@ -94,6 +106,17 @@ def _parameters(model: nn.Module, finding: Finding) -> Iterator[nn.Parameter]:
     for path in finding.modules:
         held = dict(model.get_submodule(path).named_parameters())
         yield from (parameter for _, parameter in sorted(held.items(), key=lambda item: "base_layer" in item[0]))
+
+
+def _cast(model: nn.Module, finding: Finding, changes: Changes) -> Line | None:
+    """Who cast the adapters in the modules of a finding to half precision, or the base layers that they were made like."""
+    for path in finding.modules:
+        layer = model.get_submodule(path)
+        bases = [weight for name, weight in layer.named_parameters() if "base_layer" in name.split(".")]
+        for weight in layer.parameters():
+            if weight.dtype in _HALVES and (line := changes.cast_by(weight, next(iter(bases), None))) is not None:
+                return line
+    return None
 
 
 def _configs(model: nn.Module, adapter: str | None) -> Iterator[Any]:

@@ -43,6 +43,9 @@ BUILT: tuple[Place, ...] = (
     (PeftModel, "__init__"),
     (torch.optim.lr_scheduler.LRScheduler, "__init__"),
 )
+WRITES: tuple[Place, ...] = tuple((torch.nn.Parameter, name) for name in ("zero_", "fill_", "copy_", "mul_", "normal_", "uniform_"))
+DATA: Place = (torch.nn.Parameter, "data")
+CASTS: tuple[Place, ...] = tuple((torch.nn.Module, name) for name in ("to", "half", "bfloat16", "float", "double"))
 CLIP_GRADIENTS: Place = (clip_grad, "_clip_grads_with_norm_")  # what everybody's clip_grad_norm_ calls
 ADAPTER_ADDED: Place = (BaseTuner, "inject_adapter")
 TAKEN_OFF = ("unload", "merge_and_unload", "delete_adapter")
@@ -96,6 +99,9 @@ PLACES: tuple[Place, ...] = (
     REQUIRES_GRAD_CALLED,
     CHECKPOINTING_ENABLED,
     *BUILT,
+    *WRITES,
+    DATA,
+    *CASTS,
     CLIP_GRADIENTS,
     ADAPTER_ADDED,
     COMPILE,

@@ -61,6 +61,7 @@ def _read(subject: Subject) -> Structure:
         model_config=config_values(getattr(inventory.modules[base], "config", None)),
         optimizer=optimized,
         optimizer_rate=_rate(subject, inventory),
+        optimizer_made=None if subject.changes is None else subject.changes.origin(subject.optimizer, inventory.parameters.values()),
         optimizer_unknown=unknown,
         source_file=subject.source_file,
         entry=subject.entry,

@@ -55,6 +55,7 @@ class Call:
     reaches_loss: bool | None = None
     per_sample: bool = False
     switched: Line | None = None
+    chosen: bool = False
     empty: bool = False
     unwatched: bool = False  # a stock layer, whose operations are known
 
@@ -180,6 +181,7 @@ class Calls:
             active=state.active,
             input_requires_grad=any(isinstance(arg, torch.Tensor) and arg.requires_grad for arg in args),
             switched=self._states.line(layer, state),
+            chosen=self._states.in_step(layer, state),
             empty=any(isinstance(arg, torch.Tensor) and not arg.numel() for arg in args[:1]),
         )
         self.calls.append(call)
@@ -291,6 +293,7 @@ class Calls:
                 reaches_loss=call.reaches_loss,
                 per_sample=call.per_sample,
                 switched=source(call.switched),
+                chosen=call.chosen,
                 empty=call.empty,
             )
             for call in self.calls

@@ -111,7 +111,9 @@ class Watchers:
 def _watched(subject: Subject, structure: Structure, layers: AdapterLayers, inputs: Inputs) -> Trace:
     """The first pass. What it costs is what a healthy model pays."""
     switches = GradSwitches()
-    step = Watchers(structure, layers, switches, None if subject.changes is None else subject.changes.states)
+    states = LayerStates() if subject.changes is None else subject.changes.states
+    states.step_begins()
+    step = Watchers(structure, layers, switches, states)
     with undisturbed(subject.model) as guard:
         with switches.watching(), step.calls.watching():
             with Operations(guard, step.reads) as operations, following_threads(propagated_from(switches, step.calls, operations)):

@@ -8,7 +8,7 @@ from tiny import IDS, trained, wrapped
 kind = sys.argv[1]
 model = wrapped(lora_dropout=0.0, **({"init_lora_weights": False} if kind == "bf16" else {}))
 if kind == "bf16":
-    model.to(torch.bfloat16)
+    model.to(torch.bfloat16)  # <- cause bf16
 
 
 def loss_of():
@@ -125,7 +125,7 @@ def clipped():
     for _ in range(4):
         optimizer.zero_grad()
         loss_of().backward()
-        torch.nn.utils.clip_grad_norm_(trained(model), 0.0)
+        torch.nn.utils.clip_grad_norm_(trained(model), 0.0)  # <- cause clipped
         optimizer.step()
 
 

@@ -14,7 +14,7 @@ first.save_pretrained(folder)
 if "healthy" in sys.argv:
     model = PeftModel.from_pretrained(llama(), folder, is_trainable=True)
 elif "inference" in sys.argv:
-    model = PeftModel.from_pretrained(llama(), folder)
+    model = PeftModel.from_pretrained(llama(), folder)  # <- cause inference
 else:
     model = wrapped()
     model.load_state_dict(load_file(f"{folder}/adapter_model.safetensors"), strict=False)  # <- cause lost

@@ -28,6 +28,7 @@ _OURS = __file__.removesuffix(str(Path("structure", "source", "lines.py")))
 _EXAMPLES = _OURS + "rules" + os.sep  # programs as users write them
 _TORCH = torch.__file__.removesuffix("__init__.py")  # with the separator: not torchvision
 _PEFT = peft.__file__.removesuffix("__init__.py")
+_DOORS = tuple(str(Path(path)) for path in ("/transformers/integrations/peft.py", "/diffusers/loaders/peft.py"))
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("purelib", "platlib")})
 
@@ -58,8 +59,8 @@ def is_machinery(code: CodeType) -> bool:
 
 
 def is_peft(code: CodeType) -> bool:
-    """Whether this code is PEFT itself."""
-    return code.co_filename.startswith(_PEFT)
+    """Whether this code is PEFT itself, or the methods of other libraries that stand for its own."""
+    return code.co_filename.startswith(_PEFT) or code.co_filename.endswith(_DOORS)
 
 
 def is_library(code: CodeType) -> bool:
