@@ -31,15 +31,15 @@ EXAMPLES = {"PI105": FUSED, "PI106": FUSED, "PI111": TIED_COPIES}
 """What the example programs of rules need beyond the lowest versions."""
 
 CASES = {
-    "bypass/jamba_dt_proj": ("transformers", "5.0", "calls dt_proj where it runs without kernels: its adapter trains"),
-    "bypass/mamba_dt_proj": ("transformers", "5.0", "calls dt_proj where it runs without kernels: its adapter trains"),
+    "bypass/jamba_dt_proj": ("transformers", "5.15", "calls dt_proj where it runs without kernels: its adapter trains"),
+    "bypass/mamba_dt_proj": ("transformers", "5.15", "calls dt_proj where it runs without kernels: its adapter trains"),
     "bypass/loaded_trainable_not_active": ("peft", "0.21", "has the active adapter train in place of the one that is loaded"),
     "bypass/shadow_adapters_disabled": ("peft", "0.21", "has no ShadowConfig"),
     "coverage/deepseek_shared_experts": FUSED,
-    "coverage/gemma4_value_left_out": ("transformers", "5.8", "has no Gemma 4"),
-    "coverage/granite_moe_all_linear": ("transformers", "5.0", "keeps the fused experts of GraniteMoe under other names"),
+    "coverage/gemma4_value_left_out": ("transformers", "5.5", "has no Gemma 4"),
+    "coverage/granite_moe_all_linear": ("transformers", "5.13", "keeps the fused experts of GraniteMoe under other names"),
     "coverage/mixtral_llama_targets": FUSED,
-    "coverage/nemotron_h_attention_list": ("transformers", "5.8", "has no NemotronH"),
+    "coverage/nemotron_h_attention_list": ("transformers", "5.3", "has no NemotronH"),
     "coverage/qwen2_moe_router": FUSED,
     "coverage/tied_embedding_adapted_alone": ("peft", "0.20", "does not tie the adapters of tied weights"),
     "coverage/tied_head_saved_alone": TIED_COPIES,
