@@ -181,7 +181,7 @@ def through_layer(candidate: Candidate) -> Iterator[Exchange]:
 
 def _base_and_around(model: nn.Module, layer: Any) -> tuple[int, nn.Module]:
     """What stands for the base of an adapter layer, by `id`, and what is to be called instead: for a prompt, the model that prepends it."""
-    holder = prompted(layer, model.modules())
+    holder = prompted(model.modules()).get(id(layer))
     return (id(layer.base_layer), layer) if holder is None else (id(inside(holder.base_model)), holder)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 
@@ -54,9 +53,10 @@ class AdapterLayers:
         self.wrapper: dict[int, nn.Module] = {}  # around a module of `modules_to_save` and its trained copies
         for layer in self.module.values():
             self._add_bases(layer)
-            if isinstance(around := prompted(layer, modules.values()), PeftModel):
-                self.before[id(layer)] = around
-                self.bases[id(inside(around.base_model))] = (id(layer),)
+        for key, holder in prompted(modules.values()).items():
+            if key in self.module:
+                self.before[key] = holder
+                self.bases[id(inside(holder.base_model))] = (key,)
         for path, module in modules.items():
             if isinstance(module, ModulesToSaveWrapper):
                 self._add_wrapper(path, module)

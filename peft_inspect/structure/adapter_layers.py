@@ -138,10 +138,10 @@ def holds_adapter(module: nn.Module) -> bool:
     return isinstance(module, BaseTunerLayer) or bool(_own_weights(module))
 
 
-def prompted(layer: nn.Module, modules: Iterable[nn.Module]) -> PeftModel | None:
-    """The model that puts what this prompt encoder makes before the inputs of its base model; None for all else."""
+def prompted(modules: Iterable[nn.Module]) -> dict[int, PeftModel]:
+    """The `id` of each prompt encoder among these, and the model that puts what it makes before the inputs of its base model."""
     holders = (module for module in modules if isinstance(module, PeftModel) and "prompt_encoder" in module._modules)
-    return next((holder for holder in holders if any(layer is held for held in holder.prompt_encoder.values())), None)
+    return {id(encoder): holder for holder in holders for encoder in holder.prompt_encoder.values()}
 
 
 def _own_weights(module: nn.Module) -> tuple[nn.Parameter, ...]:
