@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,19 @@ optimizer.step()
     done = python(tmp_path, text)
     assert done.returncode == 0, done.stderr
     assert done.report["gradients"]["lora"]["with_grad"] == 2
+
+
+def test_an_interrupt_reaches_the_program(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import peft, time\ntry:\n    print('ready', flush=True)\n    time.sleep(100)\nfinally:\n    print('tidied')\n"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-m", "peft_inspect", "run", "train.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    running.send_signal(signal.SIGINT)
+    output, errors = running.communicate(timeout=100)
+    assert (running.returncode, output) == (130, "tidied\n")
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert "peft_inspect" not in errors

@@ -37,6 +37,12 @@ def line_of(program: str, cause: str) -> int | None:
     return next((number for number, line in enumerate(lines, 1) if cause in line.partition("# <- cause ")[2].split(", ")), None)
 
 
+def require(command: tuple[str, ...]) -> None:
+    """Skip a program of a package that is not installed."""
+    if command[0] in NEEDS:
+        pytest.importorskip(NEEDS[command[0]])
+
+
 def codes(done: Any) -> list[str]:
     """What was found, as the assertion's message would want it."""
     assert done.report is not None, done.stdout + done.stderr
@@ -62,12 +68,17 @@ HEALTHY = [
     ("optimizers.py", "warmup"),
     ("resumed.py", "healthy"),
     ("unadapted.py", "first"),
+    ("with_hydra.py", "lr=0.01"),
+    ("with_fire.py", "--lr=0.01"),
+    ("sentence_pairs.py",),
 ]
+NEEDS = {"with_hydra.py": "hydra", "with_fire.py": "fire", "sentence_pairs.py": "sentence_transformers"}
 WITHOUT_A_LINE = {"PI313"}  # what is wrong there, no line does
 
 
 @pytest.mark.parametrize("command", HEALTHY, ids=" ".join)
 def test_a_healthy_program_is_answered_after_one_step(tmp_path: Path, command: tuple[str, ...]) -> None:
+    require(command)
     done = run(tmp_path, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [finding for finding in done.report["findings"] if finding["severity"] == "error"] == []
@@ -108,6 +119,9 @@ BROKEN = [  # the program, its rule, whether a fix is tried in a later step of i
     (("values.py", "distilled"), "PI318", False),
     (("values.py", "ignored"), "PI313", False),
     (("values.py", "thread", "hooked"), "PI310", False),
+    (("with_hydra.py", "fault=detached"), "PI305", True),
+    (("with_fire.py", "--fault=detached"), "PI305", True),
+    (("sentence_pairs.py", "frozen"), "PI302", True),
     (("compiled.py", "wrapper", "detached"), "PI305", True),
     (("compiled.py", "function", "detached"), "PI305", True),
     (("resumed.py", "inference"), "PI301", False),
@@ -123,6 +137,7 @@ def test_zeros_of_the_first_step_alone_are_no_fault(tmp_path: Path, kind: str) -
 
 @pytest.mark.parametrize(("command", "code", "tried"), BROKEN, ids=lambda value: " ".join(value) if isinstance(value, tuple) else None)
 def test_a_broken_program_is_stopped_with_its_cause(tmp_path: Path, command: tuple[str, ...], code: str, tried: bool) -> None:
+    require(command)
     done = run(tmp_path, *command)
     assert done.returncode == 1, done.stdout + done.stderr
     assert [finding["code"] for finding in done.report["findings"] if finding["severity"] == "error"] == [code]
