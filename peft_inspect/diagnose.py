@@ -9,6 +9,7 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any
 
+from peft_inspect.outside import from_outside
 from peft_inspect.records import AdapterFile, Diagnosis, Finding, InspectionError, Outcome, Pinned, Structure, Trace, Unexplained, text_of
 from peft_inspect.rules import NO_VALUES, Rule, all_rules, page
 
@@ -113,6 +114,8 @@ def _judge(
             return Outcome(rule.code, rule.name, "skipped", next(reason for reason in reasons if reason)), ()
         found = tuple(_placed(finding, piece) for piece in judged for finding in rule.check(piece))
     except Exception as error:  # a rule that crashes is an outcome that is shown, never a silent pass
+        if from_outside(error):
+            raise
         return Outcome(rule.code, rule.name, "crashed", text_of(error)), ()
     found = tuple(finding for finding in found if not finding.modules or not explained.issuperset(finding.modules))
     if rule.code in ignored:

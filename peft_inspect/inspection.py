@@ -6,7 +6,6 @@ Torch is imported by the first inspection, not by importing this module.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from peft_inspect.records import (
 )
 from peft_inspect.reversible import put_back_after, uncollected
 from peft_inspect.rules import Rule, all_rules
+from peft_inspect.tracebacks import of_the_user, raised_by_the_user
 
 if TYPE_CHECKING:
     from peft_inspect.run.changes import Changes
@@ -165,12 +165,13 @@ def inspect(
         if not subject.adapter_files:  # else it was this tool that loaded one
             subject = replace(subject, adapter_files=loads.files(subject.model))
         return inspect_subject(subject, judging, step, time.perf_counter() - started)
-    except (KeyboardInterrupt, Exception):
+    except (KeyboardInterrupt, InspectionError):
         raise
     except BaseException as error:  # the model's code ends the program, or a task: that must not pass for a verdict
-        raise InspectionError(
-            f"{request.model} ended with {text_of(error)} before it could be inspected", detail="".join(traceback.format_exception(error))
-        ) from error
+        if isinstance(error, Exception) and not raised_by_the_user(error):
+            raise
+        message = f"{request.model} ended with {text_of(error)} before it could be inspected"
+        raise InspectionError(message, detail=of_the_user(error)) from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from peft_inspect.inspection import FindingsError, Judging, Report
 from peft_inspect.program.launch import Launch
 from peft_inspect.program.undrawn import undrawn
-from peft_inspect.records import Diagnosis, Severity
+from peft_inspect.records import Diagnosis, Severity, text_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -166,7 +166,7 @@ class Watching:
             os._exit(1)
 
     def _log_failure(self, error: Exception) -> None:
-        log.error("peft-inspect: the training was not inspected: %s: %s", type(error).__name__, error, exc_info=error)
+        log.error("peft-inspect: the training was not inspected: %s", text_of(error), exc_info=error)
 
     def _fails(self, diagnoses: Iterable[Diagnosis]) -> bool:
         return any(diagnosis.at_or_above(self._fail_on) for diagnosis in diagnoses)

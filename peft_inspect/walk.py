@@ -30,3 +30,9 @@ def parameters_of(model: nn.Module) -> Iterator[nn.Parameter]:
         for parameter in module._parameters.values():
             if parameter is not None:
                 yield parameter
+
+
+def defined_in(kind: type) -> str:
+    """The dotted name of the module that a class says it is defined in; code may have put anything there."""
+    name = getattr(kind, "__module__", None)
+    return name if isinstance(name, str) else ""

@@ -12,6 +12,7 @@ from peft_inspect.batch import labels, states, text
 from peft_inspect.batch.failure import Failure, Watched
 from peft_inspect.batch.modalities.modality import text_width
 from peft_inspect.batch.plan import Plan
+from peft_inspect.outside import from_outside
 
 _ATTEMPTS = 24
 _NO_LABELS = "no labels"
@@ -58,6 +59,8 @@ def _run(plan: Plan) -> Failure | None:
         with torch.no_grad(), watched:
             plan.receiver.called(**plan.receiver.spelled(plan.inputs))
     except Exception as error:  # whatever the model raises on a batch that does not fit
+        if from_outside(error):
+            raise
         return watched.failure(error)
     return None
 

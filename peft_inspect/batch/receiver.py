@@ -15,6 +15,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from peft_inspect.internals import ORIGINAL
+from peft_inspect.walk import defined_in
 
 _DOCUMENTED = re.compile(r"^\s*(\w+) \(`([^`]*)`(?: of shape `?\(?([^`)]*)\)?`?)?", re.MULTILINE)
 _PASSED_DOWN = re.compile(r"(pixel_values|(image|video)_\w*(ids|thw|hw|sizes)$|input_features|input_values)")
@@ -114,7 +115,7 @@ def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
         inner = wrapper.get_base_model()
     elif hasattr(module, ORIGINAL):
         inner = getattr(wrapper, ORIGINAL)
-    elif type(module).__module__.startswith(("torch.nn.parallel", "torch.distributed")):
+    elif defined_in(type(module)).startswith(("torch.nn.parallel", "torch.distributed")):
         inner = getattr(module, "module", None)
     return _unwrapped(inner) if isinstance(inner, torch.nn.Module) and inner is not module else module
 
@@ -130,8 +131,9 @@ def _outermost(module: torch.nn.Module) -> Iterator[PreTrainedModel]:
     if isinstance(module, PreTrainedModel):
         yield module
         return
-    for child in module.children():
-        yield from _outermost(child)
+    for child in module._modules.values():
+        if child is not None:
+            yield from _outermost(child)
 
 
 def passed_down(module: torch.nn.Module, depth: int = _DEPTH) -> Mapping[str, inspect.Parameter]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -43,17 +44,13 @@ def check_targets(
         accepting = replace(accepting, baseline=accepting.baseline or project.baseline)
         accepting.known()  # a file that is none is said before the time is spent
         targets = chosen(project, request, reporting.select, reporting.ignore, reporting.fail_on)
-        with at_work() as step:
-            inspected = inspect_targets(
-                project,
-                targets,
-                view.command,
-                locked=locked,
-                verify=reporting.verify,
-                processes=processes,
-                debug=reporting.debug,
-                step=step,
-            )
+        how: Mapping[str, Any] = {"verify": reporting.verify, "processes": processes, "debug": reporting.debug}
+        inspected = at_work(
+            targets[0].name,
+            lambda step: inspect_targets(project, targets, view.command, locked=locked, step=step, **how),
+            debug=reporting.debug,
+            apart=len(targets) == 1,
+        )
         inspected = replace(inspected, reports=accepting.of(inspected.reports, whole=not inspected.failed))
         if inspected.reports or len(targets) > 1:
             why = {name: str(error) for name, error in inspected.failed.items()}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import NoReturn
+from functools import partial
+from typing import NoReturn, TypeVar
 
 import typer
 
@@ -19,10 +20,14 @@ from peft_inspect.cli.progress import progress
 from peft_inspect.cli.streams import FAILED, FOUND, INTERRUPTED
 from peft_inspect.formats import FORMATS, View, writer
 from peft_inspect.formats.names import shortened, visible
+from peft_inspect.inspection import Step
 from peft_inspect.project.config import Target
+from peft_inspect.project.own_process import in_own_process
 from peft_inspect.project.targets import inspect_target, one_target
 from peft_inspect.records import InspectionError, Request, text_of
 from peft_inspect.reversible import patched, uncollected
+
+T = TypeVar("T")
 
 
 def run(request: Request, reporting: Reporting, view: View, *, diff: Request | None = None) -> NoReturn:
@@ -30,10 +35,10 @@ def run(request: Request, reporting: Reporting, view: View, *, diff: Request | N
     built = uncollected() if view.command == "tree" else nullcontext()  # nothing runs that could leave memory behind
     with failures(debug=reporting.debug), built:
         output = prepared(reporting, view)
-        target = _target(request, reporting, view)
-        report = inspected(target, reporting, view)
-        if diff is not None:
-            view = replace(view, other=inspected(_target(diff, reporting, view), reporting, view))
+        target, *others = (_target(each, reporting, view) for each in (request, diff) if each is not None)
+        report, *more = at_work(target.name, partial(inspected, (target, *others), reporting, view), debug=reporting.debug)
+        if more:
+            view = replace(view, other=more[0])
         output.write(lambda out: writer(view.command, reporting.format, view)(report, out))
         if report.incomplete:
             raise InspectionError(report.incomplete)
@@ -57,17 +62,26 @@ def prepared(reporting: Reporting, view: View) -> Output:
     return Output.to(reporting.output)
 
 
-def inspected(target: Target, reporting: Reporting, view: View) -> Report:
-    """The report, made while stdout is kept for it alone and progress goes to the terminal."""
-    with at_work() as step:
-        return inspect_target(target, view.command, verify=reporting.verify, step=step)
+def inspected(targets: Iterable[Target], reporting: Reporting, view: View, step: Step) -> list[Report]:
+    """The report of each."""
+    return [inspect_target(target, view.command, verify=reporting.verify, step=step) for target in targets]
 
 
-@contextmanager
-def at_work() -> Iterator[Callable[[str], None]]:
-    """While the user's code runs: stdout is the report's alone, an exit of the process is seen. Gives what shows a step."""
-    with stdout_kept_clean(), patched((os, "_exit", _noticed)), progress() as step:
-        yield step
+def at_work(what: str, work: Callable[[Step], T], *, debug: bool, apart: bool = True) -> T:
+    """What `work` returns, while stdout is kept for the report alone, an exit of the process is seen, and a terminal shows progress.
+
+    Args:
+        what: is inspected, for messages.
+        work: runs the user's code; called with what shows a step.
+        debug: show where an error was raised.
+        apart: in a process of its own.
+    """
+
+    def done() -> T:
+        with stdout_kept_clean(), patched((os, "_exit", _noticed)), progress() as step:
+            return work(step)
+
+    return in_own_process(what, done, debug=debug) if apart else done()
 
 
 def _noticed(leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:

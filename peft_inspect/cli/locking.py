@@ -23,8 +23,12 @@ def lock_targets(request: Request, reporting: Reporting, *, config: str | None, 
         path = Path(reporting.output) if reporting.output else lock_file(project)
         output = Output.to(str(path))
         kept = read_lock(path)["targets"] if path.is_file() and (request.model or request.lora) else {}
-        with at_work() as step:
-            inspected = inspect_targets(project, targets, "tree", verify=False, processes=processes, debug=reporting.debug, step=step)
+        inspected = at_work(
+            targets[0].name,
+            lambda step: inspect_targets(project, targets, "tree", verify=False, processes=processes, debug=reporting.debug, step=step),
+            debug=reporting.debug,
+            apart=len(targets) == 1,
+        )
         if inspected.failure:
             raise inspected.failure
         built = {name: locked(report.structure) for name, report in inspected.reports.items()}

@@ -102,5 +102,6 @@ def stdout_kept_clean() -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
-        os.dup2(kept, number)
-        os.close(kept)
+        with contextlib.suppress(OSError):  # the code that ran may have closed whatever was open
+            os.dup2(kept, number)
+            os.close(kept)

@@ -15,7 +15,7 @@ from peft_inspect.cli.accepting import Accepting
 from peft_inspect.cli.checking import further_outputs
 from peft_inspect.cli.inspecting import failures, prepared
 from peft_inspect.cli.options import Reporting
-from peft_inspect.cli.streams import FOUND, INTERRUPTED
+from peft_inspect.cli.streams import FOUND, INTERRUPTED, KeptStreams
 from peft_inspect.formats import View
 from peft_inspect.formats.several import write_all
 from peft_inspect.library_warnings import as_the_program_has_them
@@ -41,6 +41,7 @@ def run_program(
     launch = Launch(script, module, arguments)
     as_the_program_has_them()
     told: list[Mapping[str, Report]] = []
+    streams = KeptStreams()
     with failures(debug=reporting.debug):
         outputs = [(reporting.format, prepared(reporting, view)), *further_outputs(also, reporting, view)]
 
@@ -51,14 +52,14 @@ def run_program(
 
         def tell(reports: Mapping[str, Report]) -> None:
             told.append(reports)
-            if sys.stderr.isatty():
-                sys.stderr.write("\n")  # a progress bar may stand on the line
-            sys.stdout.flush()
-            sys.stderr.flush()
-            reports = accepting.of(reports)
-            red = [name for name, report in reports.items() if _fails((report,), reporting)]
-            for name, output in outputs:
-                output.write(partial(write_all, name, reports, {}, view=view, red=red, what="models"))
+            with streams.back():
+                if sys.stderr.isatty():
+                    sys.stderr.write("\n")  # a progress bar may stand on the line
+                    sys.stderr.flush()
+                reports = accepting.of(reports)
+                red = [name for name, report in reports.items() if _fails((report,), reporting)]
+                for name, output in outputs:
+                    output.write(partial(write_all, name, reports, {}, view=view, red=red, what="models"))
 
         def abandon(reports: Mapping[str, Report]) -> None:
             tell(reports)
@@ -68,7 +69,10 @@ def run_program(
             return not keep_going or fails(diagnoses)
 
         judging: Mapping[str, Any] = {"select": reporting.select, "ignore": reporting.ignore, "verify": reporting.verify}
-        done = run(launch, **judging, steps=steps, ends=ends, tell=tell, abandon=abandon)
+        try:
+            done = run(launch, **judging, steps=steps, ends=ends, tell=tell, abandon=abandon)
+        finally:
+            streams.restore()
         if told or (done.reports and done.ended.how != "stopped" and keep_going):
             sys.exit(done.ended.code)
         if done.reports:
@@ -107,6 +111,8 @@ def _leave(done: ProgramRun, fails: Callable[[Iterable[Diagnosis]], bool]) -> No
     if trouble := "; ".join(report.incomplete for report in done.reports.values() if report.incomplete):
         raise InspectionError(trouble)
     failed = fails(done.reports.values())
+    if done.ended.how == "raised" and not failed:
+        raise InspectionError("the program raised before its first step was complete: the report tells what was seen until then")
     if done.ranks is None or done.ranks.writes:
         sys.stderr.write(f"peft-inspect: {_ended(done, failed=failed)}\n")
     raise typer.Exit(FOUND if failed else 0)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from peft_inspect.fixes.candidate import Candidate
 from peft_inspect.fixes.exchanges import Exchange
 from peft_inspect.fixes.fixes import ALTERNATIVES, fix_for
-from peft_inspect.records import Finding, Remedy, Subject, Trace
+from peft_inspect.outside import from_outside
+from peft_inspect.records import Finding, Remedy, Subject, Trace, text_of
 from peft_inspect.run.graph import leaves, let_go, upstream
 from peft_inspect.run.runs import backward, forward, own_copy, runnable
 from peft_inspect.run.undisturbed import undisturbed
@@ -55,6 +56,8 @@ def _trial(subject: Subject, trace: Trace, finding: Finding, applied: Iterable[F
                 in_graph = leaves(upstream([loss.grad_fn]))
                 connected = backward(subject, loss)
         except Exception as error:  # a layer of a kind, or of a release of PEFT, that the remedy does not know
+            if from_outside(error):
+                raise
             return None, trial.raised(error)
         return trial.outcome(connected, in_graph)
 
@@ -85,7 +88,7 @@ class Trial:
     def raised(self, error: Exception) -> str:
         """What is said of a run that the remedy, or something in it, broke."""
         cause = error.__cause__ or error
-        return f"not judged: the run with {self.name} raised {type(cause).__name__}: {cause}"
+        return f"not judged: the run with {self.name} raised {text_of(cause)}"
 
     def outcome(self, connected: set[int], in_graph: set[int]) -> tuple[bool | None, str]:
         """Whether gradients arrived, and how many. Both sets are ids of weights: those that one reached, or could have."""

@@ -5,14 +5,13 @@ Keys may be added, never renamed or removed within a schema number. Same input, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 from peft_inspect.environment import environment
 from peft_inspect.formats.layout import layer_indices
-from peft_inspect.formats.names import ranges
+from peft_inspect.formats.names import ranges, write_json
 from peft_inspect.formats.totals import gradient_totals, parameter_totals
 from peft_inspect.formats.wrappers import same_object
 from peft_inspect.records import (
@@ -35,8 +34,7 @@ SCHEMA = 1
 
 def write(report: Diagnosis, out: TextIO) -> None:
     """One JSON object and a line break."""
-    json.dump(document(report, getattr(report, "timings", {})), out, indent=2, allow_nan=False)
-    out.write("\n")
+    write_json(document(report, getattr(report, "timings", {})), out, allow_nan=False)
 
 
 def document(diagnosis: Diagnosis, timings: Mapping[str, float]) -> dict[str, Any]:

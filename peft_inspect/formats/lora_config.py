@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, TextIO
 
+from peft_inspect.formats.names import write_json
 from peft_inspect.path_patterns import shortened
 from peft_inspect.records import AdapterInfo, Diagnosis, InspectionError, Structure
 from peft_inspect.suggest import corrected
@@ -19,8 +19,7 @@ def write(report: Diagnosis, out: TextIO) -> None:
     adapters = sorted(report.structure.adapters, key=lambda adapter: not adapter.active)
     if not adapters:
         raise InspectionError("there is no LoRA config to correct: the model has no adapter. Name one with --lora or --target-modules")
-    json.dump(_short(corrected(adapters[0].config, report.findings), adapters[0], report.structure), out, indent=2, sort_keys=True)
-    out.write("\n")
+    write_json(_short(corrected(adapters[0].config, report.findings), adapters[0], report.structure), out, sort_keys=True)
 
 
 def _short(config: dict[str, Any], adapter: AdapterInfo, structure: Structure) -> dict[str, Any]:

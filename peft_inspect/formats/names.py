@@ -5,10 +5,12 @@ Names are untrusted: a module may be called anything, terminal escape codes and 
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any, TextIO
 
 from peft_inspect.records import runs_of
 
@@ -38,6 +40,12 @@ def shortened(text: str, most: int = 4000) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most // 2]} … {len(text) - most:,} characters left out … {text[-most // 2 :]}"
+
+
+def write_json(data: Any, out: TextIO, **how: Any) -> None:
+    """JSON and a line break. It goes to the output of CI jobs as well: what their runner obeys anywhere in a line is spelled out."""
+    text = json.dumps(data, indent=2, **how)
+    out.write(text.replace("##[", "#\\u0023[") + "\n")  # in a string, since JSON has no # elsewhere
 
 
 def _spelled(character: str) -> str:

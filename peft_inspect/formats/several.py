@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET  # reads back only what junit wrote
 from peft_inspect.formats import View, markdown, writer
 from peft_inspect.formats.answer import answer_of_several
 from peft_inspect.formats.ci import github, junit
-from peft_inspect.formats.names import visible
+from peft_inspect.formats.names import visible, write_json
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.records import Diagnosis, InspectionError
 
@@ -51,8 +51,7 @@ def write_all(
         raise InspectionError(f"--format {name} writes one target: name it as MODEL")
     elif name == "json":
         documents = {target: json.loads(_text(name, report, view)) for target, report in reports.items()}
-        json.dump({"schema": 1, "targets": documents, "failed": dict(failed)}, out, indent=2)
-        out.write("\n")
+        write_json({"schema": 1, "targets": documents, "failed": dict(failed)}, out)
     elif name == "sarif":
         _sarif(reports, out, view)
     elif name == "junit":
@@ -73,8 +72,7 @@ def _sarif(reports: Mapping[str, Diagnosis], out: TextIO, view: View) -> None:
     for target, log in zip(reports, logs, strict=True):  # code scanning keeps runs of one tool apart by their category
         log["runs"][0]["automationDetails"] = {"id": f"peft-inspect/{target}/"}
     frame = logs[0] if logs else {"version": "2.1.0"}
-    json.dump({**frame, "runs": [run for log in logs for run in log["runs"]]}, out, indent=2)
-    out.write("\n")
+    write_json({**frame, "runs": [run for log in logs for run in log["runs"]]}, out)
 
 
 def _junit(reports: Mapping[str, Diagnosis], failed: Mapping[str, str], out: TextIO, view: View) -> None:

@@ -17,6 +17,7 @@ from peft_inspect.load.lora.lora import Asked, asked
 from peft_inspect.load.lora.wrap import is_weightless, is_wrapped, wrap
 from peft_inspect.load.model.base import base_model, location_of
 from peft_inspect.load.model.named import Code, LocalFile, Named, named
+from peft_inspect.load.model.whole import require_tree
 from peft_inspect.load.repeatable import repeatable
 from peft_inspect.load.user_code import UserCode
 from peft_inspect.records import AdapterFile, InspectionError, Request, Subject, Weights
@@ -67,8 +68,9 @@ def live(
     Raises:
         InspectionError: what was passed is not a module or not a batch, or the adapter file cannot be read.
     """
-    if not isinstance(model, torch.nn.Module):
+    if not issubclass(type(model), torch.nn.Module):
         raise InspectionError(f"a {type(model).__name__} cannot be inspected: pass the torch.nn.Module that is trained")
+    require_tree(model, f"this is a {type(model).__name__}")
     if batch is not None and not isinstance(batch, Mapping):
         raise InspectionError(f"a batch is a dict of keyword inputs, such as input_ids and labels, and not a {type(batch).__name__}")
     files = () if adapter is None else attach.read_files(adapter)

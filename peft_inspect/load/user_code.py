@@ -19,15 +19,15 @@ from peft_inspect.load.words import did_you_mean, listed
 from peft_inspect.reading import read_text
 from peft_inspect.records import InspectionError, Source, text_of
 from peft_inspect.reversible import patched
+from peft_inspect.tracebacks import of_the_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType, TracebackType
+    from types import ModuleType
 
 _T = TypeVar("_T")
 _REFERENCE = re.compile(r"(?P<module>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 _TRAINING = frozenset({"main", "train", "fit", "backward", "step"})
-_OURS = str(Path(__file__).resolve().parent)
 
 
 def is_reference(text: str) -> bool:
@@ -182,31 +182,18 @@ def guarded(what: str, run: Callable[[], _T], script: str = "") -> _T:
         raise
     except BaseException as error:  # also what ends a program, or a task: it must not pass for a verdict
         said = text_of(error)
+        detail = of_the_user(error)
         if script and isinstance(error, SystemExit):
             raise InspectionError(f"{what} {said}{_on_leaving(error, script)}") from error
-        detail = "this is the traceback of your code:\n" + "".join(
-            traceback.format_exception(type(error), error, _users_part(error.__traceback__))
-        )
-        raise InspectionError(f"{what} {said}", detail=detail.rstrip()) from error
+        raise InspectionError(f"{what} {said}", detail=detail) from error
 
 
 def _on_leaving(error: SystemExit, script: str) -> str:
     """Where a script ended itself, and what to do: mostly one that parses its arguments."""
-    frames = traceback.extract_tb(_users_part(error.__traceback__))
+    frames = traceback.extract_tb(error.__traceback__)
     where = next((f" at {script}:{frame.lineno} ({frame.line})" for frame in frames if Path(frame.filename) == Path(script).resolve()), "")
     whole = whole_program(f"{script}:")
     return f'{where}: put that under `if __name__ == "__main__":`, or inspect the program as it runs: {whole} ARGUMENTS'
-
-
-def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame on that is neither ours nor the import machinery's."""
-    start = trace
-    while start is not None:
-        file = start.tb_frame.f_code.co_filename
-        if not (file.startswith((_OURS, "<frozen importlib"))):
-            return start
-        start = start.tb_next
-    return trace
 
 
 def _shown(path: Path) -> str:

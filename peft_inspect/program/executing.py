@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from peft_inspect.program.launch import Prepared
-
-_OURS = str(Path(__file__).parents[1])
+from peft_inspect.tracebacks import trim
 
 
 class Stopped(SystemExit):
@@ -35,7 +31,7 @@ def execute(prepared: Prepared) -> Ended:
     except SystemExit as left:
         return Ended("exited", _exit_code(left))
     except BaseException as error:
-        _trim(error)
+        trim(error)
         sys.excepthook(type(error), error, error.__traceback__)
         return Ended("interrupted", 130) if isinstance(error, KeyboardInterrupt) else Ended("raised", 1)
     return Ended("returned")
@@ -51,29 +47,3 @@ def _exit_code(left: SystemExit) -> int:
         return left.code or 0
     sys.stderr.write(f"{left.code}\n")
     return 1
-
-
-def _trim(error: BaseException) -> None:
-    """Take the frames of this tool out of the traceback, and of those of the exceptions behind it."""
-    seen: set[int] = set()
-    pending: list[BaseException | None] = [error]
-    while pending:
-        behind = pending.pop()
-        if behind is not None and id(behind) not in seen:
-            seen.add(id(behind))
-            behind.__traceback__ = _without_ours(behind.__traceback__)
-            pending += [behind.__cause__, behind.__context__]
-
-
-def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
-    kept = [entry for entry in _entries(traceback) if not entry.tb_frame.f_code.co_filename.startswith(_OURS)]
-    following = None
-    for entry in reversed(kept):
-        following = TracebackType(following, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
-    return following
-
-
-def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
-    while traceback is not None:
-        yield traceback
-        traceback = traceback.tb_next

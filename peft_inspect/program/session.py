@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peft_inspect.outside import from_outside
 from peft_inspect.program.as_it_was import as_it_was
 from peft_inspect.program.inquiry import Inquiry
 from peft_inspect.program.live import root_of, roots_behind
@@ -19,7 +20,7 @@ from peft_inspect.program.step_end import PATIENCE, is_over
 from peft_inspect.program.stuck import told_if_stuck
 from peft_inspect.program.together import all_have_ended
 from peft_inspect.program.unadapted import Seen, Unadapted
-from peft_inspect.records import Diagnosis
+from peft_inspect.records import Diagnosis, text_of
 from peft_inspect.structure.source.lines import nearest_line, source
 
 if TYPE_CHECKING:
@@ -257,8 +258,11 @@ class Session:
         except NoVerdictError as error:
             self._refuse(str(error))
         except Exception as error:
+            if from_outside(error):
+                self._refuse(text_of(error))
+                raise
             if self.ranks is None or self.ranks.size == 1:
-                self._refuse(str(error))
+                self._refuse(text_of(error))
                 self._stop = self._failed(error)
             else:
                 self._refuse(self.ranks.fail(error))

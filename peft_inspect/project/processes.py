@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -20,7 +19,8 @@ from threading import Thread
 from peft_inspect.inspection import Report
 from peft_inspect.library_warnings import hide_deprecations
 from peft_inspect.project.config import Target
-from peft_inspect.records import InspectionError, text_of
+from peft_inspect.project.own_process import deaf_to_interrupts, ended, leave, result_of
+from peft_inspect.records import InspectionError
 
 _HEAVY = ["peft_inspect.load", "peft_inspect.structure", "peft_inspect.trace", "peft_inspect.fixes", "peft_inspect.rules"]
 
@@ -61,10 +61,11 @@ def inspect_apart(
                 running[connection] = target, process
             names = ", ".join(target.name for target, _ in running.values())
             step(f"inspecting {names} ({len(results)} of {len(targets)} done)")
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                target, process = running.pop(ready)
-                results[target.name] = _received(target, ready, process)
+            ready = wait([*running, *(process.sentinel for _, process in running.values())])
+            for connection, (target, process) in [*running.items()]:
+                if connection in ready or process.sentinel in ready:
+                    del running[connection]
+                    results[target.name] = _received(target, connection, process)
     finally:
         for _, process in running.values():
             process.kill()
@@ -78,11 +79,11 @@ def _started(context: BaseContext, target: Target, inspect: Callable[[Target], R
         target=_inspect, args=(sending, target, inspect, debug)
     )
     if sys.platform == "linux":
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             forkserver.ensure_running()
         process.start()  # waits for the imports of the server
     else:
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             process.start()
     sending.close()  # or the end of the process would not end the pipe
     return receiving, process
@@ -96,49 +97,27 @@ def _stop_server() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """What is started here ignores Ctrl-C, which reaches every process of the terminal: this one answers it, and ends the others."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _received(target: Target, connection: Connection, process: BaseProcess) -> Report | InspectionError:
+    name = target.request.model or target.name
     try:
-        result: Report | InspectionError = connection.recv()
-    except EOFError:
-        process.join()
-        return InspectionError(f"{target.request.model or target.name} ended its process before it was inspected ({_end(process)})")
+        result: Report | InspectionError | None = connection.recv() if connection.poll() else None
+    except Exception:  # it ended while it wrote, or what it ran wrote there as well
+        result = None
     finally:
         connection.close()
     process.join()
-    return result
-
-
-def _end(process: BaseProcess) -> str:
-    code = process.exitcode or 0
-    if code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name
-    return f"{name}: the machine may be out of memory" if name == "SIGKILL" else name
+    return InspectionError(ended(name, process.exitcode or 0)) if result is None else result
 
 
 def _inspect(connection: Connection, target: Target, inspect: Callable[[Target], Report], debug: bool) -> None:
     """In the process of the target."""
     Thread(target=_end_with_parent, daemon=True).start()
     hide_deprecations()
-    try:
-        result: Report | InspectionError = inspect(target)
-    except InspectionError as error:
-        result = error
-    except Exception as error:
-        detail = traceback.format_exc() if debug else None
-        message = f"internal error: {text_of(error)}. --debug shows where; please report it"
-        result = InspectionError(message, detail=detail)
+    result, trace = result_of(target.request.model or target.name, partial(inspect, target))
+    if isinstance(result, InspectionError) and debug and result.detail is None:
+        result.detail = trace
     connection.send(result)
+    leave()
 
 
 def _end_with_parent() -> None:

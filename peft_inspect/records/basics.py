@@ -41,7 +41,9 @@ def text_of(error: BaseException) -> str:
     """What an error of anybody's says, with its class: `ValueError: no such rank`. An error may fail to say anything."""
     try:
         said = str(error)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # it may as well end the program
         said = "(its message cannot be read)"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 

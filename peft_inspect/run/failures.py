@@ -58,7 +58,7 @@ def _unasked(error: BaseException, frames: Iterable[FrameType]) -> str | None:
             base = wrapper.get_base_model()
             takes = inspect.signature(base.forward).parameters
             for name in inspect.signature(type(wrapper).forward).parameters:
-                if f"'{name}'" in str(error) and name not in takes and frame.f_locals.get(name) is None:
+                if f"'{name}'" in text_of(error) and name not in takes and frame.f_locals.get(name) is None:
                     task = wrapper.active_peft_config.task_type
                     return (
                         f"task_type={getattr(task, 'value', task)} makes PEFT wrap the model in {type(wrapper).__name__}, which passes "

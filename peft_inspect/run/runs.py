@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.graph import get_gradient_edge
 
+from peft_inspect.outside import from_outside
 from peft_inspect.records import SUM_OF, InspectionError
 from peft_inspect.run.as_device import as_on_device
 from peft_inspect.run.failures import explained
@@ -67,7 +68,7 @@ def forward(subject: Subject, batch: Mapping[str, Any], *, weighted: bool = Fals
             warnings.simplefilter("ignore")  # what a run warns of, the findings say with their cause
             return _forward(subject, batch, weighted=weighted)
     except Exception as error:
-        if isinstance(error, InspectionError) and not isinstance(error, WeightlessError):
+        if from_outside(error) or (isinstance(error, InspectionError) and not isinstance(error, WeightlessError)):
             raise
         raise explained(error, subject.model) from error
 
@@ -171,5 +172,7 @@ def backward(subject: Subject, loss: Tensor) -> set[int]:
         with as_on_device(subject):  # checkpointed blocks run again
             torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
     except Exception as error:
+        if from_outside(error):
+            raise
         raise explained(error, subject.model, "backward") from error
     return {id(parameter) for parameter in parameters_of(subject.model) if parameter.grad is not None}

@@ -70,6 +70,8 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    if tensor.is_nested:  # has no shape; what lies in its storage is kept as of every other
+        return (tensor.dtype,)
     return (tensor.dtype, tensor.shape, *((tensor.stride(), tensor.storage_offset()) if tensor.layout is torch.strided else ()))
 
 

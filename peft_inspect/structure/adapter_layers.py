@@ -15,7 +15,7 @@ from peft_inspect.records import AdapterLayerInfo, Role
 from peft_inspect.structure.plain import dtype_name
 from peft_inspect.structure.shards import local
 from peft_inspect.structure.wrappers import class_of, inside
-from peft_inspect.walk import parameters_of
+from peft_inspect.walk import defined_in, parameters_of
 
 if TYPE_CHECKING:
     from peft_inspect.structure.inventory import Inventory
@@ -183,7 +183,7 @@ def _owner_of(path: str, inventory: Inventory) -> PeftModel | BaseTuner | None:
 def _tuner(layer: nn.Module) -> str:
     """The PEFT type, from the room of PEFT that the class (or the class it is derived from) lives in."""
     for cls in type(layer).__mro__:
-        parts = cls.__module__.split(".")
+        parts = defined_in(cls).split(".")
         if parts[:2] == ["peft", "tuners"] and len(parts) > 3:
             return parts[2].upper()
     return type(layer).__name__.upper()

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from peft_inspect.structure.untouched import untouched_layers
 from peft_inspect.structure.wrappers import class_of
+from peft_inspect.walk import defined_in
 
 if TYPE_CHECKING:
     from peft_inspect.structure.bare import BareModel
@@ -62,7 +63,7 @@ def _heads(bare: BareModel) -> Iterator[str]:
 @functools.cache
 def _of_pretraining(cls: Any) -> frozenset[str]:
     """Names that the classes of the same architecture set which are made to be pretrained: a part of the head may be theirs too."""
-    beside = vars(sys.modules[cls.__module__])
+    beside = vars(sys.modules[defined_in(cls)])
     models: list[Any] = [value for name, value in beside.items() if _PRETRAINING.search(name) and isinstance(value, type)]
     made = [dis.get_instructions(model.__init__) for model in models]
     return frozenset(step.argval for steps in made for step in steps if step.opname == "STORE_ATTR")
@@ -86,7 +87,7 @@ def _attributes(cls: Any) -> frozenset[str] | None:
     None for other classes, and where names are computed, as they are of what a container holds. A class of the user's own
     that is derived from one is read as the class it is derived from.
     """
-    lineage = [base for base in cls.__mro__ if base.__module__.startswith("transformers.models.")]
+    lineage = [base for base in cls.__mro__ if defined_in(base).startswith("transformers.models.")]
     if not lineage or issubclass(cls, _CONTAINERS):
         return None
     names: set[str] = set()

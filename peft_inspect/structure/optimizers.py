@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from peft_inspect.walk import defined_in
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,9 +44,9 @@ def unknown_holder(optimizer: Any, parameters: Iterable[Tensor]) -> str | None:
     """
     own = {id(parameter) for parameter in parameters}
     held = held_by(optimizer)
-    if any(id(tensor) in own for tensor in held) or not held or type(optimizer).__module__.startswith("torch.optim"):
+    if any(id(tensor) in own for tensor in held) or not held or defined_in(type(optimizer)).startswith("torch.optim"):
         return None
-    name = f"{type(optimizer).__module__.partition('.')[0]}'s {type(optimizer).__name__}"
+    name = f"{defined_in(type(optimizer)).partition('.')[0]}'s {type(optimizer).__name__}"
     return f"the optimizer, {name}, holds {len(held)} tensors of its own, and which weights they stand for is not known"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from peft_inspect.structure.plain import config_values
+from peft_inspect.walk import defined_in
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ def storage_of(parameter: torch.Tensor) -> str | None:
     kind = type(parameter)
     if kind.__name__ in _STORED:
         return " ".join(filter(None, (_STORED[kind.__name__], getattr(parameter, "quant_type", None))))
-    return f"torchao {kind.__name__}" if kind.__module__.startswith("torchao.") else None
+    return f"torchao {kind.__name__}" if defined_in(kind).startswith("torchao.") else None
 
 
 def is_packed_linear(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from peft_inspect.records import BlockStack, Tower
 from peft_inspect.structure.kinds import LINEARS, holds_experts, kind_of
 from peft_inspect.structure.quantization import is_packed_linear
 from peft_inspect.structure.wrappers import class_of
+from peft_inspect.walk import defined_in
 
 if TYPE_CHECKING:
     from peft_inspect.structure.inventory import Inventory
@@ -174,7 +175,7 @@ class _Splitter:
 
 def _is_whole_model(module: nn.Module) -> bool:
     """A model that comes as a whole from transformers or diffusers."""
-    named = ((base.__module__.partition(".")[0], base.__name__) for base in type(module).__mro__)
+    named = ((defined_in(base).partition(".")[0], base.__name__) for base in type(module).__mro__)
     return isinstance(module, PreTrainedModel) or ("diffusers", "ModelMixin") in named
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from peft_inspect.structure.adapter_layers import is_real
 from peft_inspect.structure.shards import is_part
 from peft_inspect.structure.wrappers import class_of
+from peft_inspect.walk import defined_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ def untouched_layers(modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
 
 
 def _is_of_library(module: torch.nn.Module) -> bool:
-    return isinstance(module, PreTrainedModel) and class_of(module).__module__.startswith("transformers.")
+    return isinstance(module, PreTrainedModel) and defined_in(class_of(module)).startswith("transformers.")
 
 
 def _is_default(weight: torch.Tensor) -> bool:

@@ -26,6 +26,7 @@ from peft_inspect.trace.measured_flow import Edge, MeasuredFlow, Values
 from peft_inspect.trace.operations import Operations
 from peft_inspect.trace.slices import events_before
 from peft_inspect.trace.threads import following_threads, propagated_from
+from peft_inspect.walk import defined_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -169,7 +170,7 @@ class Measured:
         """An event that makes zeros out of something else, in words: as the module that is nothing but this operation, if one is."""
         measures = self.flow.measures[event]
         module = self._calls.ran.get(measures.module) if measures.module is not None else None
-        simple = module is not None and not module._modules and type(module).__module__.startswith("torch.nn.")
+        simple = module is not None and not module._modules and defined_in(type(module)).startswith("torch.nn.")
         return f"the output of {module!r}" if simple else f"what {event.name} gives"
 
     def _name(self, tensor: Tensor) -> str:

@@ -114,6 +114,7 @@ def test_nothing_untrusted_steers_what_reads_the_report(command, name, poison, r
         text.encode()  # no surrogate
         if name in ("json", "sarif", "lora-config"):
             json.loads(text)
+            assert not COMMAND.search(text)
             continue
         assert not (found := STEERING.search(text)), ascii(text[max(found.start() - 80, 0) : found.end() + 20])
         if name in ("svg", "junit"):

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import resource
+import runpy
 import select
 import shutil
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-CPU, WALL, MEMORY = 10, 300, 2 << 30  # seconds, seconds on a machine that does much else, bytes over the imports
-PROOF = "FOREIGN-CODE-RAN"  # a file or environment name that only code from the input would leave
-_COMMAND = re.compile(r"^\s*(::[\w-]|##\[)", re.MULTILINE)
+from peft_inspect.cli import main
+from peft_inspect.project import own_process
+from tests.hostile.values import PROOF
+
+CPU, WALL, MEMORY = 10, 120, 2 << 30  # seconds, seconds on a machine that does much else, bytes over the imports
+_COMMAND = re.compile(r"^\s*::[\w-]+.*::|##\[", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-_OWN_TRACEBACK = "this is the traceback of your code:"
+_OUR_FRAME = re.compile(r'File "[^"]*/peft_inspect/(?!__main__)[^"]*", line')
+_leave = os._exit  # as it is before anybody replaces it
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,16 @@ class Case:
     files: dict[str, str | bytes] = field(default_factory=dict)
     pipes: tuple[str, ...] = ()
     sparse: tuple[tuple[str, int], ...] = ()
-    user_code: bool = False  # may print what it likes and raise what it likes
+    codes: frozenset[int] = frozenset({0, 1, 2})  # that are right for it
+    prints: bool = False  # its own code writes what it likes
+    makes: frozenset[str] = frozenset()  # files that it is asked to write
+    script: bool = False  # the one argument is a script that calls the Python API
+
+    @property
+    def json(self) -> bool:
+        """Whether its report is JSON, and on stdout."""
+        given = self.arguments
+        return ("--format", "json") in pairwise(given) and not {"-o", "--output", "--help"} & {*given}
 
 
 @dataclass(frozen=True)
@@ -40,34 +57,50 @@ class Ending:
     """How a run ended."""
 
     code: int  # negative: by this signal
-    out: str
-    err: str
-    seconds: float  # of CPU, of what it started as well
-    left: tuple[str, ...]  # files that were not there before
+    out: str = ""
+    err: str = ""
+    seconds: float = 0.0  # of CPU, of what it started as well
+    memory: int = 0  # bytes over the imports, at its largest
+    left: tuple[str, ...] = ()  # files that were not there before
 
     def wrong(self, case: Case) -> list[str]:
         """What no run may do."""
-        said = self.err.partition(_OWN_TRACEBACK)[0]
-        found = [] if self.code in (0, 1, 2) else ["a hang" if self.code in (-signal.SIGXCPU, -signal.SIGKILL) else f"exit {self.code}"]
+        hung = self.code in (-signal.SIGXCPU, -signal.SIGKILL) or self.seconds > CPU
+        found = [f"a hang: {self.seconds:.0f} s of CPU"] if hung else [] if self.code in case.codes else [f"exit {self.code}"]
+        if self.memory > MEMORY:
+            found.append(f"memory: {self.memory / 1e9:.1f} GB")
         if self.code == 2 and not self.err.strip():
             found.append("exit 2 without a word")
-        if "internal error" in said:
+        if "internal error" in self.err:
             found.append("an internal error")
-        if "Traceback (most recent call last)" in (said if case.user_code else self.err):
+        told = "Traceback (most recent call last)" in self.err and not case.prints
+        if (told or _OUR_FRAME.search(self.err)) and "--debug" not in case.arguments:
             found.append("a traceback")
-        if self.seconds > CPU:
-            found.append(f"{self.seconds:.0f} s of CPU")
         if len(self.err) > 40_000:
             found.append("megabytes on stderr")
-        if not case.user_code:
-            for name, text in (("stdout", self.out), ("stderr", self.err)):
-                found += [f"a command on {name}"] if _COMMAND.search(text) else []
-                found += [f"control characters on {name}"] if _CONTROL.search(text) else []
-        return [
-            *found,
-            *(f"foreign code ran: {name}" for name in self.left if PROOF in name),
-            *([f"left {self.left}"] if self.left else []),
-        ]
+        if not case.prints:
+            found += self._injected(told="github" in case.arguments, colored="always" in case.arguments)
+        if not (case.prints and "run" in case.arguments):  # else its own output is on stdout as well
+            found += self._half_written(case)
+        found += [f"foreign code ran: {name}" for name in self.left if PROOF in name]
+        return [*found, *([f"left {self.left}"] if self.left else [])]
+
+    def _injected(self, *, told: bool, colored: bool) -> list[str]:
+        """What a terminal or a CI runner would obey; where that is asked for, on stderr alone."""
+        found = []
+        for name, text in (("stdout", self.out), ("stderr", self.err)):
+            found += [f"a command on {name}"] if _COMMAND.search(text) and not (told and name == "stdout") else []
+            found += [f"control characters on {name}"] if _CONTROL.search(text) and not (colored and name == "stdout") else []
+        return found
+
+    def _half_written(self, case: Case) -> list[str]:
+        """A report that is none: broken JSON, or one beside the word that nothing could be inspected."""
+        if self.code in (0, 1) and case.json:
+            try:
+                json.loads(self.out)
+            except ValueError as error:
+                return [f"JSON that is none: {error}"]
+        return ["a report beside exit 2"] if self.code == 2 and self.out.strip() and "crashed" not in self.err else []
 
 
 def run(case: Case, seconds: int = CPU) -> Ending:
@@ -83,10 +116,10 @@ def run(case: Case, seconds: int = CPU) -> Ending:
             child = os.fork()
             if child == 0:
                 _become(case, work, temporary, out.fileno(), err.fileno(), seconds)
-            code, used = _awaited(child)
+            code, seconds, memory = _awaited(child)
         out, err = ((place / name).read_bytes().decode("utf-8", "replace") for name in ("out", "err"))
-        left = tuple(sorted(_listing(place) - before - {"out", "err"}))
-        return Ending(code, out, err, used, left)
+        left = tuple(sorted(_listing(place) - before - {"out", "err", *(f"work/{name}" for name in case.makes)}))
+        return Ending(code, out, err, seconds, memory, left)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -112,38 +145,52 @@ def _become(case: Case, work: Path, temporary: Path, out: int, err: int, seconds
     """The forked process: its streams and folder, its limits, then the command."""
     code = 70
     try:
-        os.setsid()
-        for stream, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
-            os.dup2(stream, number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") for number in (1, 2))
-        os.chdir(work)
-        os.environ |= {"TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "HOME": str(temporary)}
-        tempfile.tempdir = None
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds + 2, seconds + 3))
-        sys.argv = ["peft-inspect", *case.arguments]
-        from peft_inspect.cli import main
-
-        main()
-        code = 0
-    except SystemExit as stopped:
-        code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        code = 1
+        _settle(work, temporary, out, err, seconds)
+        code = _done(case)
+        sys.stdout.flush()
+        sys.stderr.flush()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        os._exit(code)
+        _leave(code)  # whatever became of Python, this process does not go on as the one that it was forked from
 
 
-def _awaited(child: int) -> tuple[int, float]:
-    """Its exit code, or the negative of the signal, and seconds of CPU. Ends it with all it has started when its time is over."""
+def _settle(work: Path, temporary: Path, out: int, err: int, seconds: int) -> None:
+    os.setsid()
+    for stream, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+        os.dup2(stream, number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") for number in (1, 2))
+    os.chdir(work)
+    os.environ |= {"TMPDIR": str(temporary), "COLUMNS": "120", "HOME": str(temporary)}
+    tempfile.tempdir = None
+    most = _pages(0) + MEMORY * 3 // 2
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds + 2, seconds + 3))
+
+
+def _done(case: Case) -> int:
+    """The code that Python would exit with."""
+    try:
+        own_process.may_fork = lambda: True  # as from a shell: this process has no threads, although it has loaded torch
+        if case.script:
+            runpy.run_path(case.arguments[0], run_name="__main__")
+        else:
+            sys.argv = ["peft-inspect", *case.arguments]
+            main()
+    except SystemExit as stopped:
+        return stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        return 70
+    return 0
+
+
+def _pages(which: int) -> int:
+    """Bytes that this process has: 0 of addresses, 1 in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[which]) * resource.getpagesize()
+
+
+def _awaited(child: int) -> tuple[int, float, int]:
+    """Its exit code, or the negative of the signal; seconds of CPU; bytes. Ends it with all it has started when its time is over."""
     end = time.monotonic() + WALL
     descriptor = os.pidfd_open(child)
     try:
@@ -155,4 +202,4 @@ def _awaited(child: int) -> tuple[int, float]:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    return code, used.ru_utime + used.ru_stime
+    return code, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 - _pages(1)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from peft_inspect.batch.documented import give_documented
 from peft_inspect.batch.plan import Layout, Plan
+from peft_inspect.outside import from_outside
 from peft_inspect.records import text_of
 
 
@@ -70,6 +71,8 @@ def first_accepted(plan: Plan, readers: list[Callable[..., Any]], layouts: Itera
             with torch.no_grad():
                 return layout, count_features(readers[0](**given), text_width(plan), _projected(plan))
         except Exception as error:  # whatever the model raises on a wrong layout
+            if from_outside(error):
+                raise
             refused = refused or text_of(error).splitlines()[0]
         plan.inputs.clear()
         plan.inputs.update(before)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from peft_inspect.formats.ci.places import Place, fingerprint, place_of
-from peft_inspect.formats.names import fold, visible
+from peft_inspect.formats.names import fold, visible, write_json
 from peft_inspect.records import Diagnosis, Finding, Outcome, Severity, Source
 from peft_inspect.version import __version__
 
@@ -19,8 +18,7 @@ _MOST_MODULES = 100  # logical locations of one result; the count is in its prop
 
 def write(report: Diagnosis, out: TextIO) -> None:
     """One SARIF log and a line break."""
-    json.dump(document(report), out, indent=2, allow_nan=False)
-    out.write("\n")
+    write_json(document(report), out, allow_nan=False)
 
 
 def document(report: Diagnosis) -> dict[str, Any]:

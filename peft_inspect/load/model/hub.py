@@ -10,7 +10,7 @@ from huggingface_hub import constants, errors
 from peft_inspect.internals import find
 from peft_inspect.load.quiet import quiet
 from peft_inspect.load.words import closest
-from peft_inspect.records import InspectionError
+from peft_inspect.records import InspectionError, text_of
 
 _ADAPTER = "adapter_config.json"
 _PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "*processor*.json", "chat_template*")
@@ -109,7 +109,7 @@ class Repository:
                 f"{constants.ENDPOINT} answers {error.response.status_code} for {file} of {self.name}{_meaning(error, token)}"
             )
         cause = error.__cause__ or error
-        reason = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        reason = text_of(cause)
         offline = "" if file == _ADAPTER else f"; arch:TYPE works without a network{self._other_meaning(file)}"
         return InspectionError(
             f"there is no folder {self.repo} here, and {file} of {self.name} could not be fetched from {constants.ENDPOINT} ({reason}): "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from peft_inspect.load.lora.wrap import is_weightless, is_wrapped
+from peft_inspect.load.model.whole import require_tree
 from peft_inspect.load.user_code import UserCode, call, only_trains, whole_program
 from peft_inspect.load.words import listed
 from peft_inspect.records import InspectionError, Request, Subject
@@ -30,7 +31,7 @@ def model_of_code(name: str, request: Request, code: UserCode) -> Subject:
         if given:
             raise InspectionError(f"{option} has no say over a model that your own code builds: leave it out, or change {name}")
     found, gave = code.object(name), "is"
-    if not isinstance(found, torch.nn.Module) and callable(found):
+    if not issubclass(type(found), torch.nn.Module) and callable(found):
         if only_trains(found):  # to call it might be to train for hours
             raise InspectionError(
                 f"{name} trains and returns no model, so it is not called: name a callable that returns the model, or {whole_program(name)}"
@@ -38,7 +39,7 @@ def model_of_code(name: str, request: Request, code: UserCode) -> Subject:
         found, gave = call(name, found, otherwise=f"{_WITHOUT_ARGUMENTS}, or {whole_program(name)}"), "returned"
     said = f"{name} {gave} {_article(found)}"
     model, notes = _model_in(found, said, name)
-    _require_tree(model, name)
+    require_tree(model, f"{name} returned a {type(model).__name__}")
     subject = Subject(model, name, "none" if is_weightless(model) else "user", source_file=code.file(name), entry=code.entry(name))
     subject.notes = notes
     subject.optimizer = next((part for part in _parts(found) if isinstance(part, torch.optim.Optimizer)), None)
@@ -47,7 +48,7 @@ def model_of_code(name: str, request: Request, code: UserCode) -> Subject:
 
 def _model_in(found: Any, said: str, name: str) -> tuple[torch.nn.Module, tuple[str, ...]]:
     """The model, and what the report should say of where it was."""
-    if isinstance(found, torch.nn.Module):
+    if issubclass(type(found), torch.nn.Module):
         return found, ()
     if isinstance(held := getattr(found, "model", None), torch.nn.Module):  # transformers' Trainer and those built on it, pipelines
         return held, (f"{said}, and its model is inspected; with its own batch, loss and optimizer: {whole_program(name)}",)
@@ -74,14 +75,3 @@ def _article(found: Any) -> str:
         return "nothing"
     kind = type(found).__name__
     return f"{'an' if kind[:1] in 'AEIOaeiou' else 'a'} {kind}"
-
-
-def _require_tree(model: torch.nn.Module, name: str) -> None:
-    """Refuse a module that holds itself, which nothing that walks a model survives, and layers whose shapes are not known yet."""
-    try:
-        model.apply(lambda _: None)
-    except RecursionError as error:
-        raise InspectionError(f"{name} returned a {type(model).__name__} that holds itself, directly or in its modules") from error
-    lazy = next((path for path, parameter in model.named_parameters() if torch.nn.parameter.is_lazy(parameter)), None)
-    if lazy is not None:
-        raise InspectionError(f"{name}: {lazy} is lazy and has no shape yet: run one batch through the model before returning it")

@@ -17,6 +17,7 @@ from torch import nn
 
 from peft_inspect.records import Source
 from peft_inspect.structure.source.lines import source
+from peft_inspect.walk import defined_in
 
 
 def waiting(model: nn.Module, paths: Iterable[str], executed: Container[str]) -> dict[str, Source]:
@@ -53,7 +54,7 @@ def _line(owner: nn.Module, name: str, *, ran: bool) -> Source | None:
 def _methods(kind: type) -> Iterator[Callable[..., Any]]:
     """Methods besides the forward: one that was overridden or patched over calls nothing any more."""
     for base in kind.__mro__:
-        if base.__module__.split(".")[0] != "torch":
+        if defined_in(base).split(".")[0] != "torch":
             yield from (value for name, value in vars(base).items() if inspect.isfunction(value) and name not in _NEVER)
 
 

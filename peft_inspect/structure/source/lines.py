@@ -19,6 +19,7 @@ import torch
 from transformers.utils import HF_MODULES_CACHE
 
 from peft_inspect.records import Source
+from peft_inspect.walk import defined_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def is_fetched(code: CodeType) -> bool:
 
 def is_installed(kind: type) -> bool:
     """Whether a class comes from a library or from Python itself; classes without a file are the user's."""
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    file = getattr(sys.modules.get(defined_in(kind)), "__file__", None) or ""
     return file.startswith((_STANDARD_LIBRARY, *_LIBRARIES, _OURS)) and not file.startswith(_EXAMPLES)
 
 
