@@ -22,6 +22,7 @@ from peft_inspect.structure.source.lines import nearest_line, source
 from peft_inspect.structure.wrappers import inside
 from peft_inspect.trace.copies import copied_from
 from peft_inspect.trace.flow import DETACHING, function_name
+from peft_inspect.trace.stand_ins import block_of
 
 
 class Exchange:
@@ -127,6 +128,41 @@ def through_adapter(candidate: Candidate) -> Iterator[Exchange]:
     """The weight with the adapter applied, wherever the base weight is read."""
     torch.backends.mha.set_fastpath_enabled(False)  # put back with the other settings of the process
     with _Substitute(candidate).running() as exchange:
+        yield exchange
+
+
+class _Unfused(_Substitute):
+    """Gives operations a copy of weights, fused with others or by itself, with the adapters of the layers that it stands for applied."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        super().__init__(candidate)
+        self._weights = [(layer, weight) for layer in candidate.layers if (weight := _adapted_weight(layer)) is not None]
+        self._blocks: dict[int, list[tuple[Any, int, bool, bool]]] = {}
+        self._kept: list[torch.Tensor] = []  # keeps the keys of `_blocks` from being reused
+
+    def _with_adapter(self, value: Any) -> Any:
+        value = super()._with_adapter(value)
+        if not isinstance(value, torch.Tensor) or value.dim() != 2 or value.requires_grad or not value.is_floating_point():
+            return value
+        key = storage_key(value)
+        if key not in self._blocks:
+            found = ((layer, block_of(value, weight.detach())) for layer, weight in self._weights if storage_key(weight) != key)
+            self._blocks[key] = [(layer, *block) for layer, block in found if block is not None]
+            self._kept.append(value)
+        for layer, start, turned, weight_turned in self._blocks[key]:
+            delta = sum(layer.get_delta_weight(name) for name in layer.active_adapters if name in layer.scaling)
+            rows = (delta.t() if weight_turned else delta).to(value.dtype)
+            total = value.shape[1] if turned else value.shape[0]
+            block = nn.functional.pad(rows, (0, 0, start, total - start - rows.shape[0]))
+            value = value + (block.t() if turned else block)
+            self.acted = True
+        return value
+
+
+@contextmanager
+def through_copy(candidate: Candidate) -> Iterator[Exchange]:
+    """The adapters applied where a copy of their layers' weights is used."""
+    with _Unfused(candidate).running() as exchange:
         yield exchange
 
 

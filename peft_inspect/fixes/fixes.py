@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.checkpoint import checkpoint
 
 from peft_inspect.fixes.candidate import Candidate
-from peft_inspect.fixes.exchanges import Exchange, attached, through_adapter, through_layer, through_original
+from peft_inspect.fixes.exchanges import Exchange, attached, through_adapter, through_copy, through_layer, through_original
 from peft_inspect.internals import ACTIVE, DISABLED, require
 from peft_inspect.records import AdapterLayerInfo, Remedy
 from peft_inspect.reversible import hooked
@@ -151,6 +151,8 @@ def fix_for(remedy: Remedy) -> Fix:
             return _in_state(lambda _layer, row: {ACTIVE: [row.adapter]}, "active_adapter")
         case Remedy.THROUGH_ADAPTER:
             return through_adapter
+        case Remedy.THROUGH_COPY:
+            return through_copy
         case Remedy.THROUGH_LAYER:
             return through_layer
         case Remedy.THROUGH_ORIGINAL:

@@ -26,6 +26,7 @@ class Remedy(Enum):
     UNMERGE = "adapters unmerged"
     ACTIVATE = "the adapter active"
     THROUGH_ADAPTER = "the adapter applied where the weight is read"
+    THROUGH_COPY = "the adapter applied to the copy of its weight"
     THROUGH_LAYER = "the adapter layer called instead"
     THROUGH_ORIGINAL = "the original called instead of its copy"
     ATTACHED = "the graph kept at that line"

@@ -122,6 +122,7 @@ class StandIn:
     what: str  # in words, by the name under which the model holds it
     operation: str
     source: Source | None
+    matrix: bool  # one that holds theirs, so that their adapters can be applied to it
     how: Literal["copy", "output", "beside"]  # it holds their weights, or what they gave before the step; or their parent multiplies by it
 
 

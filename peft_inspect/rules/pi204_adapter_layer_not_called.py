@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from peft_inspect.records import AdapterLayerInfo, Finding, Severity, StandIn, Unexplained, modules_of
+from peft_inspect.records import AdapterLayerInfo, Finding, Remedy, Severity, StandIn, Unexplained, modules_of
 from peft_inspect.rules.examples import on_two_layers
 from peft_inspect.rules.experts import unrouted
 from peft_inspect.rules.rule import Example, Rule, Tier
@@ -48,6 +48,7 @@ def check(left: Unexplained) -> Iterator[Finding]:
             paths,
             source=source,
             facts={"parents": parents, "in_their_place": [stand_in.what for stand_in in working]},
+            remedy=Remedy.THROUGH_COPY if working and working[0].matrix else None,
             fix=_fix(working) if working else "look at the parent's forward: call the module there, or take it out of target_modules",
         )
 

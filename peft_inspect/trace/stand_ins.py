@@ -147,13 +147,13 @@ class _Looking:
         for branch, paths in branches.items():
             if (graph := self._graph_of(branch)) is not None:
                 what = "a graph that torch.jit has frozen, with these weights as constants"
-                yield StandIn(tuple(paths), what, "torch.jit", self.calls.first_source(id(graph)), "copy")
+                yield StandIn(tuple(paths), what, "torch.jit", self.calls.first_source(id(graph)), matrix=False, how="copy")
                 continue
             ran = None if changes is None else changes.ran_before(self.layers.modules[branch])
             place, sizes = ran or (None, frozenset[int]())
             used = next((met for met in self._unheld.values() if met[0].shape and met[0].shape[-1] in sizes), None)
             if place is not None and used is not None:
-                yield StandIn(tuple(paths), self._words(used[0]), used[1], place, "output")
+                yield StandIn(tuple(paths), self._words(used[0]), used[1], place, matrix=False, how="output")
 
     def _graph_of(self, branch: str) -> nn.Module | None:
         """What ran as a graph that was made of this branch or of a module in it."""
@@ -172,7 +172,8 @@ class _Looking:
                 tensors[id(tensor)] = tensor
                 groups.setdefault((id(tensor), name, line, path in self._equal), []).append(path)
         for (key, name, line, equal), paths in groups.items():
-            yield StandIn(tuple(paths), self._words(tensors[key]), name, source(line), "copy" if equal else "beside")
+            matrix = equal and tensors[key].dim() == 2
+            yield StandIn(tuple(paths), self._words(tensors[key]), name, source(line), matrix=matrix, how="copy" if equal else "beside")
 
     def _words(self, tensor: Tensor) -> str:
         """What a tensor is, by the name under which the model holds it."""
@@ -219,15 +220,17 @@ def _holds(tensor: Tensor, weight: Tensor) -> bool:
         return torch.equal(tensor, weight)
     if tensor.dim() == weight.dim() + 1 and tensor.shape[1:] == weight.shape:
         return any(torch.equal(part, weight) for part in tensor)
-    if tensor.dim() != 2 or weight.dim() != 2:
-        return False
-    pairs = ((tensor, weight), (tensor.t(), weight), (tensor.t(), weight.t()), (tensor, weight.t()))
-    return any(_has_rows(matrix, rows) for matrix, rows in pairs)
+    return block_of(tensor, weight) is not None
 
 
-def _has_rows(matrix: Tensor, rows: Tensor) -> bool:
-    """Whether the rows stand in the matrix, one after another."""
-    if matrix.shape[1] != rows.shape[1] or matrix.shape[0] < rows.shape[0]:
-        return False
-    starts = (matrix == rows[0]).all(1).nonzero().flatten().tolist()
-    return any(torch.equal(matrix[start : start + rows.shape[0]], rows) for start in starts)
+def block_of(tensor: Tensor, weight: Tensor) -> tuple[int, bool, bool] | None:
+    """Where a matrix holds the rows of a weight: the first of them, and whether the matrix, and the weight, are taken transposed for it."""
+    if tensor.dim() != 2 or weight.dim() != 2 or is_weightless(tensor) or tensor.device != weight.device:
+        return None
+    for turned, weight_turned in ((False, False), (True, False), (True, True), (False, True)):
+        matrix, rows = tensor.t() if turned else tensor, weight.t() if weight_turned else weight
+        if matrix.shape[1] == rows.shape[1] and matrix.shape[0] >= rows.shape[0]:
+            for start in (matrix == rows[0]).all(1).nonzero().flatten().tolist():
+                if torch.equal(matrix[start : start + rows.shape[0]], rows):
+                    return start, turned, weight_turned
+    return None

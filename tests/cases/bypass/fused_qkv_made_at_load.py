@@ -9,6 +9,7 @@ from peft_inspect.rules import Example
 RULE, NAME = "PI204", "adapter-layer-not-called"
 LAYERS = r".*\.(query|key|value)"
 DEAD = 12
+VERIFIED = True
 
 
 class Attention(nn.Module):
