@@ -211,7 +211,7 @@ def test_the_script_of_the_github_action_writes_annotations_summary_and_sarif_in
         },
     )
     assert done.returncode == 1, done.stderr
-    assert done.stdout.startswith("::error file=train.py,line=12,title=PI302 frozen-after-wrapping::")
+    assert done.stdout.startswith("::error file=train.py,line=13,title=PI302 frozen-after-wrapping::")
     assert "## peft-inspect: 1 error" in (project / "summary.md").read_text()
     assert json.loads((project / "report.sarif").read_text())["runs"][0]["results"][0]["ruleId"] == "PI302"
 
