@@ -63,6 +63,27 @@ _ADAPTERS = """## Adapter files
 weights, and their values with those of a live model. Formats of other tools are told by their keys; where every tensor has one place,
 `--suggest FOLDER` writes the adapter as PEFT loads it, and `--suggest FILE.json` the config.
 """
+_SESSION = """```pycon
+>>> import peft_inspect
+>>> from peft import LoraConfig, get_peft_model
+>>> from transformers import LlamaConfig, LlamaForCausalLM
+>>> shape = dict(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+>>> model = get_peft_model(LlamaForCausalLM(LlamaConfig(**shape)), LoraConfig(target_modules=["q_proj", "v_proj"])).train()
+>>> peft_inspect.check(model)
+<Report of PeftModel: all 8 adapter parameters train>
+>>> report = peft_inspect.check(model.requires_grad_(False))
+>>> [(finding.code, finding.verified) for finding in report.findings]
+[('PI302', '8/8 parameters train with requires_grad=True')]
+>>> report.raise_for_findings()  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+    ...
+peft_inspect.inspection.FindingsError: PeftModel → LoraModel → LlamaForCausalLM
+...
+>>> print(peft_inspect.tree(model, depth=0, columns=("params", "dtype")))  # doctest: +ELLIPSIS
+PeftModel → LoraModel → LlamaForCausalLM
+...
+```
+"""
 _MERGED = """## Merged weights
 
 ```bash
@@ -147,6 +168,7 @@ def command_page() -> str:
 def api_page() -> str:
     """docs/api.md: the public names of the package, with their signatures and docstrings."""
     lines = ["# Python API", "", "Generated from the docstrings. Importing `peft_inspect` imports no torch; the first inspection does."]
+    lines += ["", *_SESSION.splitlines()]
     for name in peft_inspect.__all__:
         if name.startswith("__"):
             continue

@@ -1,5 +1,6 @@
 """README and docs say what is so: screens are real output, code runs, links lead somewhere."""
 
+import doctest
 import importlib.util
 import re
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_the_python_of_the_readme_runs():
     }
     exec(code, names)
     assert isinstance(names["report"], peft_inspect.Report)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_session_of_the_python_api_is_a_doctest():
+    session = re.search(r"```pycon\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    test = doctest.DocTestParser().get_doctest(session, {}, "api.md", "docs/api.md", 0)
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_github_action_is_named_by_the_tag_of_this_version():
+    assert f"peft-inspect@v{peft_inspect.__version__} " in (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from rich.text import Text
 
 from peft_inspect.formats.names import visible
-from peft_inspect.formats.totals import GradientTotals, gradient_totals
+from peft_inspect.formats.totals import GradientTotals, gradient_totals, idle_parameters
 from peft_inspect.records import Diagnosis, Finding, Severity, Trace
 
 LONG = 110  # characters of a cause that is told in full
@@ -82,7 +82,7 @@ def _training(report: Diagnosis, trace: Trace, totals: GradientTotals) -> str:
     """What trains, for a report without errors; why the rest does not, where that is known."""
     some = _all(totals.total) if not totals.without_grad else f"{totals.with_grad:,} of {totals.total:,} adapter parameters"
     said = f"{some} {_does(report, one=totals.total == 1)}"
-    if idle := _idle(trace):
+    if idle := idle_parameters(trace):
         said += f"; {idle:,} are in layers that did not run"
     if totals.frozen:
         said += f"; {totals.frozen:,} are frozen"
@@ -102,12 +102,6 @@ def _does(report: Diagnosis, *, one: bool) -> str:
 
 def _without_loss(report: Diagnosis) -> bool:
     return any(finding.rule == "no-loss" for finding in report.findings)
-
-
-def _idle(trace: Trace) -> int:
-    """Adapter parameters that wait for a gradient in layers that never ran."""
-    idle = {layer.path for layer in trace.structure.adapter_layers if not trace.calls_of.get(layer.path)}
-    return sum(gradient.layer in idle and gradient.state == "none" for gradient in trace.gradients)
 
 
 def _cause(errors: tuple[Finding, ...]) -> str:

@@ -16,7 +16,7 @@ from peft_inspect.formats.names import visible
 from peft_inspect.formats.norms import norm_lines
 from peft_inspect.formats.screen import Line, Screen
 from peft_inspect.formats.targets import target_lines
-from peft_inspect.formats.totals import gradient_totals, parameter_totals
+from peft_inspect.formats.totals import gradient_totals, idle_parameters, parameter_totals
 from peft_inspect.formats.view import View
 from peft_inspect.formats.wrappers import chains
 from peft_inspect.records import Diagnosis, GradientInfo, Trace
@@ -128,5 +128,7 @@ def missing_states(trace: Trace) -> str:
     words = {"none": "no gradient", "frozen": "frozen", "nonfinite": "NaN or infinite"}
     missing: list[GradientInfo] = [gradient for gradient in trace.gradients if gradient.layer is not None and not gradient.arrived]
     counts = {state: sum(gradient.state == state for gradient in missing) for state in words}
-    said = ", ".join(f"{count} {words[state]}" for state, count in counts.items() if count)
-    return f" ({said})" if said else ""
+    counts["none"] -= (idle := idle_parameters(trace))
+    said = [f"{count} {words[state]}" for state, count in counts.items() if count]
+    said += [f"{idle} in layers that did not run"] if idle else []
+    return f" ({', '.join(said)})" if said else ""

@@ -59,3 +59,9 @@ def gradient_totals(trace: Trace) -> GradientTotals:
         other=len(other),
         other_with_grad=sum(gradient.arrived for gradient in other),
     )
+
+
+def idle_parameters(trace: Trace) -> int:
+    """Adapter parameters that wait for a gradient in layers that never ran."""
+    idle = {layer.path for layer in trace.structure.adapter_layers if not trace.calls_of.get(layer.path)}
+    return sum(gradient.layer in idle and gradient.state == "none" for gradient in trace.gradients)
