@@ -86,6 +86,7 @@ def tree(
     expand: bool = False,
     targets: bool = False,
     columns: Sequence[Column] = ("params",),
+    batch: Mapping[str, Any] | None = None,
 ) -> ModelTree:
     """The wrapper hierarchy of a live model: a rich renderable, plain text by `str()`, and shown by notebooks.
 
@@ -95,19 +96,22 @@ def tree(
         match: a glob on module paths: these, and the way to them.
         expand: repeated blocks one by one, adapter layers with what is inside them.
         targets: add what each entry of the LoRA config reached.
-        columns: beside the modules, any of params, memory, dtype, shape, device, rank, path.
+        columns: beside the modules, any of params, memory, dtype, shape, device, rank, adapters, output, macs, path. For the shapes of
+            outputs and the multiply-adds one batch runs.
+        batch: for these two; None makes one.
 
     Raises:
         InspectionError: `model` is not a torch.nn.Module, or there is no such column.
     """
     from peft_inspect.formats.tree.drawing import ModelTree
-    from peft_inspect.formats.view import COLUMNS, View
+    from peft_inspect.formats.view import COLUMNS, MEASURED, View
 
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         raise InspectionError(f"there is no column {unknown[0]!r}: columns takes any of {', '.join(COLUMNS)}")
     view = View("tree", depth=depth, match=match, expand=expand, targets=targets, columns=tuple(columns))
-    return ModelTree(_inspect_live(model, None, None, None, None, Judging.of("tree", verify=False)), view)
+    judging = Judging.of("tree", verify=False, activations=not MEASURED.isdisjoint(columns))
+    return ModelTree(_inspect_live(model, batch, None, None, None, judging), view)
 
 
 def _check_target(name: str, adapter: str | None, select: Iterable[str], ignore: Iterable[str] | Mapping[str, str], verify: bool) -> Report:

@@ -101,6 +101,7 @@ class Judging:
     ignore: Mapping[str, str]  # code, name or prefix → reason
     verify: bool
     pins: Pins
+    activations: bool = False  # what modules hand on and what they cost is measured
 
     @classmethod
     def of(
@@ -111,6 +112,7 @@ class Judging:
         pins: Pins | None = None,
         *,
         verify: bool = True,
+        activations: bool = False,
     ) -> Judging:
         """By the rules that are named; what is wrong with a name is said before time is spent.
 
@@ -125,7 +127,7 @@ class Judging:
         pinned = (rule for rule in all_rules() if rule.code in _PINS and getattr(pins, _PINS[rule.code]) is not None)
         reasons = ignore if isinstance(ignore, Mapping) else dict.fromkeys(as_patterns(ignore), "ignored by the caller")
         named(reasons)
-        return cls(depth, tuple(dict.fromkeys((*chosen, *pinned))), runs, reasons, verify, pins)
+        return cls(depth, tuple(dict.fromkeys((*chosen, *pinned))), runs, reasons, verify, pins, activations)
 
 
 def inspect(
@@ -136,6 +138,7 @@ def inspect(
     ignore: Iterable[str] | Mapping[str, str] = (),
     verify: bool = True,
     pins: Pins | None = None,
+    activations: bool = False,
     step: Step | None = None,
 ) -> Report:
     """Load what the user named and inspect it; `step` is told what is being done, for a progress display.
@@ -143,7 +146,7 @@ def inspect(
     Raises:
         InspectionError: it could not be loaded or run, or its code ends the process; the message says what to do.
     """
-    judging = Judging.of(depth, select, ignore, pins, verify=verify)
+    judging = Judging.of(depth, select, ignore, pins, verify=verify, activations=activations)
     step = step or (lambda _: None)
     started = time.perf_counter()
     step("importing torch, transformers and peft")
@@ -204,6 +207,10 @@ def _inspect(subject: Subject, judging: Judging, step: Step, load_s: float) -> R
     if subject.merged_onto is not None:  # files are compared, and nothing of the model is built to be trained
         step("merging the adapter anew, layer by layer")
         judging = replace(judging, rules=tuple(rule for rule in judging.rules if rule.over is AdapterFile), runs=False)
+    if judging.activations:
+        from peft_inspect.trace.activations import activations
+
+        structure = replace(structure, activations=activations(subject, structure, step))
     files = adapter_evidence(subject, structure)
     trace: Trace | None = None
     no_batch = "needs a batch: run gradcheck or check"

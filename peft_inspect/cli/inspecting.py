@@ -20,6 +20,7 @@ from peft_inspect.cli.progress import progress
 from peft_inspect.cli.streams import FAILED, FOUND, INTERRUPTED
 from peft_inspect.formats import FORMATS, View, writer
 from peft_inspect.formats.names import shortened, visible
+from peft_inspect.formats.view import MEASURED
 from peft_inspect.inspection import Step
 from peft_inspect.project.config import Target
 from peft_inspect.project.own_process import in_own_process
@@ -64,7 +65,8 @@ def prepared(reporting: Reporting, view: View) -> Output:
 
 def inspected(targets: Iterable[Target], reporting: Reporting, view: View, step: Step) -> list[Report]:
     """The report of each."""
-    return [inspect_target(target, view.command, verify=reporting.verify, step=step) for target in targets]
+    measured = not MEASURED.isdisjoint(view.columns)
+    return [inspect_target(target, view.command, verify=reporting.verify, activations=measured, step=step) for target in targets]
 
 
 def at_work(what: str, work: Callable[[Step], T], *, debug: bool, apart: bool = True) -> T:

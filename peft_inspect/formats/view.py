@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from peft_inspect.records import Diagnosis
 
-Column = Literal["params", "memory", "dtype", "shape", "device", "rank", "adapters", "path"]
+Column = Literal["params", "memory", "dtype", "shape", "device", "rank", "adapters", "output", "macs", "path"]
+MEASURED: frozenset[Column] = frozenset({"output", "macs"})  # one batch has to run for them
 COLUMNS: tuple[Column, ...] = get_args(Column)
 
 

@@ -79,7 +79,13 @@ def one_target(
 
 
 def inspect_target(
-    target: Target, depth: Depth, *, lock: Mapping[str, Any] | None = None, verify: bool = True, step: Step | None = None
+    target: Target,
+    depth: Depth,
+    *,
+    lock: Mapping[str, Any] | None = None,
+    verify: bool = True,
+    activations: bool = False,
+    step: Step | None = None,
 ) -> Report:
     """The report of one target.
 
@@ -88,6 +94,7 @@ def inspect_target(
         depth: how far.
         lock: the content of a lock file, where the target is held to one.
         verify: whether fixes are tried.
+        activations: whether what modules hand on is measured.
         step: told what is being done.
 
     Raises:
@@ -95,7 +102,16 @@ def inspect_target(
     """
     said = None if lock is None else Lock(target.name, lock["targets"].get(target.name), lock.get("environment", {}))
     pins = Pins(target.expect, said)
-    return inspect(target.request, depth, select=target.select, ignore=target.ignore, verify=verify, pins=pins, step=step)
+    return inspect(
+        target.request,
+        depth,
+        select=target.select,
+        ignore=target.ignore,
+        verify=verify,
+        pins=pins,
+        activations=activations,
+        step=step,
+    )
 
 
 @dataclass(frozen=True)

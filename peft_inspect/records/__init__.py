@@ -13,6 +13,7 @@ from peft_inspect.records.grouping import Placed, by_place, modules_of, runs_of
 from peft_inspect.records.merged import MergedTensor, MergedWeights, Verdict
 from peft_inspect.records.pins import Expectations, Lock, Locked, Pinned, Pins
 from peft_inspect.records.structure import (
+    Activation,
     AdapterInfo,
     AdapterLayerInfo,
     BlockStack,
@@ -59,6 +60,7 @@ from peft_inspect.records.unexplained import Unexplained
 __all__ = [
     "SUM_OF",
     "SWITCHES",
+    "Activation",
     "AdapterFile",
     "AdapterInfo",
     "AdapterLayerInfo",

@@ -196,6 +196,14 @@ class OptimizerOrigin:
 
 
 @dataclass(frozen=True)
+class Activation:
+    """What a module handed on in one forward, and what that cost."""
+
+    output: str  # the shape of the first tensor of it, as it is shown
+    macs: int  # multiply-adds, those of the modules inside it included
+
+
+@dataclass(frozen=True)
 class Structure:
     """What is there, read without running anything; works without weights."""
 
@@ -209,8 +217,8 @@ class Structure:
     mode: Mode = "train"
     weights: Weights = "user"
     model_config: Mapping[str, Any] = field(default_factory=dict)  # the base model's config as plain JSON values
+    activations: Mapping[str, Activation] = field(default_factory=dict)  # by module path, where they were asked for
     optimizer: frozenset[str] | None = None  # paths of the parameters that the optimizer holds; None: no optimizer given
-    optimizer_rate: float | None = None  # the largest learning rate, past or to come, at which it trains a weight of an adapter
     optimizer_unknown: str | None = None  # why it cannot be told what the optimizer holds
     optimizer_made: OptimizerOrigin | None = None  # None: nobody watched
     called_by: Source | None = None  # the line of a program that trains this model, which holds no adapter

@@ -31,15 +31,6 @@ def check(trace: Trace) -> Iterator[Finding]:
             facts={"backwards": trace.unstepped},
             fix="call optimizer.step(): where gradients accumulate, also after the last batches that do not fill a step",
         )
-    if trace.update is None and trace.structure.optimizer_rate == 0:
-        arrived = [row for row in trace.gradients if row.state == "ok" and row.layer]
-        yield RULE.finding(
-            f"the learning rate of the optimizer is 0: no step of it changes any of {counted(len(arrived), 'adapter parameter')} with a gradient",
-            dict.fromkeys(row.layer for row in arrived if row.layer),
-            source=trace.structure.optimizer_by,
-            origin=Origin("optimizer", ("lr",)),
-            fix="give the optimizer a learning rate",
-        )
     updates = trained(trace)
     if trace.update is None or not updates or any(update.moved for update in updates) or is_cleared(trace) or is_rounded_away(trace):
         return
@@ -120,5 +111,5 @@ RULE = Rule(
     gives_way_to=("PI317",),
     because="What no optimizer holds is updated by none.",
     needs_values=True,
-    skip=lambda trace: None if trace.unstepped or trace.structure.optimizer_rate == 0 else no_step(trace),
+    skip=lambda trace: None if trace.unstepped else no_step(trace),
 )

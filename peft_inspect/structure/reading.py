@@ -60,7 +60,6 @@ def _read(subject: Subject) -> Structure:
         weights=subject.weights,
         model_config=config_values(getattr(inventory.modules[base], "config", None)),
         optimizer=optimized,
-        optimizer_rate=_rate(subject, inventory),
         optimizer_made=None if subject.changes is None else subject.changes.origin(subject.optimizer, inventory.parameters.values()),
         optimizer_unknown=unknown,
         source_file=subject.source_file,
@@ -147,14 +146,6 @@ def _mode(modules: tuple[ModuleInfo, ...]) -> Mode:
     if len(modes) > 1:
         return "mixed"
     return "train" if modes == {True} else "eval"
-
-
-def _rate(subject: Subject, inventory: Inventory) -> float | None:
-    """The largest learning rate of a group that holds trainable weights of the model; where a schedule starts from counts as well."""
-    own = {id(parameter) for parameter in inventory.parameters.values() if parameter.requires_grad}
-    groups = [group for group in getattr(subject.optimizer, "param_groups", ()) if any(id(tensor) in own for tensor in group["params"])]
-    rates = [float(rate) for group in groups for name in ("lr", "initial_lr") if (rate := group.get(name)) is not None]
-    return max(rates, default=None)
 
 
 def _optimized(subject: Subject, inventory: Inventory) -> tuple[frozenset[str] | None, str | None]:

@@ -43,6 +43,11 @@ def _cells(column: Column, run: Run, structure: Structure, view: View) -> Iterat
         yield short_dtype(weight.dtype) if weight else ""
     elif column == "device":
         yield weight.device if weight else ""
+    elif column == "output":
+        yield node.activation.output if node.activation else ""
+    elif column == "macs":
+        macs = sum(each.activation.macs for each in run.nodes if each.activation)
+        yield count(macs, exact=view.exact) if macs else ""
     elif column == "adapters":
         for name in adapter_names(structure):
             layers = [layer for layer in node.all_layers() if layer.adapter == name] if node.layers else []

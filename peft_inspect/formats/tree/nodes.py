@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from peft_inspect.formats.names import Interned
-from peft_inspect.records import AdapterLayerInfo, Finding, ModuleInfo, ParameterInfo, Severity, Structure
+from peft_inspect.records import Activation, AdapterLayerInfo, Finding, ModuleInfo, ParameterInfo, Severity, Structure
 
 Flag = tuple[str, Severity]  # the code of a finding, and how much it matters
 
@@ -25,6 +25,7 @@ class Node:
     layers: list[AdapterLayerInfo] = field(default_factory=list)  # adapter rows of this module itself
     flags: tuple[Flag, ...] = ()
     ties: tuple[str, ...] = ()  # paths of parameters elsewhere that this module's own are tied to
+    activation: Activation | None = None  # what one forward gave, where that was asked for
     total: int = 0
     trainable: int = 0
     nbytes: int = 0
@@ -67,6 +68,8 @@ def build(structure: Structure, findings: Iterable[Finding] = ()) -> Node:
     for layer in structure.adapter_layers:
         nodes[layer.path].layers.append(layer)
     _add_flags(nodes, findings)
+    for path, activation in structure.activations.items():
+        nodes[path].activation = activation
     seal(root)
     return root
 
@@ -119,7 +122,7 @@ def reshape(root: Node) -> None:
 def own_shape(node: Node) -> tuple[Any, ...]:
     """Everything about a module itself, apart from its place, in which two blocks can differ."""
     return (
-        (node.change, node.said),
+        (node.change, node.said, node.activation),
         node.module.type,
         node.module.training,
         tuple(_parameter_shape(parameter) for parameter in node.parameters),

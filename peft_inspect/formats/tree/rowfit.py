@@ -16,7 +16,7 @@ from peft_inspect.formats.view import Column, View
 from peft_inspect.formats.wrapped import wrapped
 from peft_inspect.records import Structure
 
-LEFT = frozenset({"path", "shape", "dtype", "device", "adapters"})
+LEFT = frozenset({"path", "shape", "dtype", "device", "adapters", "output"})
 GAP = 2
 NARROW = 100  # below, a level takes two columns instead of three
 LEAST_NAME = 20  # columns that the deepest name has at least
