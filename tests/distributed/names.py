@@ -3,7 +3,7 @@
 ROWS = (
     *("ddp", "ddp-unused", "ddp-static-graph", "ddp-views", "ddp-accumulation", "ddp-checkpoint", "ddp-checkpoint-reentrant"),
     "zero-redundancy",
-    *("fsdp2", "fsdp2-whole", "fsdp2-mixed-precision", "fsdp2-kept", "fsdp2-checkpoint"),
+    *("fsdp2", "fsdp2-whole", "fsdp2-mixed-precision", "fsdp2-kept", "fsdp2-checkpoint", "fsdp2-checkpoint-reentrant"),
     *("fsdp1", "fsdp1-flat"),
     *("tensor-parallel", "compiled", "checkpoint-resumed"),
 )

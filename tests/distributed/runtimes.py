@@ -110,10 +110,14 @@ def sharded_optimizer(fault: str) -> Training:
     return Training(wrapped, ZeroRedundancyOptimizer(trainable(wrapped), torch.optim.AdamW, lr=0.01))
 
 
-def fsdp2(fault: str, *, layers: bool = True, checkpoint: bool = False, **options: Any) -> Training:
+def fsdp2(fault: str, *, layers: bool = True, checkpoint: bool = False, reentrant: bool = False, **options: Any) -> Training:
     sharded: Any = model(fault)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     blocks = sharded.tower.base_model.model.layers
+    if reentrant:
+        sharded.tower.base_model.model.gradient_checkpointing_enable({"use_reentrant": True})
+        sharded.tower.enable_input_require_grads()
+        sharded.train()
     if checkpoint:
         apply_activation_checkpointing(
             sharded, partial(checkpoint_wrapper, checkpoint_impl=CheckpointImpl.NO_REENTRANT), check_fn=lambda part: part in list(blocks)
@@ -217,6 +221,7 @@ ROWS: dict[str, Callable[[str], Training]] = {
     "fsdp2-mixed-precision": lambda fault: fsdp2(fault, mp_policy=half()),
     "fsdp2-kept": partial(fsdp2, reshard_after_forward=False),
     "fsdp2-checkpoint": partial(fsdp2, checkpoint=True),
+    "fsdp2-checkpoint-reentrant": partial(fsdp2, reentrant=True),
     "fsdp1": partial(fsdp1, flat=False),
     "fsdp1-flat": partial(fsdp1, flat=True),
     "tensor-parallel": tensor_parallel,
