@@ -68,7 +68,7 @@ def test_a_fault_is_named_by_all_processes_and_ends_them_together(results: Resul
         assert {finding["code"] for finding in findings} == {"PI303"}
         assert len({path for finding in findings for path in finding["modules"]}) == 4
         assert any(finding["source"].endswith(f"runtimes.py:{CAUSE}") for finding in findings)
-        assert len(findings) == 1 or row == "compiled"  # the compiler continues in functions of its own, which show no switch
+        assert len(findings) == 1
         assert findings[0]["message"].endswith("found on rank 1 of 2") == (fault == "one")
         assert rank["seconds"] < 10
     assert both[0]["findings"] == both[1]["findings"]

@@ -63,7 +63,8 @@ def test_a_fault_that_leaves_the_others_in_their_backward_is_told_by_the_process
 def test_so_it_is_where_weights_are_sharded_and_no_process_comes_out_of_its_backward(tmp_path: Path, row: str) -> None:
     file = tmp_path / "report.json"
     ended = launch("-m", "peft_inspect", "run", "--also", f"json={file}", str(HERE / "row.py"), row, "one")
-    assert time.time() - file.stat().st_mtime < 10, "the processes ended long after the finding"
+    # the ten seconds of the processes, and what the launcher takes to end on a machine that is busy otherwise
+    assert time.time() - file.stat().st_mtime < 10 + 10, "the processes ended long after the finding"
     assert ended.returncode == 1, ended.stderr
     (finding,) = json.loads(file.read_text())["findings"]
     assert (finding["code"], finding["source"]["file"], finding["source"]["line"]) == (
