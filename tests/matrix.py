@@ -51,6 +51,7 @@ class Row:
 
 
 LOWEST = ("torch==2.9.1", "transformers==4.57.6", "peft==0.18.1", "typer==0.16.0", "rich==13.7.0")
+NEWEST = ("--upgrade", "--upgrade-strategy", "eager")
 ROWS = (
     Row("oldest", "3.10", LOWEST, "the lower bounds of pyproject.toml"),
     Row("4.57", "3.11", ("torch==2.9.1", "transformers==4.57.6", "peft==0.19.1"), "the last transformers 4"),
@@ -58,7 +59,8 @@ ROWS = (
     Row("pinned", "", ("--constraint", "constraints.txt"), "constraints.txt"),
     Row("pinned-3.12", "3.12", ("--constraint", "constraints.txt"), "constraints.txt on a newer Python"),
     Row("pinned-3.13", "3.13", ("--constraint", "constraints.txt"), "constraints.txt on the newest Python"),
-    Row("newest", "", ("--upgrade", "--upgrade-strategy", "eager"), "what a plain install gives today"),
+    Row("newest", "", NEWEST, "what a plain install gives today"),
+    Row("newest-3.14", "3.14", NEWEST, "the same on a Python that is not promised yet"),
 )
 
 

@@ -200,7 +200,6 @@ class Birth:
     module: str | None  # path of the module that performs it; None for one that the model does not hold, and for the loss
     factor: str = ""  # what is zero beside the gradient, in words: "the output of Dropout(p=1.0, inplace=False)"
     factor_source: Source | None = None
-    factor_module: str = ""
     inside: bool = False  # the adapter layer itself does it
 
 

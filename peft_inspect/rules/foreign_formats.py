@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from peft_inspect.records import AdapterFile, Conversion, TensorInfo
 from peft_inspect.rules.adapter_match import adapter_paths
 
-_PREFIX = "base_model.model."
 _SIDES = {"lora_down": "lora_A", "lora_up": "lora_B", "lora_a": "lora_A", "lora_b": "lora_B"}
 
 

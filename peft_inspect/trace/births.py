@@ -120,7 +120,7 @@ class Measured:
         module = self._module_of(event)
         factor, factor_line, at = self._zero_factor(event) if how == "operation" and event is not None else ("", None, "")
         inside = all(any((place or "").startswith(path) for place in (module, at) if place) for path in layers) and how == "operation"
-        return Birth(how, layers, operation, source(line), module, factor, source(factor_line), at, inside)
+        return Birth(how, layers, operation, source(line), module, factor, source(factor_line), inside)
 
     def constants(self) -> tuple[Source, ...]:
         """Lines that put a number in the place of what depends on the weights, where the loss is made of it."""

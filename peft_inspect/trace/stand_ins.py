@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from peft_inspect.internals import schema_of
-from peft_inspect.records import AdapterLayerInfo, CallInfo, StandIn, Subject, Trace
+from peft_inspect.records import StandIn, Subject, Trace
 from peft_inspect.run.graph import let_go
 from peft_inspect.run.runs import forward, own_copy
 from peft_inspect.run.undisturbed import undisturbed
@@ -53,11 +53,6 @@ def replaced_layers(trace: Trace) -> tuple[str, ...]:
             )
         )
     )
-
-
-def _took_part(layer: AdapterLayerInfo, call: CallInfo) -> bool:
-    """Whether a call says itself what became of the adapter: its weights were read, or it was off."""
-    return layer.adapter in call.adapter_used or not call.enabled or call.merged
 
 
 @let_go()
