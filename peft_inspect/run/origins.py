@@ -86,7 +86,7 @@ def _seen(finding: Finding, origin: Origin, model: nn.Module, changes: Changes, 
         "optimizer": lambda: reversed(optimizers),
     }
     built = [line for thing in things[origin.what]() if (line := changes.built_by(thing)) is not None]
-    exact = (exact for line in built if (exact := within(line, origin.names)) != line)
+    exact = (exact for line in built if (exact := within(line, origin.names)) is not None)
     return next(exact, built[0] if built and not origin.exact else None)
 
 

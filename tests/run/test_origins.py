@@ -32,6 +32,10 @@ def scale():
     return get_peft_model(tiny_llama(), config)
 
 
+def in_one_line():
+    return get_peft_model(tiny_llama(), LoraConfig(lora_alpha=0, target_modules=["q_proj"]))  # PI311
+
+
 NAMES = ["q_proj",
          "v_prj"]  # PI101
 
@@ -129,6 +133,7 @@ def own():
 """
 FAULTS = [
     ("scale", "PI311"),
+    ("in_one_line", "PI311"),
     ("misspelt", "PI101"),
     ("for_inference", "PI301"),
     ("frozen", "PI302"),

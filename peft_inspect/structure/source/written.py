@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 _OPENING, _CLOSING = "([{", ")]}"
 
 
-def within(line: Line, names: Collection[str]) -> Line:
-    """Where the statement at this line writes the first of the names, or the only place where its file does; else the line itself."""
+def within(line: Line, names: Collection[str]) -> Line | None:
+    """Where the statement at this line writes the first of the names, or the only place where its file does; None where neither does."""
     code, number = line
     lines = linecache.getlines(code.co_filename)
     statement, file = _by_name(_statement(lines, number)), _by_name(_tokens(lines, 1)) if names else {}
     alone = {name: places for name, places in file.items() if len(places) == 1}
-    return code, next((places[name][0] for name in names for places in (statement, alone) if name in places), number)
+    found = next((places[name][0] for name in names for places in (statement, alone) if name in places), None)
+    return None if found is None else (code, found)
 
 
 def only_place(files: Iterable[str], names: Collection[str]) -> Source | None:
