@@ -144,8 +144,9 @@ _BY_CALLS = ("PI2", "PI303", "PI304", "PI305", "PI306", "PI307", "PI308", "PI319
 def of_gradients(rules: Iterable[Rule[Any]], trace: Trace) -> list[Rule[Any]]:
     """For a step in compiled code: the rules, with those skipped that judge by more than gradients.
 
-    Where a part of the adapters is not reached, only calls tell whether it should be.
+    Where a part of the adapters gets nothing, or the zeros that a compiled graph gives instead, only calls tell whether it should.
     """
-    skipped = (*_BY_CALLS, "PI309") if any(row.arrived for row in trace.gradients if row.layer) else _BY_CALLS
+    some = any(row.arrived and row.state != "zero" for row in trace.gradients if row.layer)
+    skipped = (*_BY_CALLS, "PI309", "PI310") if some else _BY_CALLS
     reason = "the step ran compiled, and nothing in it was watched"
     return [replace(rule, skip=lambda _: reason) if rule.code.startswith(skipped) else rule for rule in rules]

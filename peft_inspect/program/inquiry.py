@@ -241,11 +241,7 @@ class Inquiry:
         if len(self._used) >= self.steps:
             return "done"
         if any(judged.root.hidden for judged in self._models):
-            wrong = any(
-                judged.diagnosis.at_or_above("error") or judged.trace.dead or has_wrong_values(judged.trace) for judged in self._models
-            )
-            nothing_arrives = any(not any(map(judged.trace.reached, judged.trace.structure.adapter_layers)) for judged in self._models)
-            wanted = nothing_arrives or (wrong and self._ends([judged.diagnosis for judged in self._models]))
+            wanted = any(map(_looks_wrong, self._models))
             self.as_written = wanted if self.ranks is None else any(self.ranks.exchange(wanted))
             return "watch" if self.as_written else "done"
         if self.phase == "watch" and any(_is_open(judged.trace) for judged in self._models):
@@ -307,6 +303,12 @@ class Inquiry:
         judged.diagnosis = replace(judged.diagnosis, findings=findings)
         if worked and self._left:
             self._left = [left for left in self._left if not _is(left[1], finding)]
+
+
+def _looks_wrong(judged: Judged) -> bool:
+    """Whether its gradients alone give reason to look at the calls, in a further step that is not compiled."""
+    trace = judged.trace
+    return not judged.root.gated and bool(judged.diagnosis.at_or_above("error") or trace.dead or has_wrong_values(trace))
 
 
 def _rates(root: Root) -> list[Any]:
