@@ -91,7 +91,7 @@ class Root:
     @classmethod
     def begin(cls, model: nn.Module, module: nn.Module, args: tuple[Any, ...], notes: Notes, manner: Manner | None = None) -> Root:
         """Watch from this call of `module` on, which is the model or a part of it, or a runtime's wrapper; more closely in a `manner`."""
-        structure = read_structure(Subject(model, class_of(inside(model)).__name__))
+        structure = read_structure(Subject(model, class_of(inside(model)).__name__, changes=notes.changes))
         layers = AdapterLayers(model, structure)
         watchers = Watchers(structure, layers, notes.switches, notes.changes.states)
         root = cls(model, source(line_above(sys._getframe(1))), structure, layers, watchers, Updates(structure, layers.parameters))

@@ -220,6 +220,7 @@ class Structure:
     activations: Mapping[str, Activation] = field(default_factory=dict)  # by module path, where they were asked for
     optimizer: frozenset[str] | None = None  # paths of the parameters that the optimizer holds; None: no optimizer given
     optimizer_unknown: str | None = None  # why it cannot be told what the optimizer holds
+    copied: Mapping[str, str] = field(default_factory=dict)  # weights of adapters that are deep copies, by path, and whose
     optimizer_made: OptimizerOrigin | None = None  # None: nobody watched
     called_by: Source | None = None  # the line of a program that trains this model, which holds no adapter
     adapted_by: Source | None = None  # the line that put an adapter on another model than this one
@@ -245,6 +246,12 @@ class Structure:
     def optimizer_by(self) -> Source | None:
         """The line that made the optimizer, where that was seen."""
         return None if self.optimizer_made is None else self.optimizer_made.source
+
+    @cached_property
+    def averages(self) -> frozenset[str]:
+        """Paths of deep copies of trained weights, as moving averages keep them: they belong in no optimizer, and are in none."""
+        held = self.optimizer or frozenset()
+        return frozenset(path for path, original in self.copied.items() if original in held and path not in held)
 
     def trainable(self, layer: AdapterLayerInfo) -> bool:
         """Whether any weight of this adapter in this layer requires a gradient."""

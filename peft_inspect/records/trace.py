@@ -134,6 +134,7 @@ class GraphCut:
     layers: tuple[str, ...]
     operation: str
     source: Source | None
+    called: Source | None = None  # where `source` is a line in the backward of a function: the one that calls this function
     through_python: bool = False  # values left torch there; only a run with other weights tells whether they come back
 
 
@@ -201,6 +202,7 @@ class Birth:
     factor: str = ""  # what is zero beside the gradient, in words: "the output of Dropout(p=1.0, inplace=False)"
     factor_source: Source | None = None
     inside: bool = False  # the adapter layer itself does it
+    called: Source | None = None  # where `source` is a line in the backward of a function: the one that calls this function
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ def check(left: Unexplained) -> Iterator[Finding]:
     trace = left.trace
     inference = {adapter.name for adapter in trace.structure.adapters if adapter.inference_mode}
     frozen = [layer for layer in left.dead if layer.adapter not in inference and not trace.structure.trainable(layer)]
-    layers = [layer for layer in frozen if not trace.kept_frozen(layer)]
+    copies = tuple(
+        f"{copy.copy}." for copy in trace.copies if copy.copy is not None
+    )  # that they ran is the fault, not that they are frozen
+    layers = [layer for layer in frozen if not trace.kept_frozen(layer) and not f"{layer.path}.".startswith(copies)]
     modules = (*modules_of(layers), *_frozen_copies(left, inference))
     if modules:
         yield RULE.finding(

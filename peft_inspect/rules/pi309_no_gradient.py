@@ -65,6 +65,8 @@ def _fix(trace: Trace, layer: AdapterLayerInfo, source: Source | None) -> str:
         return "follow the output of these layers to the loss: something between them returns no gradient"
     if _copy(trace, layer) is not None:
         return "give the call the weights themselves, as they are now: dict(model.named_parameters())"
+    if any(cut.called is not None and cut.source == source for cut in trace.cuts):
+        return at_line(source, "return a gradient there for each input that requires one, in the place of its None")
     return at_line(source, "give what runs at this line a backward (an autograd function around the kernel), or use the path that has one")
 
 
@@ -87,7 +89,8 @@ def _seen(trace: Trace, layer: AdapterLayerInfo) -> tuple[str, Source | None]:
     cuts = {cut.kind: cut for cut in trace.cuts if layer.path in cut.layers and cut.kind in _REASONS}
     untraced = cuts.pop("untraced", None)
     for kind, cut in cuts.items():
-        return _REASONS[kind].format(operation=cut.operation), cut.source
+        called = f" (called at {cut.called})" if cut.called is not None else ""
+        return _REASONS[kind].format(operation=cut.operation + called), cut.source
     regions = [call.region for call in trace.calls_of[layer.path] if call.phase == "forward"]
     inside = [region for region in regions if region is not None and region.kind == "autograd-function"]
     if inside and len(inside) == len(regions):

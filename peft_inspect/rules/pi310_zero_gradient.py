@@ -65,6 +65,8 @@ def where(birth: Birth | None) -> str:
         return f"what comes back on several ways from {birth.operation} adds up to zero"
     if birth.inside:
         return f"the adapter itself makes them zero, {birth.factor or birth.operation} is zero throughout"
+    if birth.called is not None:
+        return f"they become zero in the backward of {birth.operation} (called at {birth.called}), which takes gradients and returns zeros only"
     within = f" in {birth.module!r}" if birth.module else ""
     rest = f", where {birth.factor} is zero throughout" if birth.factor else ", which takes gradients and hands on zeros only"
     return f"they become zero at {birth.operation}{within}{rest}"

@@ -23,7 +23,7 @@ _ALL = "[p for p in model.parameters() if p.requires_grad]"
 def check(structure: Structure) -> Iterator[Finding]:
     """Trainable weights of adapters, trained copies included, that no parameter group contains."""
     held = structure.optimizer or frozenset()
-    trainable = [p for p in structure.parameters if p.role in ("adapter", "saved") and p.requires_grad]
+    trainable = [p for p in structure.parameters if p.role in ("adapter", "saved") and p.requires_grad and p.path not in structure.averages]
     missing = [parameter for parameter in trainable if parameter.path not in held]
     if missing and not is_for_another(structure):
         paths = {parameter.path for parameter in missing}

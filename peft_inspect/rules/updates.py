@@ -16,7 +16,8 @@ def no_step(trace: Trace) -> str | None:
 
 def trained(trace: Trace) -> list[Update]:
     """The weights of adapters that a gradient other than zero had reached."""
-    return [] if trace.update is None else [update for update in trace.update.updates if update.arrived]
+    updates = () if trace.update is None else trace.update.updates
+    return [update for update in updates if update.arrived and update.path not in trace.structure.averages]
 
 
 def modules(trace: Trace, updates: Iterable[Update]) -> tuple[str, ...]:

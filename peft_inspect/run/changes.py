@@ -27,7 +27,7 @@ from peft_inspect.structure.source.lines import Line, is_library, is_machinery, 
 from peft_inspect.structure.source.statements import returning_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor, nn
 
@@ -50,6 +50,7 @@ class Changes:
         self._weights: Any = WeakIdKeyDictionary()  # weights of adapters, by when and at which line they were put into their model
         self.is_built = False  # what is written into weights from now on is written by the training
         self._written: Any = WeakIdKeyDictionary()  # of these, what was written into past any optimizer
+        self._copied: Any = WeakIdKeyDictionary()  # deep copies of weights of adapters, by the address of what each is a copy of
         self._cast: Any = WeakIdKeyDictionary()  # parameters that were cast to another dtype, and when
         self._added: Any = WeakIdKeyDictionary()  # configs of adapters, by when their layers were made
         self._adapted: Line | None = None
@@ -73,6 +74,7 @@ class Changes:
             (*patches.CLIP_GRADIENTS, partial(self._noting, "_clipping")),
             *((*place, self._building) for place in patches.BUILT),
             *((*place, self._casting) for place in patches.CASTS),
+            (*patches.COPIED, self._copying),
             (*patches.ADAPTER_ADDED, self._adding),
             *((*place, partial(self._noting, "_taken_off")) for place in taking_off),
         )
@@ -122,6 +124,12 @@ class Changes:
         added: list[tuple[int, Line | None]] = [self._weights[weight] for weight in parameters if weight in self._weights]
         later = next((line for when, line in added if when > self._when[inner]), None)
         return OptimizerOrigin(source(self._built.get(inner)), source(later), source(self._used_up.get(inner)))
+
+    def copies(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
+        """Those of these parameters of a model that are deep copies of the weights of an adapter in it, by the path of those."""
+        paths = {id(parameter): path for path, parameter in parameters.items()} if self._copied else {}
+        found = ((path, self._copied.get(parameter)) for path, parameter in parameters.items()) if paths else ()
+        return {path: paths[of] for path, of in found if of in paths}
 
     def written_by(self, weight: nn.Parameter) -> Line | None:
         """The line that last wrote into this weight of an adapter, before the first step."""
@@ -229,6 +237,16 @@ class Changes:
         for given in groups:
             if isinstance(given, GeneratorType) and given.gi_frame is None:
                 self._used_up[optimizer] = given.gi_code, given.gi_code.co_firstlineno
+
+    def _copying(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def copy(parameter: nn.Parameter, memo: Any) -> Any:
+            result = original(parameter, memo)
+            if parameter in self._weights:
+                self._copied[result], self._weights[result] = id(parameter), self._weights[parameter]
+            return result
+
+        return copy
 
     def _casting(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)

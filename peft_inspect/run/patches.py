@@ -46,6 +46,7 @@ BUILT: tuple[Place, ...] = (
 WRITES: tuple[Place, ...] = tuple((torch.nn.Parameter, name) for name in ("zero_", "fill_", "copy_", "mul_", "normal_", "uniform_"))
 DATA: Place = (torch.nn.Parameter, "data")
 CASTS: tuple[Place, ...] = tuple((torch.nn.Module, name) for name in ("to", "half", "bfloat16", "float", "double"))
+COPIED: Place = (torch.nn.Parameter, "__deepcopy__")
 CLIP_GRADIENTS: Place = (clip_grad, "_clip_grads_with_norm_")  # what everybody's clip_grad_norm_ calls
 ADAPTER_ADDED: Place = (BaseTuner, "inject_adapter")
 TAKEN_OFF = ("unload", "merge_and_unload", "delete_adapter")
@@ -102,6 +103,7 @@ PLACES: tuple[Place, ...] = (
     *WRITES,
     DATA,
     *CASTS,
+    COPIED,
     CLIP_GRADIENTS,
     ADAPTER_ADDED,
     COMPILE,

@@ -60,6 +60,7 @@ def _read(subject: Subject) -> Structure:
         weights=subject.weights,
         model_config=config_values(getattr(inventory.modules[base], "config", None)),
         optimizer=optimized,
+        copied={} if subject.changes is None else subject.changes.copies(inventory.parameters),
         optimizer_made=None if subject.changes is None else subject.changes.origin(subject.optimizer, inventory.parameters.values()),
         optimizer_unknown=unknown,
         source_file=subject.source_file,

@@ -21,6 +21,7 @@ from peft_inspect.run.undisturbed import undisturbed
 from peft_inspect.structure.source.lines import Line, source
 from peft_inspect.trace.calls import Calls
 from peft_inspect.trace.flow import Event, flattened
+from peft_inspect.trace.functions import backward_line
 from peft_inspect.trace.grad_mode import GradSwitches
 from peft_inspect.trace.measured_flow import Edge, MeasuredFlow, Values
 from peft_inspect.trace.operations import Operations
@@ -120,7 +121,9 @@ class Measured:
         module = self._module_of(event)
         factor, factor_line, at = self._zero_factor(event) if how == "operation" and event is not None else ("", None, "")
         inside = all(any((place or "").startswith(path) for place in (module, at) if place) for path in layers) and how == "operation"
-        return Birth(how, layers, operation, source(line), module, factor, source(factor_line), inside)
+        own = backward_line(found.node) if how == "operation" and not factor else None
+        called = source(line) if own is not None else None
+        return Birth(how, layers, operation, source(own or line), module, factor, source(factor_line), inside, called)
 
     def constants(self) -> tuple[Source, ...]:
         """Lines that put a number in the place of what depends on the weights, where the loss is made of it."""

@@ -270,6 +270,11 @@ class Calls:
             module = caller
         return None
 
+    def caller_of(self, module: int) -> nn.Module | None:
+        """The module whose forward first called this one."""
+        caller = self._first[module][0] if module in self._first else None
+        return None if caller is None else self.ran.get(caller)
+
     def executed(self) -> frozenset[str]:
         """Paths of the model's modules that ran in the forward."""
         return frozenset(self._paths[module] for module in self.ran if module in self._paths)

@@ -45,9 +45,21 @@ def find_copies(layers: AdapterLayers, calls: Calls, dead: frozenset[str]) -> tu
         match = _match(path, layers, calls, modules)
         if match is not None:
             copy, same = match
-            found.append(CopyCall(path, calls.path_of(id(copy)), type(copy).__name__, below, same, calls.first_source(id(copy))))
+            at = calls.first_source(_outermost(path, id(copy), calls, modules))
+            found.append(CopyCall(path, calls.path_of(id(copy)), type(copy).__name__, below, same, at))
             explained |= set(below)
     return tuple(found)
+
+
+def _outermost(path: str, copy: int, calls: Calls, modules: Mapping[str, nn.Module]) -> int:
+    """The outermost module around a copy that is a copy too, of what is around the module at `path`: where that is called is the fault."""
+    around = [modules[outer] for outer in reversed(_ancestors(path)[:-1]) if outer in modules]
+    while (caller := calls.caller_of(copy)) is not None and all(caller is not original for original in around):
+        alike = next((place for place, original in enumerate(around) if type(original) is type(caller)), None)
+        if alike is None:
+            break
+        around, copy = around[alike + 1 :], id(caller)
+    return copy
 
 
 def references(layers: AdapterLayers, trace: Trace) -> frozenset[str]:

@@ -236,11 +236,17 @@ def _is_unused(trace: Trace, path: str, read_for_nothing: bool | None) -> bool:
 
 def _kept_back(functions: CustomFunctions, layers_of: Mapping[int, set[str]], wanted: frozenset[str]) -> tuple[GraphCut, ...]:
     """Layers whose gradient ends in a custom autograd function that returns none, by the line that calls it."""
-    found: dict[tuple[str, Line | None], set[str]] = {}
-    for name, line, leaves in functions.silent:
-        found.setdefault((name, line), set()).update(layer for leaf in leaves for layer in layers_of.get(leaf, ()))
+    found: dict[tuple[str, Line | None, Line | None], set[str]] = {}
+    for name, line, called, leaves in functions.silent:
+        found.setdefault((name, line, called), set()).update(layer for leaf in leaves for layer in layers_of.get(leaf, ()))
     return tuple(
-        GraphCut("no-gradient-returned", tuple(sorted(of_function & wanted)), name, source(line))
-        for (name, line), of_function in found.items()
+        GraphCut(
+            "no-gradient-returned",
+            tuple(sorted(of_function & wanted)),
+            name,
+            source(line or called),
+            called=source(called) if line else None,
+        )
+        for (name, line, called), of_function in found.items()
         if of_function & wanted
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ from peft_inspect.reversible import patched
 from peft_inspect.run import patches
 from peft_inspect.run.graph import Node, is_opaque, leaves, upstream
 from peft_inspect.run.runs import backward
-from peft_inspect.structure.source.lines import Line, nearest_line
+from peft_inspect.structure.source.lines import Line, is_library, is_machinery, nearest_line
+from peft_inspect.structure.source.statements import returning_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from peft_inspect.records import Subject
 
-Silence = tuple[str, Line | None, set[int]]  # the function, the line that calls it, and the leaves that it keeps gradients from
+Silence = tuple[str, Line | None, Line | None, set[int]]  # the function, its return, its call, and the leaves it keeps gradients from
 
 
 class CustomFunctions:
@@ -67,7 +69,8 @@ class CustomFunctions:
         def after_backward(grad_inputs: Any, grad_outputs: Any) -> None:
             kept = [after for after, gradient in zip(following, grad_inputs, strict=False) if after is not None and gradient is None]
             if kept and any(gradient is not None for gradient in grad_outputs):
-                self.silent.append((node.name().removesuffix("Backward"), self._lines.get(node), leaves(upstream(kept))))
+                name, called = node.name().removesuffix("Backward"), self._lines.get(node)
+                self.silent.append((name, backward_line(node, none=True), called, leaves(upstream(kept))))
 
         return after_backward
 
@@ -78,3 +81,12 @@ class CustomFunctions:
             return original(tensors, *args, **kwargs)
 
         return start
+
+
+def backward_line(node: Node, *, none: bool = False) -> Line | None:
+    """The line of the user's that returns what the backward of a custom function gives, None where that is what is looked for."""
+    kind = getattr(type(node), "_forward_cls", None)
+    code = getattr(inspect.unwrap(kind.backward), "__code__", None) if kind is not None else None
+    if code is None or is_machinery(code) or is_library(code):
+        return None
+    return returning_line(code, none=none)

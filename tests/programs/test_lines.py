@@ -273,6 +273,105 @@ def loss(model, batch):
         "PI314",
         "underflow to zero in float16",
     ),
+    "a function that gives no gradient in one of two ways": (
+        """
+class Clamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, limit):
+        ctx.limit = limit
+        return x.clamp(max=limit)
+    @staticmethod
+    def backward(ctx, g):
+        if ctx.limit is None:
+            return g, None
+        return None, None  # <- cause # <- repaired: return g * 1.0, None
+
+class Clamped(Net):
+    def forward(self, x, labels):
+        hidden = Clamp.apply(self.second(self.first(x)), 0.5)
+        return {"loss": nn.functional.cross_entropy(self.head(hidden), labels)}
+
+def build():
+    model = get_peft_model(Clamped(), config(modules_to_save=["head"]))
+    return model
+""",
+        "PI309",
+        "because the backward of Clamp (called at ",
+    ),
+    "a function that scales its gradient to nothing": (
+        """
+class Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, by):
+        ctx.by = by
+        return x.clone()
+    @staticmethod
+    def backward(ctx, g):
+        scaled = g * ctx.by
+        return scaled, None  # <- cause
+
+class Scaled(Net):
+    by = 0.0  # <- repaired: by = 0.5
+    def forward(self, x, labels):
+        hidden = Scale.apply(self.second(self.first(x)), self.by)
+        return {"loss": nn.functional.cross_entropy(self.head(hidden), labels)}
+
+def build():
+    return get_peft_model(Scaled(), config(modules_to_save=["head"]))
+""",
+        "PI310",
+        "they become zero in the backward of Scale (called at ",
+    ),
+    "a moving average called by its owner": (
+        """
+import copy
+
+class Averaged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.student = wrapped()
+        self.average = copy.deepcopy(self.student)
+    def forward(self, x, labels):
+        if self.student is None:
+            return None
+        return self.average(x=x, labels=labels)  # <- cause # <- repaired: return self.student(x=x, labels=labels)
+
+def build():
+    model = Averaged()
+    pass  # <- repaired: model.average.requires_grad_(False)
+    return model
+
+def optimizer(model):
+    return torch.optim.SGD(trained(model.student), lr=0.1)
+""",
+        "PI203",
+        "never ran: a copy with the same base weights ran in its place",
+    ),
+    "a copy called by its owner": (
+        """
+import copy
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.student = wrapped()
+        self.copy = copy.deepcopy(self.student)
+    def forward(self, x, labels):
+        used = self.copy  # <- repaired: used = self.student
+        return used(x=x, labels=labels)  # <- cause
+
+def build():
+    pair = Pair()
+    pair.copy.requires_grad_(False)
+    pair.copy.base_model.model.head.requires_grad_(True)  # <- repaired: pass
+    return pair
+
+def optimizer(model):
+    return torch.optim.SGD(trained(model.student), lr=0.1)
+""",
+        "PI203",
+        "never ran: a copy with the same base weights ran in its place",
+    ),
 }
 
 

@@ -12,18 +12,17 @@ from types import CodeType
 from peft_inspect.structure.source.lines import Line
 
 
-def returning_line(code: CodeType, places: frozenset[int] = frozenset()) -> Line | None:
-    """The line that returns what a function gives, where it is one line.
+def returning_line(code: CodeType, *, none: bool = False) -> Line | None:
+    """The line that returns what a function gives, where it is one line; of a lambda, its own.
 
-    Args:
-        code: of the function; of a lambda it is the lambda's own line.
-        places: which members of a returned tuple are None; of several returns, the one that says so is meant.
+    `none`: of several returns, the one is meant that gives None for the most.
     """
     if code.co_name == "<lambda>":
         return code, min((line for *_, line in code.co_lines() if line), default=code.co_firstlineno)
     returns = [node for node in _statements(code) if isinstance(node, ast.Return)]
-    if places:
-        returns = [node for node in returns if places <= _nones(node)] or returns
+    if none:
+        most = max(map(_nones, returns), default=0)
+        returns = [node for node in returns if _nones(node) == most]
     return (code, returns[0].lineno) if len(returns) == 1 else None
 
 
@@ -33,11 +32,9 @@ def writing_line(code: CodeType, name: str) -> Line | None:
     return (code, max(lines)) if lines else None
 
 
-def _nones(node: ast.Return) -> frozenset[int]:
+def _nones(node: ast.Return) -> int:
     members = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
-    return frozenset(
-        place for place, value in enumerate(members) if value is None or (isinstance(value, ast.Constant) and value.value is None)
-    )
+    return sum(value is None or (isinstance(value, ast.Constant) and value.value is None) for value in members)
 
 
 def _writes(node: ast.AST, name: str) -> Iterator[int]:

@@ -20,7 +20,7 @@ class HalfDistance(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         left, right = ctx.saved_tensors
-        return 2 * (left - right) * gradient[:, None], None
+        return 2 * (left - right) * gradient[:, None], None  # <- cause
 
 
 class Distance(HalfDistance):
@@ -39,7 +39,7 @@ class DualEncoder(nn.Module):
         self.distance = distance
 
     def forward(self, query, document):
-        return {"loss": self.distance.apply(self.query(query), self.document(document)).mean()}  # <- cause
+        return {"loss": self.distance.apply(self.query(query), self.document(document)).mean()}
 
 
 def program(distance):
