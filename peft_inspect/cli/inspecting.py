@@ -23,7 +23,7 @@ from peft_inspect.formats.names import shortened, visible
 from peft_inspect.formats.view import MEASURED
 from peft_inspect.inspection import Step
 from peft_inspect.project.config import Target
-from peft_inspect.project.own_process import in_own_process
+from peft_inspect.project.own_process import in_own_process, interrupted
 from peft_inspect.project.targets import inspect_target, one_target
 from peft_inspect.records import InspectionError, Request, text_of
 from peft_inspect.reversible import patched, uncollected
@@ -107,22 +107,13 @@ def failures(*, debug: bool) -> Iterator[None]:
         _complain(str(error), error.detail, debug=debug)
         raise typer.Exit(FAILED) from None
     except (KeyboardInterrupt, Exception) as error:
-        if _interrupted(error):
+        if interrupted(error):
             _complain("interrupted", None, debug=debug)
             raise typer.Exit(INTERRUPTED) from None
         if isinstance(error, (typer.Exit, typer.BadParameter)):
             raise
         _complain(f"internal error: {text_of(error)}. --debug shows where; please report it", None, debug=debug)
         raise typer.Exit(FAILED) from None
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it: a library that is being imported may turn it into an error of its own."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _complain(message: str, detail: str | None, *, debug: bool) -> None:

@@ -15,7 +15,7 @@ from peft_inspect.cli.accepting import Accepting
 from peft_inspect.cli.checking import further_outputs
 from peft_inspect.cli.inspecting import failures, prepared
 from peft_inspect.cli.options import Reporting
-from peft_inspect.cli.streams import FOUND, INTERRUPTED, KeptStreams
+from peft_inspect.cli.streams import FAILED, FOUND, INTERRUPTED, KeptStreams
 from peft_inspect.formats import View
 from peft_inspect.formats.several import write_all
 from peft_inspect.library_warnings import as_the_program_has_them
@@ -23,6 +23,7 @@ from peft_inspect.program.launch import Launch
 from peft_inspect.programs import ProgramRun, run
 from peft_inspect.project.baseline import Baseline
 from peft_inspect.records import Diagnosis, InspectionError
+from peft_inspect.reversible import patched
 
 
 def run_program(
@@ -70,7 +71,8 @@ def run_program(
 
         judging: Mapping[str, Any] = {"select": reporting.select, "ignore": reporting.ignore, "verify": reporting.verify}
         try:
-            done = run(launch, **judging, steps=steps, ends=ends, tell=tell, abandon=abandon)
+            with patched((os, "_exit", partial(_noticed, told, streams))):
+                done = run(launch, **judging, steps=steps, ends=ends, tell=tell, abandon=abandon)
         finally:
             streams.restore()
         if told or (done.reports and done.ended.how != "stopped" and keep_going):
@@ -78,6 +80,21 @@ def run_program(
         if done.reports:
             _in_one_process(done, tell)
         _leave(done, fails)
+
+
+def _noticed(told: list[Mapping[str, Report]], streams: KeptStreams, leave: Callable[[int], NoReturn]) -> Callable[[int], NoReturn]:
+    """`os._exit` of the program: before there is a report, its exit code is no verdict. Processes that it forked leave as they would."""
+    watched = os.getpid()
+
+    def _exit(status: int) -> NoReturn:
+        if os.getpid() == watched and not told and os.environ.get("RANK", "0") == "0":
+            streams.restore()
+            sys.stderr.write(f"peft-inspect: no training step was seen: the program ended itself by os._exit({status})\n")
+            sys.stderr.flush()
+            leave(FAILED)
+        leave(status)
+
+    return _exit
 
 
 def _in_one_process(done: ProgramRun, tell: Callable[[Mapping[str, Report]], None]) -> None:

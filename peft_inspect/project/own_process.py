@@ -92,12 +92,21 @@ def result_of(what: str, run: Callable[[], T]) -> tuple[T | BaseException, str]:
         return run(), ""
     except InspectionError as error:
         return error, traceback.format_exc()
-    except KeyboardInterrupt:
-        return KeyboardInterrupt(), ""
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if interrupted(error):
+            return KeyboardInterrupt(), ""
         return InspectionError(f"internal error: {text_of(error)}. --debug shows where; please report it"), traceback.format_exc()
     except BaseException as error:
         return InspectionError(f"{what} ended with {text_of(error)} before it could be inspected"), traceback.format_exc()
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: a library that is being imported may turn it into an error of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def leave() -> NoReturn:

@@ -14,6 +14,7 @@ from typing import Any
 from peft_inspect.inspection import Depth, Report, Step, inspect
 from peft_inspect.lock import FILE, read_lock
 from peft_inspect.project.config import Config, Target, read_config
+from peft_inspect.reading import user_path
 from peft_inspect.records import InspectionError, Lock, Pins, Request
 
 _NAME = re.compile(r"[^:/\\]+")  # of a target, unlike most forms of MODEL
@@ -69,7 +70,7 @@ def one_target(
         InspectionError: nothing is named, and several targets are configured or none.
     """
     name = request.model
-    if (name is None and request.lora is None) or (name is not None and _NAME.fullmatch(name) and not Path(name).exists()):
+    if (name is None and request.lora is None) or (name is not None and _NAME.fullmatch(name) and not user_path(name).exists()):
         config = read_config(Path.cwd())
         if name is None and len(config.targets) > 1:
             raise InspectionError(f"{depth} inspects one model: name one of the targets {', '.join(config.targets)}, or another MODEL")

@@ -149,11 +149,11 @@ def _own_weights(module: nn.Module) -> tuple[nn.Parameter, ...]:
 
     What it keeps frozen beside trained ones, as CPT does with the embeddings of its tokens, is not meant to be trained.
     """
-    if type(module).__module__.partition(".")[0] != "peft" or isinstance(module, (PeftModel, PeftMixedModel, BaseTuner)):
+    if defined_in(type(module)).partition(".")[0] != "peft" or isinstance(module, (PeftModel, PeftMixedModel, BaseTuner)):
         return ()
     if any(isinstance(inner, BaseTunerLayer) for inner in module.modules()):  # a wrapper around layers, which have rows of their own
         return ()
-    around = any(type(inner).__module__.partition(".")[0] not in ("peft", "torch") for inner in module.modules())
+    around = any(defined_in(type(inner)).partition(".")[0] not in ("peft", "torch") for inner in module.modules())
     weights = tuple(module.parameters(recurse=not around))
     return tuple(weight for weight in weights if weight.requires_grad) or weights
 

@@ -132,6 +132,27 @@ _CHANGING = (
     "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "threading.Thread(target=lambda: 1 / 0).start()", "threading.Thread(target=os._exit, args=(0,)).start()", "threading.Thread(target=time.sleep, args=(600,)).start()", "os.fork() or os._exit(3)", "os.fork() or (time.sleep(600), os._exit(0))", "atexit.register(lambda: 1 / 0)", "atexit.register(lambda: os._exit(0))", "atexit.register(print, 'after')", "gc.disable()", "gc.set_threshold(1)", "warnings.simplefilter('error')", "warnings.showwarning = None", "random.seed(1)", "time.time = None", "time.perf_counter = lambda: 'now'", "time.sleep = None",
     "import logging; logging.disable(50)", "import logging; logging.root.handlers = [Trap()]", "import linecache; linecache.getline = None", "import inspect; inspect.signature = None", "import json; json.dumps = None; json.dump = None", "import pickle; pickle.dumps = None; pickle.loads = None", "import re; re.compile = None", "import pathlib; pathlib.Path.exists = lambda self: False", "import traceback; traceback.format_exception = None", "import collections; collections.Counter = None",
 )  # fmt: skip
+_BREAKING = tuple(
+    text
+    for text in _CHANGING
+    if text.startswith(
+        (
+            "builtins.",
+            "import ",
+            "nn.Module.",
+            "nn.Linear.",
+            "torch.Tensor.",
+            "torch.relu",
+            "torch.nn.functional.",
+            "time.",
+            "sys.modules",
+            "sys.meta_path",
+            "sys.path",
+            "sys.setrecursionlimit",
+            "sys.excepthook",
+        )
+    )
+)
 # what a model may be like
 _SHAPED = (
     "self.me = [self]", "self._modules['me'] = self", "self.first.me = self", "self.lazy = nn.LazyLinear(3)", "self.lazy = nn.UninitializedParameter() if hasattr(nn, 'UninitializedParameter') else nn.parameter.UninitializedParameter()", "self.nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])", "self.register_buffer('nested', torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]))",
@@ -146,6 +167,7 @@ _MEMBERS = (
     "__slots__ = ('slot',)", "__module__ = None", "__qualname__ = 'a\\n::error::b'", "__doc__ = 5", "__signature__ = 5", "forward_signature = property(lambda self: 1 / 0)", "config = property(lambda self: 1 / 0)", "dtype = property(lambda self: 1 / 0)", "device = property(lambda self: 1 / 0)", "def modules(self): return iter(())", "def __deepcopy__(self, memo): raise Quiet()", "def __reduce_ex__(self, n): raise Quiet()", "def __dir__(self): raise Quiet()", "def get_submodule(self, name): raise Quiet()", "def get_parameter(self, name): raise Quiet()", "def apply(self, f): raise Quiet()", "def zero_grad(self, *a): raise Quiet()", "def requires_grad_(self, x=True): raise Quiet()",
 )  # fmt: skip
 _PLACES = ("top", "init", "forward", "between", "after", "build", "built", "batch", "loss", "optimizer")
+_SIGNALLED = (-11, -6, -9, -15, -14)  # a program that is run in the place of Python may end as it would there, which is no verdict
 _IN_LOOP = ("before", "middle", "step")
 _OPTIONS = (("--batch", "t.py:batch"), ("--loss", "t.py:loss"), ("--optimizer", "t.py:optimizer"))
 
@@ -176,6 +198,10 @@ def _mischief(draw: random.Random, places: tuple[str, ...]) -> tuple[dict[str, s
     return ({"init": draw.choice(_SHAPED)} if kind == 8 else {"members": draw.choice(_MEMBERS)}), False
 
 
+def _breaks(inserted: dict[str, str]) -> bool:
+    return not {*inserted.values()}.isdisjoint(_BREAKING)
+
+
 def _callables(draw: random.Random) -> Case:
     """The command with callables of the user's."""
     inserted, ends = _mischief(draw, _PLACES)
@@ -184,7 +210,7 @@ def _callables(draw: random.Random) -> Case:
     runs = command != "tree" or not inserted.keys() & {"forward", "between", "after", "batch", "loss", "optimizer"}
     arguments = (command, "t.py:build", *options, *draw.choice(((), ("--format", "json"))))
     codes = frozenset({2} if ends and runs else {0, 1, 2})
-    return Case("callables", arguments, {"t.py": _program(**inserted)}, codes=codes, prints=True)
+    return Case("callables", arguments, {"t.py": _program(**inserted)}, codes=codes, prints=True, breaks=_breaks(inserted))
 
 
 def _names(draw: random.Random) -> Case:
@@ -205,7 +231,7 @@ def _run(draw: random.Random) -> Case:
     """A training program under `run`."""
     inserted, ends = _mischief(draw, (*_PLACES, *_IN_LOOP))
     text = _program(**inserted) + _filled(_LOOP, **{**dict.fromkeys(_IN_LOOP, "pass"), **inserted})
-    codes = frozenset({2} if ends and not inserted.keys() & {"step", "top"} else {0, 1, 2})
+    codes = frozenset({2} if ends and not inserted.keys() & {"step", "top", "middle"} else {0, 1, 2, *_SIGNALLED})
     return Case(
         "programs", ("run", *draw.choice(((), ("--format", "json"), ("--keep-going",))), "t.py"), {"t.py": text}, codes=codes, prints=True
     )

@@ -275,7 +275,7 @@ def _options(draw: random.Random) -> Case:
         "a/adapter_config.json": written(LORA),
     }
     positional = told.get(name, ("m", "--target-modules", "q_proj") if draw.random() < 0.8 else ("m",))
-    makes = frozenset({"peft-inspect.lock", "out.json", "out.txt"})
+    makes = frozenset({"peft-inspect.lock", "out.json", "out.txt", *given})
     return Case("options", (name, *given, *map(argument, positional)), files, makes=makes)
 
 

@@ -42,6 +42,7 @@ class Case:
     sparse: tuple[tuple[str, int], ...] = ()
     codes: frozenset[int] = frozenset({0, 1, 2})  # that are right for it
     prints: bool = False  # its own code writes what it likes
+    breaks: bool = False  # its code replaces what Python or torch are made of: all that is asked is an exit code that is no verdict
     makes: frozenset[str] = frozenset()  # files that it is asked to write
     script: bool = False  # the one argument is a script that calls the Python API
 
@@ -69,6 +70,8 @@ class Ending:
         found = [f"a hang: {self.seconds:.0f} s of CPU"] if hung else [] if self.code in case.codes else [f"exit {self.code}"]
         if self.memory > MEMORY:
             found.append(f"memory: {self.memory / 1e9:.1f} GB")
+        if case.breaks:
+            return found + [f"foreign code ran: {name}" for name in self.left if PROOF in name]
         if self.code == 2 and not self.err.strip():
             found.append("exit 2 without a word")
         if "internal error" in self.err:
@@ -157,6 +160,7 @@ def _settle(work: Path, temporary: Path, out: int, err: int, seconds: int) -> No
     os.setsid()
     for stream, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
         os.dup2(stream, number)
+        os.close(stream)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") for number in (1, 2))
     os.chdir(work)
     os.environ |= {"TMPDIR": str(temporary), "COLUMNS": "120", "HOME": str(temporary)}

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -37,6 +37,7 @@ class Repo:
     redirects: bool = False  # large files lie elsewhere
     delay: float = 0.0  # seconds before each answer
     cut: bool = False  # the connection ends in the middle of each file
+    drip: float = 0.0  # seconds before each byte of a file
 
 
 @dataclass
@@ -133,7 +134,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.describe(repo, data)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and repo.drip:
+            with suppress(OSError):  # whoever asked has gone
+                for byte in data:
+                    time.sleep(repo.drip)
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+        elif self.command == "GET":
             self.wfile.write(data[: len(data) // 2] if repo.cut else data)
             self.close_connection = self.close_connection or repo.cut
 

@@ -169,6 +169,16 @@ def test_a_hub_that_does_not_answer_is_given_up_after_the_timeout(load, hub, mon
     assert time.monotonic() - started < 3
 
 
+def test_a_hub_that_drips_is_given_up_at_the_deadline(load, hub, monkeypatch):
+    """Each byte comes in time, and the last one never would."""
+    monkeypatch.setattr("peft_inspect.load.model.hub._SMALL", 1)
+    hub.repos["team/drips"] = Repo(dict(CONFIG), drip=0.2)
+    started = time.monotonic()
+    with pytest.raises(InspectionError, match=r"config.json of team/drips could not be fetched .*not complete after 1 seconds"):
+        load("team/drips")
+    assert time.monotonic() - started < 10
+
+
 def test_a_connection_that_is_cut_is_a_failure_and_not_a_half_config(load, hub, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: None)
     hub.repos["team/cut"] = Repo(dict(CONFIG), cut=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import NoReturn, TypeVar
 
 import huggingface_hub
 from huggingface_hub import constants, errors
@@ -12,8 +16,45 @@ from peft_inspect.load.quiet import quiet
 from peft_inspect.load.words import closest
 from peft_inspect.records import InspectionError, text_of
 
+T = TypeVar("T")
 _ADAPTER = "adapter_config.json"
 _PROCESSOR_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "*processor*.json", "chat_template*")
+
+
+_SMALL, _LARGE = 60, 3600  # seconds for a file of a few kilobytes, and for weights
+
+
+def _deadline(file: str) -> float:
+    return _SMALL if file.endswith(".json") else _LARGE
+
+
+def _within(seconds: float, fetch: Callable[[], T]) -> T:
+    """What `fetch` returns. huggingface_hub waits so long for each byte, and a hub may send one now and then for ever.
+
+    Raises:
+        TimeoutError: it took longer; what fetches is left behind and ends with the process.
+        Exception: what `fetch` raised.
+    """
+    came: list[Callable[[], T]] = []
+
+    def run() -> None:
+        try:
+            value = fetch()
+        except BaseException as error:
+            came.append(partial(_raise, error))
+        else:
+            came.append(lambda: value)
+
+    fetching = Thread(target=run, daemon=True)
+    fetching.start()
+    fetching.join(seconds)
+    if not came:
+        raise TimeoutError(f"it was not complete after {seconds:g} seconds")
+    return came[0]()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 class Repository:
@@ -36,9 +77,8 @@ class Repository:
         try:
             with quiet():
                 # Once the hub has failed it is not asked again: the cache may still hold the file.
-                return Path(
-                    huggingface_hub.hf_hub_download(self.repo, file, revision=self.revision, local_files_only=self._trouble is not None)
-                )
+                fetch = partial(huggingface_hub.hf_hub_download, revision=self.revision, local_files_only=self._trouble is not None)
+                return Path(_within(_deadline(file), partial(fetch, self.repo, file)))
         except Exception as error:  # an HTTP client's errors are its own, and change with its version
             self._trouble = self._trouble or error
             return None
@@ -50,7 +90,8 @@ class Repository:
         try:
             with quiet():
                 url = huggingface_hub.hf_hub_url(self.repo, file, revision=self.revision)
-                huggingface_hub.get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+                ask = partial(huggingface_hub.get_hf_file_metadata, url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+                _within(_SMALL, ask)
         except errors.EntryNotFoundError:
             return False
         except Exception as error:  # as above
