@@ -48,6 +48,7 @@ class Origin:
         "frozen",
         "unfrozen",
         "written",
+        "collated",
         "cast",
         "added",
         "wrapped",

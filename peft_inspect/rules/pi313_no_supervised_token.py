@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_inspect.records import Finding, Remedy, Severity, Trace, modules_of
+from peft_inspect.records import Finding, Origin, Remedy, Severity, Trace, modules_of
 from peft_inspect.rules.examples import text_batch, tiny_llama
 from peft_inspect.rules.rule import Example, Rule, Symptom, Tier
 
@@ -25,7 +25,9 @@ def check(trace: Trace) -> Iterator[Finding]:
             layers,
             facts={"labels": trace.batch.labels, "loss": trace.loss.value},
             zero=True,
-            fix="truncate the prompt rather than the completion, or drop samples without a supervised token",
+            origin=Origin("collated", ("labels",)),
+            fix="look for what masks the prompt as it stands in the tokens, truncate the prompt rather than the completion, "
+            "or drop samples without a supervised token",
             remedy=Remedy.LABELS,
         )
     elif given is not None and given.supervised == 0:

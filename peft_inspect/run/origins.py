@@ -6,15 +6,19 @@ the user's files writes was written there. Asked only for findings, so that a he
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from peft_inspect.records import Finding, Origin, Source
 from peft_inspect.structure.source.lines import is_library, is_machinery, is_peft, source
+from peft_inspect.structure.source.statements import writing_line
 from peft_inspect.structure.source.written import only_place, within
 
 if TYPE_CHECKING:
@@ -66,6 +70,8 @@ def _seen(finding: Finding, origin: Origin, model: nn.Module, changes: Changes, 
             return _first(changes.frozen_by, _parameters(model, finding))
         case "unfrozen":
             return _first(changes.unfrozen_by, _parameters(model, finding))
+        case "collated":
+            return _first(partial(writing_line, name=origin.names[0]), _collators())
         case "written":
             return _first(changes.written_by, _parameters(model, finding))
         case "cast":
@@ -106,6 +112,15 @@ def _parameters(model: nn.Module, finding: Finding) -> Iterator[nn.Parameter]:
     for path in finding.modules:
         held = dict(model.get_submodule(path).named_parameters())
         yield from (parameter for _, parameter in sorted(held.items(), key=lambda item: "base_layer" in item[0]))
+
+
+def _collators() -> list[CodeType]:
+    """The function of the user's that makes batches of samples, where there is one and no other."""
+    loaders = [other for other in gc.get_objects() if issubclass(type(other), DataLoader)]
+    functions = [getattr(loader.collate_fn, "data_collator", loader.collate_fn) for loader in loaders]
+    codes = {getattr(getattr(each, "__func__", each), "__code__", getattr(type(each).__call__, "__code__", None)) for each in functions}
+    own = [code for code in codes if code is not None and _is_users(code)]
+    return own if len(own) == 1 else []
 
 
 def _cast(model: nn.Module, finding: Finding, changes: Changes) -> Line | None:

@@ -322,6 +322,32 @@ def build():
         "PI310",
         "they become zero in the backward of Scale (called at ",
     ),
+    "labels that a collator masks away": (
+        """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+MARK = 99  # <- repaired: MARK = 3
+
+def collate(rows):
+    ids = torch.stack(rows)
+    labels = torch.full_like(ids, -100)
+    for row, line in enumerate(ids.tolist()):
+        start = line.index(MARK) + 1 if MARK in line else len(line)
+        labels[row, start:] = ids[row, start:]  # <- cause
+    return {"input_ids": ids, "labels": labels}
+
+LOADER = torch.utils.data.DataLoader([torch.arange(8) for _ in range(2)], batch_size=2, collate_fn=collate)
+
+def batch():
+    return next(iter(LOADER))
+
+def build():
+    shape = dict(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    return get_peft_model(LlamaForCausalLM(LlamaConfig(**shape)), LoraConfig(r=2, target_modules=["q_proj"]))
+""",
+        "PI313",
+        "all 16 labels of the batch are the ignore index",
+    ),
     "a moving average called by its owner": (
         """
 import copy
