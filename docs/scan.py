@@ -118,7 +118,15 @@ def _square(output: Any) -> torch.Tensor:
 
 def _read(file: Path) -> tuple[dict[str, Any], list[tuple[str, str, Any, dict[str, Any]]]]:
     """The models of the file by name, and its configurations: name, model, class of the config, fields."""
-    namespace: dict[str, Any] = {**vars(peft), "torch": torch, "nn": nn, "Conv1D": Conv1D, "partial": partial, "peft": peft}
+    namespace: dict[str, Any] = {
+        **vars(peft),
+        "__name__": "tests",
+        "torch": torch,
+        "nn": nn,
+        "Conv1D": Conv1D,
+        "partial": partial,
+        "peft": peft,
+    }
     tree = ast.parse(file.read_text())
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("Test"):
