@@ -294,6 +294,56 @@ def training(repeat: int) -> str:
     return f"the watched step {first:.2f} times, later steps {later:.2f} times those of a Trainer without it"
 
 
+PROGRAM_STEP = (
+    STEP[: STEP.index("def bare")]
+    + """
+optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-5)
+
+def bare():
+    model(**batch).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+def watched():
+    with peft_inspect.watch():
+        bare()
+
+def seconds(call):
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+for call in (bare, watched):
+    call()
+print(statistics.median(seconds(watched) / seconds(bare) for _ in range(11)))
+"""
+)
+START = "import torch, transformers, peft\nprint(sum(torch.ones(3)))\n"
+
+
+def watched_step(repeat: int) -> str:
+    """The first step of a program under watch, report included, on the same Llama, against the bare step with its optimizer."""
+    return f"{statistics.median(float(in_process(PROGRAM_STEP)) for _ in range(repeat)):.2f} times"
+
+
+def start_up(repeat: int) -> str:
+    """`peft-inspect run` of a program that imports and makes no step, against the program alone: CPU time of the whole processes."""
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(START)
+        file.flush()
+        alone, run = [sys.executable, file.name], [sys.executable, "-m", "peft_inspect", "run", file.name]
+        pairs = [(cpu_seconds(run), cpu_seconds(alone)) for _ in range(repeat)]
+    return f"{statistics.median(ours / bare for ours, bare in pairs):.2f} times"
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """User and system time of a process and its children; its exit code is its own affair."""
+    before = os.times()
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system
+
+
 BENCHMARKS: dict[str, tuple[str, Callable[[int], str]]] = {
     "help": ("`--help` against `import typer, rich`", help_text),
     "deepseek": ("`gradcheck arch:deepseek_v3` (671 B, all-linear) against `import torch, transformers, peft`", deepseek),
@@ -305,6 +355,8 @@ BENCHMARKS: dict[str, tuple[str, Callable[[int], str]]] = {
     "step": ("the whole calls `peft_inspect.gradcheck` and `check` against the bare step", step),
     "deep-tree": ("the tree of 1,000 Llama layers, all-linear", deep_tree),
     "memory": ("peak memory of the watched step against the bare one", memory),
+    "run-step": ("the first step of a program under watch", watched_step),
+    "run-start": ("`peft-inspect run` against `python`, without a step", start_up),
     "training": ("the callback in a training that is healthy", training),
 }
 

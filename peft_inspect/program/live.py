@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
@@ -17,7 +18,7 @@ from peft_inspect.structure.optimizers import held_by
 from peft_inspect.structure.wrappers import inside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
     from torch.optim import Optimizer
@@ -37,7 +38,7 @@ def root_of(module: nn.Module) -> nn.Module | None:
         return None
     root, held = module, inside(module)
     if not any(isinstance(part, PeftModel) for part in parts):
-        around = [other for other in gc.get_objects() if issubclass(type(other), PeftModel)]
+        around = _instances([PeftModel])
         root = next((other for other in around if any(part is held for part in other.modules())), module)
     _ROOTS[module] = weakref.ref(root)
     return root
@@ -46,7 +47,7 @@ def root_of(module: nn.Module) -> nn.Module | None:
 def roots_behind(tensors: Iterable[Tensor]) -> list[nn.Module]:
     """The PEFT models whose weights these tensors depend on."""
     weights = leaves(upstream([tensor.grad_fn for tensor in tensors]))
-    models = [other for other in gc.get_objects() if issubclass(type(other), PeftModel)]
+    models = _instances([PeftModel])
     return [model for model in models if any(id(parameter) in weights for parameter in model.parameters())]
 
 
@@ -55,9 +56,33 @@ _ROOTS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.W
 
 def live_optimizers() -> list[Optimizer]:
     """The optimizers of this process, DeepSpeed's among them; one that was not set up holds nothing and is none."""
+    if _looked_up:
+        return _looked_up[-1]
     runtime = getattr(sys.modules.get("deepspeed.runtime.base_optimizer"), "DeepSpeedOptimizer", None)
     kinds = (torch.optim.Optimizer, *(() if runtime is None else (runtime,)))
-    return [other for other in gc.get_objects() if issubclass(type(other), kinds) and (vars(other).keys() & _HOLDING)]
+    return [other for other in _instances(kinds) if vars(other).keys() & _HOLDING]
+
+
+@contextmanager
+def looked_up_once() -> Iterator[None]:
+    """No optimizer is made or let go of inside: to look through all objects of a process takes as long as a tenth of a step."""
+    _looked_up.append(live_optimizers())
+    try:
+        yield
+    finally:
+        _looked_up.pop()
+
+
+_looked_up: list[list[Optimizer]] = []
+
+
+def _instances(kinds: Iterable[type]) -> list[Any]:
+    """All objects of these classes and of those derived from them; to look up a million types is faster than to ask each for its bases."""
+    wanted = list(kinds)
+    for kind in wanted:  # grows while it is walked
+        wanted += type.__subclasses__(kind)
+    known = set(wanted)
+    return [other for other in gc.get_objects() if type(other) in known]
 
 
 _HOLDING = frozenset({"param_groups", "optimizer"})

@@ -11,7 +11,7 @@ import torch
 from peft_inspect.outside import from_outside
 from peft_inspect.program.as_it_was import as_it_was
 from peft_inspect.program.inquiry import Inquiry
-from peft_inspect.program.live import root_of, roots_behind
+from peft_inspect.program.live import looked_up_once, root_of, roots_behind
 from peft_inspect.program.presence import Presence
 from peft_inspect.program.ranks import NoVerdictError, Ranks
 from peft_inspect.program.rewind import Rewind
@@ -309,12 +309,13 @@ class Session:
                 if self._unadapted.steps >= PATIENCE * self._inquiry.steps:
                     self._take_unadapted()
                     self._over()
-            for root in self._roots:
-                if root.backwards and not root.ended:
-                    root.ended = is_over(root, optimizer)
-                    root.updates.after_step(optimizer)
-            if self._has_ended():
-                self._step_over()
+            with looked_up_once() if self._roots else nullcontext():
+                for root in self._roots:
+                    if root.backwards and not root.ended:
+                        root.ended = is_over(root, optimizer)
+                        root.updates.after_step(optimizer)
+                if self._has_ended():
+                    self._step_over()
         self._go_on_or_stop()
 
     def _take_unadapted(self) -> None:
