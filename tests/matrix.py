@@ -183,9 +183,9 @@ def main() -> int:
             failed = True
         else:
             print(f"{row.name}: green", flush=True)
+            if asked.write:  # row by row: what is known stays known when a later row is interrupted
+                write(done)
     print("", table(done), sep="\n")
-    if asked.write:
-        write(done)
     return int(failed)
 
 
