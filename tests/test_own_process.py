@@ -64,3 +64,20 @@ def test_the_answer_comes_whatever_happened_to_the_process(body: str) -> None:
 )
 def test_an_end_without_an_answer_is_no_result(body: str, said: str) -> None:
     assert said in answered(body)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import os; os._exit(0)", "the program ended itself by os._exit(0)"),
+        ("import sys; sys.stderr.close(); sys.stdout = None", "no training step was seen"),
+        ("import os; os.close(2); log = open('log', 'w'); os.write(2, b'into the log')", "no training step was seen"),
+        ("import os; os.closerange(3, 256)", "no training step was seen"),
+    ],
+)
+def test_a_program_under_run_can_neither_make_a_verdict_nor_silence_one(tmp_path, program: str, said: str) -> None:
+    (tmp_path / "train.py").write_text(program)
+    command = [sys.executable, "-m", "peft_inspect", "run", "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -129,7 +129,7 @@ _CHANGING = (
     "os.makedirs('gone'); os.chdir('gone'); os.rmdir('../gone')", "os.chdir('/')", "os.environ.clear()", "os.environ['PYTHONPATH'] = '/nowhere'", "os.environ['TMPDIR'] = '/nowhere'", "os.umask(0o777)", "sys.path.clear()", "sys.modules.pop('peft_inspect', None)", "sys.modules.pop('json', None)", "sys.meta_path.clear()", "sys.argv = None", "sys.setrecursionlimit(120)", "sys.excepthook = None", "sys.settrace(lambda *a: None)", "sys.setprofile(lambda *a: None)", "threading.settrace(lambda *a: None)",
     "torch.set_default_dtype(torch.float64)", "torch.set_default_dtype(torch.float16)", "torch.set_default_device('meta')", "torch.set_grad_enabled(False)", "torch.inference_mode().__enter__()", "torch.no_grad().__enter__()", "torch.use_deterministic_algorithms(True)", "torch.autograd.set_detect_anomaly(True)", "torch.manual_seed(0)", "torch.set_num_threads(2)", "torch.autocast('cpu', torch.bfloat16).__enter__()", "torch.device('meta').__enter__()",
     "nn.Module.__call__ = None", "nn.Module.__call__ = lambda self, *a, **k: self.forward(*a, **k)", "nn.Module.named_modules = lambda self, *a, **k: iter(())", "nn.Module.named_parameters = None", "nn.Module.train = None", "nn.Linear.forward = lambda self, x: x", "torch.Tensor.backward = None", "torch.Tensor.__repr__ = None", "torch.relu = None", "torch.nn.functional.linear = lambda x, w, b=None: x @ w.T", "torch.Tensor.requires_grad_ = lambda self, *a: self", "torch.nn.modules.module.register_module_forward_hook(lambda *a: 1 / 0)", "nn.Module.__getattr__ = lambda self, name: None",
-    "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "threading.Thread(target=lambda: 1 / 0).start()", "threading.Thread(target=os._exit, args=(0,)).start()", "threading.Thread(target=time.sleep, args=(600,)).start()", "os.fork() or os._exit(3)", "os.fork() or (time.sleep(600), os._exit(0))", "atexit.register(lambda: 1 / 0)", "atexit.register(lambda: os._exit(0))", "atexit.register(print, 'after')", "gc.disable()", "gc.set_threshold(1)", "warnings.simplefilter('error')", "warnings.showwarning = None", "random.seed(1)", "time.time = None", "time.perf_counter = lambda: 'now'", "time.sleep = None",
+    "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "threading.Thread(target=lambda: 1 / 0).start()", "threading.Thread(target=os._exit, args=(0,)).start()", "threading.Thread(target=time.sleep, args=(30,)).start()", "os.fork() or os._exit(3)", "os.fork() or (time.sleep(30), os._exit(0))", "atexit.register(lambda: 1 / 0)", "atexit.register(lambda: os._exit(0))", "atexit.register(print, 'after')", "gc.disable()", "gc.set_threshold(1)", "warnings.simplefilter('error')", "warnings.showwarning = None", "random.seed(1)", "time.time = None", "time.perf_counter = lambda: 'now'", "time.sleep = None",
     "import logging; logging.disable(50)", "import logging; logging.root.handlers = [Trap()]", "import linecache; linecache.getline = None", "import inspect; inspect.signature = None", "import json; json.dumps = None; json.dump = None", "import pickle; pickle.dumps = None; pickle.loads = None", "import re; re.compile = None", "import pathlib; pathlib.Path.exists = lambda self: False", "import traceback; traceback.format_exception = None", "import collections; collections.Counter = None",
 )  # fmt: skip
 _BREAKING = tuple(
@@ -231,9 +231,14 @@ def _run(draw: random.Random) -> Case:
     """A training program under `run`."""
     inserted, ends = _mischief(draw, (*_PLACES, *_IN_LOOP))
     text = _program(**inserted) + _filled(_LOOP, **{**dict.fromkeys(_IN_LOOP, "pass"), **inserted})
-    codes = frozenset({2} if ends and not inserted.keys() & {"step", "top", "middle"} else {0, 1, 2, *_SIGNALLED})
+    codes = frozenset({2, *_SIGNALLED} if ends and not inserted.keys() & {"step", "top", "middle"} else {0, 1, 2, *_SIGNALLED})
     return Case(
-        "programs", ("run", *draw.choice(((), ("--format", "json"), ("--keep-going",))), "t.py"), {"t.py": text}, codes=codes, prints=True
+        "programs",
+        ("run", *draw.choice(((), ("--format", "json"), ("--keep-going",))), "t.py"),
+        {"t.py": text},
+        codes=codes,
+        prints=True,
+        breaks=_breaks(inserted),
     )
 
 

@@ -66,7 +66,7 @@ class Ending:
 
     def wrong(self, case: Case) -> list[str]:
         """What no run may do."""
-        hung = self.code in (-signal.SIGXCPU, -signal.SIGKILL) or self.seconds > CPU
+        hung = self.code in {-signal.SIGXCPU, -signal.SIGKILL} - case.codes or self.seconds > CPU
         found = [f"a hang: {self.seconds:.0f} s of CPU"] if hung else [] if self.code in case.codes else [f"exit {self.code}"]
         if self.memory > MEMORY:
             found.append(f"memory: {self.memory / 1e9:.1f} GB")
