@@ -115,7 +115,9 @@ def test_frozen_prompts_are_found_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "code"), [(around_the_model, "PI202"), (made_without_gradients, "PI303"), (as_it_is_saved, "PI305")], ids=str
+    ("run", "code"),
+    [(around_the_model, "PI202"), (made_without_gradients, "PI303"), (as_it_is_saved, "PI305")],
+    ids=["base", "no grad", "saved"],
 )
 def test_the_line_that_loses_a_prompt_is_named_and_its_fix_is_tried(run: Callable[..., Any], code: str) -> None:
     report = peft_inspect.gradcheck(Around(run), {"input_ids": text_batch()["input_ids"]})

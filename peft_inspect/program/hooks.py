@@ -97,10 +97,11 @@ class Hooks:
         elif depth == 0 and self._listens():
             self._listener.called(module, args)
 
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> None:
+        """The end of a call. After an exception torch gives no keyword arguments, also to hooks that ask for them."""
         self._thread.depth = depth = max(getattr(self._thread, "depth", 1) - 1, 0)
-        if depth == 0 and self._listens():
-            self._listener.returned(module, args, kwargs)
+        if depth == 0 and len(kwargs_and_output) == 2 and self._listens():
+            self._listener.returned(module, args, kwargs_and_output[0])
 
     @contextmanager
     def calling(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:

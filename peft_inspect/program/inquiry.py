@@ -29,7 +29,7 @@ from peft_inspect.trace.watching import needs_following
 if TYPE_CHECKING:
     from torch import nn
 
-Phase = Literal["watch", "follow", "try", "done"]
+Phase = Literal["watch", "settle", "follow", "try", "done"]
 Look = Literal["flow", "values", "scaled", "perturbed"]
 _WORDS: Mapping[Look, str] = {
     "flow": "data flow",
@@ -151,6 +151,18 @@ class Inquiry:
         open_ones = [judged.root for judged in self._models if _is_open(judged.trace)]
         return self.phase == "watch" and bool(open_ones) and all(any(_rates(root)) for root in open_ones)
 
+    def trains(self, model: nn.Module | None) -> bool:
+        """Whether the step that was watched trained this model."""
+        return any(judged.model is model for judged in self._models)
+
+    def settle(self) -> None:
+        """A model has run again: whether what the step moved is where it was put."""
+        for judged in self._models:
+            undone = judged.root.updates.undone()
+            if undone and judged.trace.update is not None:
+                judged.trace = replace(judged.trace, update=replace(judged.trace.update, undone=undone))
+                judged.diagnosis = self._judge(judged.root, judged.trace)
+
     def put_together(self) -> None:
         """The findings of all processes, at the end of the inquiry.
 
@@ -247,7 +259,8 @@ class Inquiry:
         if self.phase == "watch" and any(_is_open(judged.trace) for judged in self._models):
             return "watch"
         if not self.found and self.ranks is None:
-            return "done"
+            moved = self.phase == "watch" and any(judged.root.updates.has_moved for judged in self._models)
+            return "settle" if moved else "done"
         if self.phase == "watch" and any(self._needs_more(judged.trace) for judged in self._models):
             return "follow"
         if self.phase == "follow" and any(judged.trace.zero_for_good for judged in self._models):

@@ -70,6 +70,7 @@ class Session:
         self._told = 0
         self.concluded = False
         self.seen = Seen()
+        self._settling = False  # the call of a model whose step was sound: are its weights still what the step made of them?
         self._unadapted: Unadapted | None = Unadapted(self._notes.changes)  # until a model with adapters is trained
 
     def begin(self) -> None:
@@ -134,6 +135,12 @@ class Session:
         if self.concluded:
             return
         model = root_of(module)
+        if self._inquiry.phase == "settle":
+            self._settling = torch.is_grad_enabled() and self._inquiry.trains(model)
+            if not self._settling:  # an evaluation, another model: they say nothing of this one's weights
+                self._over()
+                self._go_on_or_stop()
+            return
         if model is None:
             self.seen.without_adapters += 1
             if self._unadapted is not None:
@@ -173,6 +180,12 @@ class Session:
 
     def returned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The end of such a call."""
+        if self._settling:
+            self._settling = False
+            with self._telling():
+                self._inquiry.settle()
+            self._over()
+            self._go_on_or_stop()
         if self._calling is not None and not self.concluded:
             with self._telling():
                 self._calling.called_with(module, args, kwargs)

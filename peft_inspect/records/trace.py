@@ -255,6 +255,7 @@ class OptimizerStep:
     schedule_by: Source | None = None  # the line that made this schedule
     made_by: Source | None = None  # the line that made the optimizer
     stays_zero: bool = False  # it went on over several steps, and the learning rate is 0 still
+    undone: frozenset[str] = frozenset()  # paths of weights that it moved, and that held their old values when the model had run again
 
 
 @dataclass(frozen=True)

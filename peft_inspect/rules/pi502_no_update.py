@@ -2,7 +2,7 @@
 
 The learning rate is 0, the gradients were scaled to nothing before the step, or it was another optimizer that stepped:
 one that was built first and is still the one that the loop, or the schedule, calls. With more steps to accumulate than
-there are batches, none steps at all.
+there are batches, none steps at all. Or it moved the adapter, and something put the old values back before the model had run again.
 
 Look at what stands between the backward and the step. A schedule that starts at 0 and warms up is no fault; one that stays at 0
 while it goes on is.
@@ -32,6 +32,15 @@ def check(trace: Trace) -> Iterator[Finding]:
             fix="call optimizer.step(): where gradients accumulate, also after the last batches that do not fill a step",
         )
     updates = trained(trace)
+    if trace.update is not None and updates and _is_undone(trace.update, updates):
+        yield RULE.finding(
+            f"{trace.update.optimizer} moved the adapter, and when the model had run again, all {len(trace.update.undone)} parameters that "
+            "it moved held their old values: something writes them back",
+            modules(trace, updates),
+            facts={"parameters": len(trace.update.undone)},
+            fix="look for what writes into weights between the steps or in the forward: a moving average that is copied back, "
+            "a state that is loaded in the loop, a hook",
+        )
     if trace.update is None or not updates or any(update.moved for update in updates) or is_cleared(trace) or is_rounded_away(trace):
         return
     if is_for_another(trace.structure):
@@ -46,6 +55,11 @@ def check(trace: Trace) -> Iterator[Finding]:
             origin=why[3],
             fix=why[1],
         )
+
+
+def _is_undone(step: OptimizerStep, updates: Sequence[Update]) -> bool:
+    moved = {update.path for update in updates if update.moved}
+    return bool(moved) and moved <= step.undone
 
 
 def _why(step: OptimizerStep, updates: Sequence[Update]) -> tuple[str, str, Source | None, Origin | None] | None:

@@ -43,6 +43,7 @@ class Updates:
     _schedule: int | None = None
     stepped: bool = False
     made: Callable[[Any], Line | None] = lambda _: None  # the line that made an optimizer or a schedule
+    _after: dict[str, Tensor] = field(default_factory=dict)  # of the weights that it moved
     _by: tuple[Source | None, Source | None] = (None, None)
 
     def begin(self) -> None:
@@ -79,10 +80,24 @@ class Updates:
         changes = {path: self._change(path) for path in self._values}
         counts = numbers({(path, name): count for path, change in changes.items() for name, count in change.counts().items()})
         updates = tuple(self._update(path, change, counts, path in arrived) for path, change in changes.items())
+        self._after = {update.path: _sample(self.parameters[update.path]).clone() for update in updates if update.moved}
         frozen = [info.path for info in self.structure.parameters if info.role == "base" and not info.requires_grad]
         moved = tuple(path for path in frozen if version_of(self.parameters[path]) != self._versions[path])
         made, schedule = self._by
         return OptimizerStep(self._optimizer, updates, moved, self.cleared, self._schedule, schedule, made)
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether it has moved any weight, as far as was looked."""
+        return bool(self._after)
+
+    def undone(self) -> frozenset[str]:
+        """Paths of the weights that it moved, and that hold now what they held before it."""
+        back = {}
+        for path, after in self._after.items():
+            now = _sample(self.parameters[path])
+            back[path] = (now == self._values[path]).all() & (now != after).any()
+        return frozenset(path for path, value in numbers(back).items() if value)
 
     def _change(self, path: str) -> _Change:
         before, after, gradient = self._values[path], _sample(self.parameters[path]), self._gradients.get(path)

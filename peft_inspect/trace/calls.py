@@ -211,7 +211,9 @@ class Calls:
         if self.current == layer and self.is_replaced(layer):
             self._base_calls[layer, layer, line(), True, self.in_reference] += 1
 
-    def _leave(self, module: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _leave(self, module: nn.Module, _args: Any, *kwargs_and_output: Any) -> None:
+        """The end of a call. After an exception torch gives no keyword arguments, also to hooks that ask for them."""
+        kwargs, output = kwargs_and_output if len(kwargs_and_output) == 2 else ({}, None)
         if self._in_graph == id(module) and self.operations is not None:
             self.operations.resume()
             self._in_graph = None
