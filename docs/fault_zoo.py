@@ -320,13 +320,13 @@ class Forgetful(torch.autograd.Function):
 
     @staticmethod
     def backward(_ctx: Any, *_grad: Any) -> None:
-        return None
+        return None  # <- PI309
 
 
 @fault("PI309", "an autograd function of one's own returns no gradient", layers="before", line=True)
 def forgotten(case: Case) -> None:
     def forward(mlp: Any, x: torch.Tensor) -> torch.Tensor:
-        return case.last(mlp)(Forgetful.apply(case.host.hidden(mlp, x)))  # <- PI309
+        return case.last(mlp)(Forgetful.apply(case.host.hidden(mlp, x)))
 
     case.forward(lambda _: forward)
 

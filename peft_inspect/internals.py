@@ -127,6 +127,8 @@ INTERNALS = {
         "torch.nn.modules.module._global_forward_pre_hooks", "operations in PEFT's own layers are watched too"
     ),
     "foreach_norm": Internal("torch._foreach_norm", "gradients are measured one by one"),
+    "call_impl": Internal("torch.nn.Module._call_impl", "the first step of a module that compiles itself is not told from others"),
+    "flop_registry": Internal("torch.utils.flop_counter.flop_registry", "of multiply-adds only those of attention are counted"),
     "dispatch_modes": Internal("torch._C._len_torch_dispatch_stack", _NO_PROGRAM),
     "function_modes": Internal("torch._C._len_torch_function_stack", _NO_PROGRAM),
     "DeviceContext": Internal("torch.utils._device.DeviceContext", _NO_PROGRAM),

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from peft_inspect.internals import COMPILER, ORIGINAL
+from peft_inspect.internals import COMPILER, ORIGINAL, find
 from peft_inspect.reversible import Apart, patched
 from peft_inspect.run import patches
 
@@ -75,7 +75,8 @@ class Compiled:
             if model is None or isinstance(made, nn.Module) or not callable(made):
                 return made
             owner = getattr(model, "__self__", None)
-            module = owner if isinstance(owner, nn.Module) and model == owner._call_impl else None
+            compiles_itself = getattr(model, "__func__", model) is find("call_impl")
+            module = owner if isinstance(owner, nn.Module) and compiles_itself else None
             calling = self._calling(model, made, module)
             if module is not None:
                 self._modules.append((weakref.ref(module), calling, made))

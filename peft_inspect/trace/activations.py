@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_inspect.batch import make_batch
-from peft_inspect.internals import TorchDispatchMode
+from peft_inspect.internals import TorchDispatchMode, find
 from peft_inspect.records import Activation, Structure, Subject
 from peft_inspect.reversible import hooked
 from peft_inspect.run.layers import AdapterLayers
@@ -74,12 +74,10 @@ class _MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _cost(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> int:
     """Multiply-adds of matrix products, convolutions and attention; all else is small beside them."""
-    from torch.utils.flop_counter import flop_registry
-
     if "scaled_dot_product" in str(func) and "backward" not in str(func):  # not every device's kernel has a formula
         query, key, value = args[:3]
         return int(prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
-    formula = flop_registry.get(func.overloadpacket)
+    formula = (find("flop_registry") or {}).get(func.overloadpacket)
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2
 
 
