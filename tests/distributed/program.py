@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -55,6 +56,8 @@ def main():
     if args.out:
         (args.out / f"{rank}.txt").write_text(str(losses))
     dist.barrier()
+    # gloo's thread takes the interpreter's lock to let go of the barrier: a group that is destroyed meanwhile holds it and waits for ever
+    time.sleep(1)
     dist.destroy_process_group()
 
 
