@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,13 @@ class Load:
     tensors: tuple[TensorInfo, ...]  # those of adapters among what was given
     placed: bool  # all of them found a place
     line: Source | None
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that PEFT loaded it as: the name that it puts behind that of each weight."""
+        parts = [tensor.key.split(".") for tensor in self.tensors]
+        behind = {after for key in parts for part, after in pairwise(key) if part.startswith(_ADAPTER)} - {"weight", "bias"}
+        return behind.pop() if len(behind) == 1 else None
 
 
 class Loads:
@@ -88,7 +96,9 @@ def _files(load: Load) -> tuple[AdapterFile, ...]:
     """The folder as it is read with `--adapter`; of a state dict, only one that did not fit says anything."""
     if load.folder is not None and Path(load.folder).is_dir():
         with suppress(InspectionError):  # PEFT has loaded it, so what is the matter with it is not ours to say
-            return tuple(replace(file, loaded_at=load.line) for file in read_files(load.folder))
+            files = read_files(load.folder)
+            name = load.adapter if len(files) == 1 else None
+            return tuple(replace(file, loaded_at=load.line, adapter=name or file.adapter) for file in files)
     if load.placed:
         return ()
     return (AdapterFile(_GIVEN, {}, load.tensors, loaded_at=load.line),)
