@@ -1,11 +1,14 @@
 """A program that Hydra starts, with its configuration from the command line."""
 
+import tempfile
+
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
 from tiny import IDS, trained, wrapped
 
-ConfigStore.instance().store(name="training", node={"lr": 1e-3, "fault": ""})
+logs = {"run": {"dir": tempfile.mkdtemp()}}
+ConfigStore.instance().store(name="training", node={"lr": 1e-3, "fault": "", "hydra": logs})
 
 
 @hydra.main(version_base=None, config_name="training")
