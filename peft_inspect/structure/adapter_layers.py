@@ -71,8 +71,8 @@ def innermost_base(module: nn.Module) -> nn.Module:
 def _row(
     path: str, layer: Any, name: str, weights: tuple[torch.Tensor, ...], copy_of: str | None, inventory: Inventory
 ) -> AdapterLayerInfo:
-    if not isinstance(layer, BaseTunerLayer):
-        return _row_beside_layers(path, layer, name, weights, inventory)
+    """One row. What holds weights beside the layers is its own base, and has no state but that its adapter is in use."""
+    is_layer = isinstance(layer, BaseTunerLayer)
     base = innermost_base(layer)
     rank = _of_adapter(layer, "r", name)
     return AdapterLayerInfo(
@@ -85,36 +85,14 @@ def _row(
         r=rank if isinstance(rank, int) else None,
         lora_alpha=_number(_first(layer, ("lora_alpha", "alpha"), name)),
         scaling=_number(_of_adapter(layer, "scaling", name)),
-        active=name in layer.active_adapters,
-        merged=name in layer.merged_adapters,
-        enabled=not layer.disable_adapters,
+        active=name in layer.active_adapters if is_layer else name == _adapter_in_use(path, inventory),
+        merged=is_layer and name in layer.merged_adapters,
+        enabled=not is_layer or not layer.disable_adapters,
         parameters=tuple(dict.fromkeys(inventory.parameter_path[id(weight)] for weight in weights)),
         parameter_name=getattr(layer, "parameter_name", None),
         copy_of=copy_of,
         dtype=dtype_name(weights[0].dtype) if weights else "float32",
         details={flag: value for flag in _FLAGS if (value := _of_adapter(layer, flag, name)) is True},
-    )
-
-
-def _row_beside_layers(
-    path: str, module: nn.Module, name: str, weights: tuple[torch.Tensor, ...], inventory: Inventory
-) -> AdapterLayerInfo:
-    """It has no base layer, and is in use where its adapter is."""
-    return AdapterLayerInfo(
-        path=path,
-        adapter=name,
-        tuner=_tuner(module),
-        type=class_of(module).__name__,
-        base_type=class_of(module).__name__,
-        base_path=path,
-        r=None,
-        lora_alpha=None,
-        scaling=None,
-        active=name == _adapter_in_use(path, inventory),
-        merged=False,
-        enabled=True,
-        parameters=tuple(dict.fromkeys(inventory.parameter_path[id(weight)] for weight in weights)),
-        dtype=dtype_name(weights[0].dtype),
     )
 
 
